@@ -118,7 +118,7 @@ class ServerOptimizer(FedAvg):
         Called where clients are summed, possibly in another process: it may use settings, but not `state`.
 
         Args:
-            client: its ``num-examples`` (1 under ``aggregation_weight=uniform``) and `scalars`.
+            client: its id, ``client``, its ``num-examples`` (1 under ``aggregation_weight=uniform``) and `scalars`.
 
         Returns:
             finite numbers of at least 0, among them ``mean``; 0 leaves the client out of that mean.
@@ -254,7 +254,7 @@ class ServerOptimizer(FedAvg):
             client: Any = own.get(CLIENT, reply.metadata.src_node_id)
             for name, value in {CLIENT: client, **scalars}.items():
                 columns.setdefault(name, []).append(value)
-            for mean, weight in self.checked_weights(scalars).items():
+            for mean, weight in self.checked_weights({CLIENT: client, **scalars}).items():
                 totals[mean] = totals.get(mean, 0.0) + weight
                 before = sums.get(mean, {})
                 weighed = {k: np.multiply(view(a), weight, dtype=np.float64) for k, a in trained.items()}

@@ -34,12 +34,16 @@ The columns:
     prior view ...    which rows the class counts cover: labelled, coreset, ...
     sets prior        provides the class counts itself
     reveals counts    sends class counts in the clear, so a private prior.provenance is refused
+    own aggregator    aggregates the clients' weights itself: only with aggregator=fedavg
+    weighs clients    gives clients other weights than their rows, so privacy.noise is refused
     chooses rows      decides which rows a client trains on
     reads labels      needs the label of every row
     asks for labels   labels rows during the run (active learning)
     needs start loss  each client also reports its loss before training
     client scalars    each client also reports the named number
     needs aggregator  works only with that aggregator
+    needs loss        works only with that loss
+    needs head        works only with that model.head
     keeps update      keeps a copy of the update at the client, so privacy.clip is refused"""
 
 PLURALS = {
@@ -65,6 +69,8 @@ _SETTING_WIDTH = 24  # of the column of defaults: mappings are wrapped
 _SHOWN_ELSEWHERE = (
     *("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss", "chooses_around", "labelled_by"),
     "needs_head_bias",
+    "own_head",
+    "head_kind",
 )
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
 
@@ -278,7 +284,8 @@ def flags_of(entry: "Entry") -> str:
     shown = _in_words({name: value for name, value in entry.flags.items() if name != "when"})
     shown += ["multilabel"] if "multilabel" in entry.flags.get("tasks", ()) else []
     for (setting, value), flags in entry.flags.get("when", {}).items():
-        shown.append(f"{' and '.join(_in_words(flags))} with {setting}={str(value).lower()}")
+        if words := _in_words(flags):
+            shown.append(f"{' and '.join(words)} with {setting}={str(value).lower()}")
     return ", ".join(shown)
 
 

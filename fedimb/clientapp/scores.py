@@ -65,7 +65,8 @@ def _logits(context: ClientContext) -> dict[str, Tensor]:
     head = context.model.head
     bias = None if head.bias is None else head.bias.detach()
     outputs = Outputs(features, logits, head.weight.detach(), bias, context.counts)
+    given = {"seed": context.config.seed}
     return {
-        name: registry.build("calibration", calibration_part(name), **(args or {})).adjust(outputs)
+        name: registry.build("calibration", calibration_part(name), given, **(args or {})).adjust(outputs)
         for name, args in context.config.calibration.items()
     }

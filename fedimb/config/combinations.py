@@ -42,7 +42,10 @@ Rule = Callable[[Combination], str | None]
 
 
 def _double_correction(c: Combination) -> str | None:
-    trained, calibrations = c.having("adjusts_logits", "loss", "strategy"), c.having("adjusts_logits", "calibration")
+    trained, calibrations = (
+        c.having("adjusts_logits", "loss", "strategy", "objective"),
+        c.having("adjusts_logits", "calibration"),
+    )
     if not trained or not calibrations:
         return None
     part = trained[0]
@@ -61,6 +64,16 @@ def _method_brings_its_loss(c: Combination) -> str | None:
     return (
         f"strategy '{part.name}' with {part.flags['own_loss']} trains with its own loss and cannot use "
         f"loss '{others[0].name}'; set loss=ce, or leave {part.flags['own_loss'].partition('=')[0]} out"
+    )
+
+
+def _method_brings_its_aggregator(c: Combination) -> str | None:
+    users, others = c.having("own_aggregator", "strategy"), [p for p in c.parts if p.kind == "aggregator"]
+    if not users or all(part.name == "fedavg" for part in others):
+        return None
+    return (
+        f"strategy '{users[0].name}' aggregates the clients' weights itself and cannot use aggregator "
+        f"'{others[0].name}'; set aggregator=fedavg"
     )
 
 
@@ -142,6 +155,33 @@ def _choice_without_effect(c: Combination) -> str | None:
     return None
 
 
+def _head_of_another_kind(c: Combination) -> str | None:
+    for part in c.having("needs_head", "strategy", "objective"):
+        wanted = part.flags["needs_head"]
+        if any(p.kind == "model" and p.flags.get("head_kind") != wanted for p in c.parts):
+            return f"{part.kind} '{part.name}' needs a model with model.head={wanted}; set it"
+    return None
+
+
+def _term_of_another_loss(c: Combination) -> str | None:
+    for part in c.having("needs_loss", "objective", "strategy", "model"):
+        wanted = part.flags["needs_loss"]
+        if any(p.kind == "loss" and p.name not in wanted for p in c.parts):
+            return f"{part.kind} '{part.name}' works with loss {' or '.join(wanted)} only; use loss={wanted[0]}"
+    return None
+
+
+def _head_that_is_not_its_weight(c: Combination) -> str | None:
+    owners, changing = c.having("own_head", "model", "strategy"), c.having("changes_head", "calibration")
+    if not owners or not changing:
+        return None
+    part = owners[0]
+    return (
+        f"calibration '{changing[0].name}' computes with the rows of a linear classifier, but {part.kind} "
+        f"'{part.name}' has {part.flags['own_head']}; use model.head=linear, or another calibration"
+    )
+
+
 def _term_of_another_aggregator(c: Combination) -> str | None:
     for objective in c.having("needs_aggregator", "objective"):
         wanted = objective.flags["needs_aggregator"]
@@ -197,6 +237,15 @@ def _noise_needs_equal_weights(c: Combination) -> str | None:
     )
 
 
+def _noise_needs_equal_clients(c: Combination) -> str | None:
+    if not c.noise or not (users := c.having("weighs_clients", "strategy")):
+        return None
+    return (
+        f"privacy.noise is calibrated for equal client weights, but strategy '{users[0].name}' weighs clients by what "
+        "they report; use another strategy, or privacy.noise=0"
+    )
+
+
 def _noise_needs_the_mean(c: Combination) -> str | None:
     others = [p for p in c.parts if p.kind == "aggregator" and not p.flags.get("linear")]
     others += c.having("needs_individual_updates", "strategy")
@@ -233,6 +282,7 @@ def _clip_and_what_a_term_sends(c: Combination) -> str | None:
 RULES: tuple[Rule, ...] = (
     _double_correction,
     _method_brings_its_loss,
+    _method_brings_its_aggregator,
     _prior_missing,
     _prior_stays_at_the_clients,
     _weighting_needs_each_clients_counts,
@@ -240,11 +290,15 @@ RULES: tuple[Rule, ...] = (
     _two_cycles,
     _labels_not_queried_yet,
     _choice_without_effect,
+    _term_of_another_loss,
+    _head_of_another_kind,
+    _head_that_is_not_its_weight,
     _term_of_another_aggregator,
     _another_task,
     _prior_of_one_label_per_row,
     _noise_without_clip,
     _noise_needs_equal_weights,
+    _noise_needs_equal_clients,
     _noise_needs_the_mean,
     _clip_and_what_a_term_sends,
 )

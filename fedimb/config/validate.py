@@ -20,7 +20,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "sampler": (),
     "objective": (),
     "augmentation": ("input_shape",),
-    "calibration": ("prior", "minority"),
+    "calibration": ("prior", "minority", "seed"),
     "aggregator": ("n_clients", "seed"),
     "attack": ("known",),
     "strategy": ("inner",),

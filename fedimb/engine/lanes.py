@@ -15,6 +15,7 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 
 from fedimb.by_reference import view
 from fedimb.contracts import platform as names
+from fedimb.contracts.optimizer import CLIENT
 from fedimb.engine.admission import Admission
 from fedimb.engine.record_checks import Refusal
 from fedimb.errors import FedimbError
@@ -39,7 +40,7 @@ class Summing(Protocol):
         ...
 
     def checked_weights(self, client: Mapping[str, float]) -> dict[str, float]:
-        """The client's weight in each mean, by the mean's name, computed from its scalars.
+        """The client's weight in each mean, by the mean's name, computed from its id and its scalars.
 
         Raises RunFailed when the method's own code is at fault.
         """
@@ -141,7 +142,7 @@ class LaneSum:
         """
         trained = cast(ArrayRecord, reply.content[names.ARRAYS])
         reply.metrics |= scalars
-        for name, weight in summing.checked_weights(scalars).items():
+        for name, weight in summing.checked_weights({CLIENT: reply.client, **scalars}).items():
             self.means.setdefault(name, LaneSum()).add_reply(weight, RecordDict({names.ARRAYS: trained}))
         rest = RecordDict({key: record for key, record in reply.content.items() if key == names.BUFFERS})
         self.add_reply(reply.metrics[WEIGHT], rest)

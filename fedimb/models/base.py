@@ -72,9 +72,11 @@ def buffers_of(model: nn.Module) -> dict[str, np.ndarray]:
 
 
 def head_arrays(model: Classifier) -> tuple[str, ...]:
-    """Names of the trainable parameters of the head, each with one row per class; empty if it is not trained."""
+    """Names of the trainable parameters of the head that have one row per class; empty if it is not trained."""
     own = {id(p) for p in model.head.parameters()}
-    return tuple(name for name, p in model.named_parameters() if id(p) in own and p.requires_grad)
+    classes = model.head.out_features
+    named = model.named_parameters()
+    return tuple(n for n, p in named if id(p) in own and p.requires_grad and p.shape[:1] == (classes,))
 
 
 def load_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

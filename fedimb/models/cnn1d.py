@@ -5,11 +5,11 @@ from torch import Tensor, nn
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.models.blocks import Norm, check_width, conv_block
-from fedimb.models.heads import Head, build_head
+from fedimb.models.heads import OWN_HEAD, Head, build_head
 from fedimb.registry import register
 
 
-@register("model", "cnn1d")
+@register("model", "cnn1d", when=OWN_HEAD)
 class CNN1d(Classifier):
     """Three blocks of convolution, norm and ReLU, then the mean over time; for signals of any length, without earlier
     pooling.

@@ -4,12 +4,12 @@ from torch import Tensor, nn
 
 from fedimb.models.base import Classifier
 from fedimb.models.blocks import Norm, check_width, conv_block
-from fedimb.models.heads import Head, build_head
+from fedimb.models.heads import OWN_HEAD, Head, build_head
 from fedimb.models.images import as_images, image_shape
 from fedimb.registry import register
 
 
-@register("model", "cnn4conv")
+@register("model", "cnn4conv", when=OWN_HEAD)
 class CNN4Conv(Classifier):
     """Four blocks of 3 x 3 convolution, norm, ReLU and 2 x 2 max pooling; the head's bias starts at zero.
 

@@ -12,14 +12,14 @@ from torch import Tensor
 from fedimb import registry
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
-from fedimb.models.heads import Head, build_head
+from fedimb.models.heads import OWN_HEAD, Head, build_head
 from fedimb.registry import register
 
 _MOST_BYTES = 256 * 1024**2
 """Embeddings kept in memory by each process."""
 
 
-@register("model", "encoded")
+@register("model", "encoded", when=OWN_HEAD)
 class Encoded(Classifier):
     """A frozen encoder, then a head: its features are the encoder's embeddings, and only the head is trained and sent.
 

@@ -1,4 +1,4 @@
-"""The last layer of every model: linear, cosine, or quadratic in the features."""
+"""The last layer of every model: linear (with or without a bias), cosine, or quadratic in the features."""
 
 from typing import Literal
 
@@ -8,7 +8,17 @@ from torch.nn import functional as F
 
 from fedimb.errors import ConfigError
 
-Head = Literal["linear", "cosine", "quadratic", "diagonal"]
+Head = Literal["linear", "cosine", "bias_free", "prototype", "etf", "quadratic", "diagonal"]
+
+
+OWN_HEAD = {
+    ("head", "cosine"): {"own_head": "a cosine head"},
+    ("head", "prototype"): {"own_head": "class prototypes as head", "head_kind": "prototype"},
+    ("head", "etf"): {"own_head": "a fixed simplex as head"},
+    ("head", "quadratic"): {"own_head": "a quadratic head"},
+    ("head", "diagonal"): {"own_head": "a quadratic head"},
+}
+"""For ``when`` of a model: what its head is where logits are not features times weight plus bias."""
 
 
 class CosineHead(nn.Linear):
@@ -38,6 +48,79 @@ class CosineHead(nn.Linear):
     def forward(self, features: Tensor) -> Tensor:
         """Features [n, d] -> logits [n, C] in [-scale, scale]; a feature of zeros scores 0 everywhere."""
         return self.scale * F.linear(unit(features), unit(self.weight))
+
+
+class PrototypeHead(nn.Linear):
+    """Logits = s x cosine of class row and feature, s learned; no bias.
+
+    The rows are class prototypes of length 1, orthogonal at first where the width allows. FedNH (Dai et al., AAAI 2023)
+    moves them at the server and freezes them at the clients (`fedimb.strategies.fednh`).
+
+    Args:
+        in_features: feature width d.
+        out_features: number of classes C.
+        scale: s at first; 1 for the small network of the paper, 20 for its ResNets.
+    """
+
+    def __init__(self, in_features: int, out_features: int, scale: float = 20.0) -> None:
+        super().__init__(in_features, out_features, bias=False)
+        self.scale = nn.Parameter(torch.full((1,), scale))
+
+    def reset_parameters(self) -> None:
+        """Rows of an orthogonal matrix, scaled to length 1: with more classes than features they are shorter."""
+        nn.init.orthogonal_(self.weight)
+        with torch.no_grad():
+            self.weight.copy_(unit(self.weight))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [n, d] -> logits [n, C] in [-s, s]; a feature of zeros scores 0 everywhere."""
+        return self.scale * F.linear(unit(features), unit(self.weight))
+
+
+class EquiangularHead(nn.Linear):
+    """Logits = s M'unit(A h): a trained projection A and scale s in front of a fixed simplex M, whose columns have
+    length 1 and the cosine -1 / (C - 1) to each other.
+
+    Li et al., "No Fear of Classifier Biases: Neural Collapse Inspired Federated Learning with Synthetic and Fixed
+    Classifier" (FedETF), ICCV 2023, with ``loss=local_balanced_softmax``. M is drawn with the model's weights, so every
+    party makes the same, and it is never sent. The paper evaluates without s, which changes no prediction.
+
+    Args:
+        in_features: feature width d; the projection has max(d, C) outputs, since M needs at least C rows.
+        out_features: number of classes C, at least 2.
+        scale: s at first.
+    """
+
+    def __init__(self, in_features: int, out_features: int, scale: float = 10.0) -> None:
+        super().__init__(in_features, out_features, bias=False)
+        inner = max(in_features, out_features)
+        self.projection = nn.Linear(in_features, inner)
+        self.scale = nn.Parameter(torch.full((1,), scale))
+        basis = torch.linalg.qr(torch.randn(inner, out_features, dtype=torch.float64))[0]
+        self.weight = nn.Parameter(equiangular(basis).T.float(), requires_grad=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [n, d] -> logits [n, C] in [-s, s]."""
+        return self.scale * F.linear(unit(self.projection(features)), self.weight)
+
+
+def equiangular(basis: Tensor) -> Tensor:
+    """Orthonormal columns P [p, C] -> sqrt(C / (C - 1)) P (I - 11'/C) [p, C], a simplex equiangular tight frame."""
+    classes = basis.shape[1]
+    return (classes / (classes - 1)) ** 0.5 * (basis - basis.mean(dim=1, keepdim=True))
+
+
+class BiasFreeHead(nn.Linear):
+    """Logits = w_c'x, for losses that scale logits in training only: a bias learnt under the scale would be used
+    without.
+
+    Args:
+        in_features: feature width d.
+        out_features: number of classes C.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
 
 
 class QuadraticHead(nn.Linear):
@@ -90,7 +173,15 @@ def build_head(kind: Head, width: int, n_classes: int) -> nn.Linear:
     Raises:
         ConfigError: an unknown kind.
     """
-    made = {"linear": nn.Linear, "cosine": CosineHead, "quadratic": QuadraticHead, "diagonal": DiagonalHead}
+    made = {
+        "linear": nn.Linear,
+        "cosine": CosineHead,
+        "bias_free": BiasFreeHead,
+        "prototype": PrototypeHead,
+        "etf": EquiangularHead,
+        "quadratic": QuadraticHead,
+        "diagonal": DiagonalHead,
+    }
     if kind not in made:
         raise ConfigError(f"model: head='{kind}': give one of {', '.join(made)}")
     return made[kind](width, n_classes)

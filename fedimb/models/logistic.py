@@ -5,11 +5,11 @@ import math
 from torch import Tensor
 
 from fedimb.models.base import Classifier
-from fedimb.models.heads import Head, build_head
+from fedimb.models.heads import OWN_HEAD, Head, build_head
 from fedimb.registry import register
 
 
-@register("model", "logistic", stackable=True)
+@register("model", "logistic", stackable=True, when=OWN_HEAD)
 class Logistic(Classifier):
     """No hidden layer. The loss is convex, so differences between runs come from the federation, not from local minima.
 

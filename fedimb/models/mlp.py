@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
-from fedimb.models.heads import Head, build_head
+from fedimb.models.heads import OWN_HEAD, Head, build_head
 from fedimb.registry import register
 
 
-@register("model", "mlp", stackable=True)
+@register("model", "mlp", stackable=True, when=OWN_HEAD)
 class MLP(Classifier):
     """Flatten, then linear layers with ReLU between; the last hidden layer is ``features``.
 

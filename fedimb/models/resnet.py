@@ -10,7 +10,7 @@ from torch.nn.utils import skip_init
 
 from fedimb.models.base import Classifier
 from fedimb.models.blocks import Norm, build_norm, check_width
-from fedimb.models.heads import Head, build_head
+from fedimb.models.heads import OWN_HEAD, Head, build_head
 from fedimb.models.images import as_images, image_shape
 from fedimb.registry import register
 
@@ -93,7 +93,7 @@ class ResNet(Classifier):
         return maps.mean(dim=(2, 3))
 
 
-@register("model", "resnet8")
+@register("model", "resnet8", when=OWN_HEAD)
 def resnet8(
     n_classes: int, input_shape: tuple[int, ...], width: int = 16, norm: Norm = "group", head: Head = "linear"
 ) -> ResNet:
@@ -112,7 +112,7 @@ def resnet8(
     return ResNet("resnet8", (1, 1, 1), n_classes, input_shape, width, norm, head)
 
 
-@register("model", "resnet20")
+@register("model", "resnet20", when=OWN_HEAD)
 def resnet20(
     n_classes: int, input_shape: tuple[int, ...], width: int = 16, norm: Norm = "group", head: Head = "linear"
 ) -> ResNet:
@@ -120,7 +120,7 @@ def resnet20(
     return ResNet("resnet20", (3, 3, 3), n_classes, input_shape, width, norm, head)
 
 
-@register("model", "resnet18")
+@register("model", "resnet18", when=OWN_HEAD)
 def resnet18(
     n_classes: int, input_shape: tuple[int, ...], width: int = 64, norm: Norm = "group", head: Head = "linear"
 ) -> ResNet:

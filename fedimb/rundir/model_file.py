@@ -307,7 +307,7 @@ class TrainedModel(nn.Module):
                 f"{self.folder or 'this model'} keeps no class counts, which calibration '{name}' needs (it is older): "
                 "run its configuration again"
             )
-        given = {"prior": counts, "minority": origin.minority}
+        given = {"prior": counts, "minority": origin.minority, "seed": origin.seed}
         made = registry.build("calibration", calibration_part(name), given, **origin.calibrations[name])
         several = origin.task == "multilabel"
         return Scorer(self.classifier, self.input_scale, self.scaling, made, counts, rule, self.class_names, several)

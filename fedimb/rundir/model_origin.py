@@ -30,6 +30,7 @@ class Origin:
         prior_counts: class counts [C] for calibrations; None if none reads them, or an older folder kept none.
         minority: class ids.
         task: ``multiclass`` or ``multilabel``.
+        seed: of the run, from which a calibration draws.
     """
 
     inputs: Inputs
@@ -38,6 +39,7 @@ class Origin:
     prior_counts: NDArray[np.float64] | None = None
     minority: tuple[int, ...] = ()
     task: str = "multiclass"
+    seed: int = 0
 
     def facts(self) -> JsonObject:
         """As plain values, for JSON."""
@@ -47,6 +49,7 @@ class Origin:
             "calibration": self.calibrations,
             "prior_counts": None if self.prior_counts is None else self.prior_counts.tolist(),
             "minority": list(self.minority),
+            "seed": self.seed,
         }
 
     @staticmethod
@@ -63,6 +66,7 @@ class Origin:
             None if counts is None else np.array(counts, dtype=np.float64),
             tuple(facts["minority"]),
             task,
+            facts.get("seed", 0),
         )
 
 
@@ -82,6 +86,7 @@ def origin_of(config: RunConfig, federation: Federation, counts: NDArray[Any] | 
         None if counts is None or not needed else np.asarray(counts, dtype=np.float64),
         tuple(federation.minority),
         federation.task,
+        config.seed,
     )
 
 
@@ -125,4 +130,4 @@ def completed(origin: Origin, folder: Path) -> Origin:
     except DataError:
         inputs = origin.inputs
     calibrations = {name: dict(args or {}) for name, args in config.calibration.items()}
-    return Origin(inputs, source, calibrations, prior, tuple(federation.minority), origin.task)
+    return Origin(inputs, source, calibrations, prior, tuple(federation.minority), origin.task, config.seed)

@@ -63,7 +63,9 @@ class Evaluator:
             self._x, self._y = torch.zeros((0, *federation.input_shape)), torch.zeros(0, dtype=torch.int64)
         self.labels = {row_label(config, name): name for name in config.calibration}
         self._calibrations: dict[str, Any] = {
-            row_label(config, name): registry.build("calibration", calibration_part(name), **(args or {}))
+            row_label(config, name): registry.build(
+                "calibration", calibration_part(name), {"seed": config.seed}, **(args or {})
+            )
             for name, args in config.calibration.items()
         }
         self.matrices: dict[str, np.ndarray] = {}

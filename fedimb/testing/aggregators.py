@@ -1,7 +1,7 @@
 """The contract of an aggregator: how it treats the replies of a round, in any number and any order."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,16 @@ CLIENTS = range(8)
 Reply = Callable[[Message, int], Message]
 
 
-def check_aggregator(name: str, *, single_as_is: bool | None = None, **settings: object) -> None:
+def check_aggregator(
+    name: str, *, single_as_is: bool | None = None, run_words: Sequence[str] = (), **settings: object
+) -> None:
     """Check that an aggregator keeps dtypes and shapes, ignores empty replies, and survives a kill unchanged.
 
     Args:
         name: as registered under kind ``aggregator``.
         single_as_is: whether the weights of a round with one reply become the model's unchanged (FedAvg), or not (a
             server optimizer); None: not checked.
+        run_words: additional overrides of the runs, as on the command line: ``"loss=bce"``.
         settings: settings of the aggregator, instead of those in its YAML.
 
     Raises:
@@ -37,7 +40,7 @@ def check_aggregator(name: str, *, single_as_is: bool | None = None, **settings:
     check_yaml(contract, "aggregator", name)
     with small_tables() as place:
         with contract.rule("a run accepts its settings"):
-            config = configured(place, (), {"aggregator": (name, settings)})
+            config = configured(place, run_words, {"aggregator": (name, settings)})
         own = {key: value for key, value in config.aggregator.items() if key not in ("name", "objectives")}
 
         def fresh(linear: bool | None = None) -> Aggregator:

@@ -97,6 +97,7 @@ def train_locally(
     for objective in spec.objectives:
         objective.on_rows(classes)
         objective.setup(model, parameters)
+        objective.before_training(model, x, classes, generator)
     needs_features = bool(getattr(spec.loss, "needs_features", False))
 
     total, steps, planned = torch.zeros(()), 0, spec.steps
@@ -114,7 +115,10 @@ def train_locally(
                 objective.on_batch(inputs)
             features = model.features(inputs)
             logits = model.head(features)
-            loss = spec.loss(logits, labels, features=features) if needs_features else spec.loss(logits, labels)
+            seen = logits
+            for objective in spec.objectives:
+                seen = objective.on_logits(features, seen, labels)
+            loss = spec.loss(seen, labels, features=features) if needs_features else spec.loss(seen, labels)
             regularized = loss
             for objective in spec.objectives:
                 extra = objective.loss(model, features, logits, labels)

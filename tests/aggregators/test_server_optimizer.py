@@ -37,7 +37,7 @@ SHAPES = {"w": (2, 2), "b": (2,)}
 
 
 def reference(name):
-    return json.loads((Path(__file__).parent / "reference" / f"{name}.json").read_text())
+    return json.loads((Path(__file__).parents[1] / "literature" / "reference" / f"{name}.json").read_text())
 
 
 def layered(flat):

@@ -4,7 +4,8 @@ from torch.nn import functional as F
 
 from fedimb import registry
 from fedimb.errors import ConfigError
-from fedimb.models.heads import CosineHead, build_head
+from fedimb.models.heads import CosineHead, EquiangularHead, build_head
+from fedimb.testing import check_model
 
 SHAPES = {"mlp": (6,), "logistic": (6,), "cnn1d": (2, 9)}
 
@@ -49,3 +50,23 @@ def test_every_model_offers_both_heads(name):
 def test_an_unknown_head_is_refused():
     with pytest.raises(ConfigError, match="give one of linear, cosine"):
         build_head("round", 3, 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("head", ["bias_free", "prototype", "etf"])
+def test_the_contract_of_a_model_holds_with_every_head(head):
+    check_model("logistic", head=head)
+
+
+def test_rows_of_the_simplex_are_as_far_apart_as_rows_can_be_also_with_more_classes_than_features():
+    for width, classes in ((8, 5), (4, 10), (3, 2)):
+        head = EquiangularHead(width, classes)
+        cosines = head.weight @ head.weight.T
+        expected = torch.full((classes, classes), -1 / (classes - 1)).fill_diagonal_(1.0)
+        torch.testing.assert_close(cosines, expected, rtol=0, atol=1e-5)
+        assert not head.weight.requires_grad
+
+
+def test_prototypes_have_length_1_also_with_more_classes_than_features():
+    for width, classes in ((8, 5), (4, 10)):
+        rows = build_head("prototype", width, classes).weight
+        torch.testing.assert_close(rows.norm(dim=1), torch.ones(classes), rtol=0, atol=1e-5)

@@ -9,11 +9,13 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "active": {"cycles": 2, "budget": 4, "local_epochs": 2},
     "fairfal": {"cycles": 2, "budget": 4, "local_epochs": 2},
     "fedssg": {"training": {"steps": 2}, "pretrain": 1, "force": True, "run_words": ["data.public=3"]},
+    "creff": {"per_class": 3, "match_steps": 2, "head_epochs": 2, "min_count": 1},
+    "fednh": {"min_count": 1, "run_words": ["model.head=prototype"]},
     "oneround": {"min_count": 1, "run_words": ["model=logistic"]},
     "public": {"epochs": 1, "run_words": ["data.public=3"]},
     "scope": {"warmup": 1},
 }
-LONG = ("active", "coreset", "fedssg", "oneround", "public")
+LONG = ("active", "climb", "coreset", "creff", "fednh", "fedssg", "oneround", "public")
 """Left to the slow test below, which has every method; one that is added later is in both."""
 
 VARIANTS = {

@@ -7,10 +7,12 @@ differs between clients (such as a prior's shift) is then a buffer [K, 1, C] ins
 import math
 from abc import ABC, abstractmethod
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
+from fedimb.errors import ConfigError
 from fedimb.registry import arguments
 
 
@@ -128,3 +130,17 @@ def in_range(
 ) -> float:
     """`fedimb.registry.arguments.in_range` for the loss of this name."""
     return arguments.in_range(f"loss '{loss}'", key, value, low, high, high_allowed=high_allowed)
+
+
+def counts_at_client(loss: str, n_classes: int, local_counts: np.ndarray | None) -> np.ndarray:
+    """A client's counts [C] as float64; all 1 if none are given, which makes corrections by counts cross-entropy.
+
+    Raises:
+        ConfigError: counts of another length, negative or not finite.
+    """
+    counts = np.ones(n_classes) if local_counts is None else np.asarray(local_counts, dtype=np.float64)
+    if counts.shape != (n_classes,) or not np.isfinite(counts).all() or (counts < 0).any():
+        raise ConfigError(
+            f"loss '{loss}' needs one finite count >= 0 for each of {n_classes} classes; got {counts.tolist()}"
+        )
+    return counts

@@ -15,9 +15,8 @@ better.
 import numpy as np
 import torch
 
-from fedimb.errors import ConfigError
 from fedimb.registry import register
-from fedimb.training.losses.base import AdjustedCrossEntropy, in_range
+from fedimb.training.losses.base import AdjustedCrossEntropy, counts_at_client, in_range
 
 ABSENT = 1e-8
 
@@ -38,10 +37,6 @@ class FedLC(AdjustedCrossEntropy):
     """
 
     def __init__(self, n_classes: int, tau: float = 1.0, local_counts: np.ndarray | None = None) -> None:
-        counts = np.ones(n_classes) if local_counts is None else np.asarray(local_counts, dtype=np.float64)
-        if counts.shape != (n_classes,) or not np.isfinite(counts).all() or (counts < 0).any():
-            raise ConfigError(
-                f"loss 'fedlc' needs one finite count >= 0 for each of {n_classes} classes; got {counts.tolist()}"
-            )
+        counts = counts_at_client("fedlc", n_classes, local_counts)
         margins = in_range("fedlc", "tau", tau, 0) * np.maximum(counts, ABSENT) ** -0.25
         super().__init__(-torch.from_numpy(margins).to(torch.float32))

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import RecordDict
 from torch import Tensor, nn
 
@@ -44,12 +45,33 @@ class LocalObjective:
             parameters: its trainable parameters; the tensors are updated in place while training.
         """
 
+    def before_training(self, model: nn.Module, inputs: Tensor, labels: Tensor, generator: torch.Generator) -> None:
+        """Called once, after `setup`; leave the model as it is, in training mode. Not called when clients are stacked.
+
+        Args:
+            model: the model in memory.
+            inputs: [n, *shape] of all rows this client trains on, without augmentation.
+            labels: [n] int64; the primary class if rows have several.
+            generator: for all draws of this training, on the device of the rows.
+        """
+
     def on_batch(self, inputs: Tensor) -> None:
         """Called before each step's forward pass with inputs [b, *shape] as passed to the model."""
 
     def loss(self, model: nn.Module, features: Tensor, logits: Tensor, labels: Tensor) -> Tensor | None:
         """A scalar added to the batch loss, or None. features [n, d], logits [n, C], labels [n]."""
         return None
+
+    def on_logits(self, features: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        """The logits that the loss sees, of the same shape: the place to rewrite the loss's gradient in the logits
+        (``logits.register_hook``), or to compute other logits for the loss. Not called when clients are stacked.
+
+        Args:
+            features: [n, d], the input of the head.
+            logits: [n, C].
+            labels: [n] int64, or targets [n, C].
+        """
+        return logits
 
     def on_gradients(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         """Change the gradients in place before the optimiser's step."""

@@ -66,6 +66,10 @@ class Distil(LocalObjective):
             if int(absent.sum()) < 2:
                 return None
             logits, target = logits[:, absent], target[:, absent]
-        ours, theirs = (log_softmax(z / self.temperature, dim=1) for z in (logits, target))
-        divergence = kl_div(ours, theirs, reduction="batchmean", log_target=True)
-        return self.weight * self.temperature**2 * divergence
+        return self.weight * divergence(logits, target, self.temperature)
+
+
+def divergence(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(softmax(target / T) || softmax(logits / T)), both [n, C]: the mean over the rows, a scalar."""
+    ours, theirs = (log_softmax(z / temperature, dim=1) for z in (logits, target))
+    return temperature**2 * kl_div(ours, theirs, reduction="batchmean", log_target=True)

@@ -14,7 +14,7 @@ from fedimb.aggregators.server_optimizer import Clients
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.training.objectives.dynamic_regularizer import DynamicRegularizer
 
-FILE = json.loads((Path(__file__).parents[2] / "aggregators" / "reference" / "feddyn.json").read_text())
+FILE = json.loads((Path(__file__).parents[2] / "literature" / "reference" / "feddyn.json").read_text())
 GIVEN, RIGHT, NEAR = FILE["inputs"], FILE["outputs"], {"rtol": 0, "atol": FILE["tolerance"]}
 
 
