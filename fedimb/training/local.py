@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.models.base import Classifier
-from fedimb.training.optim import build_optimizer
+from fedimb.training.optim import Optimizer, build_optimizer
 from fedimb.training.spec import Sampler, TrainSpec
 
 
@@ -64,6 +64,16 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
 
 
+def optimizer_of(model: Classifier, spec: TrainSpec) -> Optimizer:
+    """A new optimiser of the model's trainable parameters and of the loss's own, for `train_locally`."""
+    trained = _trained(model, spec)
+    return build_optimizer(spec.optimizer, trained, spec.lr, spec.momentum, spec.weight_decay)
+
+
+def _trained(model: Classifier, spec: TrainSpec) -> list[Tensor]:
+    return [p for module in (model, spec.loss) for p in module.parameters() if p.requires_grad]
+
+
 def train_locally(
     model: Classifier,
     x: Tensor,
@@ -71,11 +81,16 @@ def train_locally(
     spec: TrainSpec,
     generator: torch.Generator,
     primary: Tensor | None = None,
+    optimizer: Optimizer | None = None,
 ) -> LocalResult:
     """Run ``spec.steps`` optimiser steps on rows x [n, *shape] float32, labels y [n] int64; the model changes in place.
 
     If rows have several labels, y is targets [n, C] float32 and ``primary`` [n] int64 is the class per row for
     samplers, augmentations and `LocalObjective.on_rows`; losses and `LocalObjective.loss` get targets.
+
+    Args:
+        optimizer: of `optimizer_of`, for a training that goes on over several calls: momentum and moments stay, and
+            ``spec.lr`` is its learning rate from now on. None: a new one, as every round of a federation starts.
 
     If an epoch's last batch of one row is joined to the previous one (BatchNorm models only), the epoch has one step
     less; the number of epochs stays the same, so fewer steps are run, see ``LocalResult.steps``.
@@ -91,8 +106,13 @@ def train_locally(
     model.train()
     spec.loss.train()
     parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-    trained = parameters + [p for p in spec.loss.parameters() if p.requires_grad]
-    optimizer = build_optimizer(spec.optimizer, trained, spec.lr, spec.momentum, spec.weight_decay)
+    trained = _trained(model, spec)
+    if optimizer is None:
+        optimizer = optimizer_of(model, spec)
+    elif [id(p) for p in optimizer.parameters] != [id(p) for p in trained]:
+        raise ValueError("this optimizer is of another model, or of a loss with other parameters: use optimizer_of")
+    else:
+        optimizer.set_lr(spec.lr)
     classes = y if primary is None else primary
     for objective in spec.objectives:
         objective.on_rows(classes)

@@ -17,6 +17,10 @@ class SGD:
         self.parameters, self.lr, self.momentum, self.weight_decay = parameters, lr, momentum, weight_decay
         self._velocity: list[Tensor] | None = None
 
+    def set_lr(self, lr: float) -> None:
+        """The learning rate of the next steps; the momentum stays."""
+        self.lr = lr
+
     def narrow(self, parameters: list[Tensor]) -> None:
         """Continue with only the first clients of the parameters stacked [K, *shape]."""
         self.parameters = parameters
@@ -46,6 +50,12 @@ class Adam:
         self._settings: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "foreach": True}
         self._adam = torch.optim.Adam(parameters, **self._settings)
 
+    def set_lr(self, lr: float) -> None:
+        """The learning rate of the next steps; the moments stay."""
+        self._settings["lr"] = lr
+        for group in self._adam.param_groups:
+            group["lr"] = lr
+
     def narrow(self, parameters: list[Tensor]) -> None:
         """Continue with only the first clients of the parameters stacked [K, *shape]."""
         moments = [self._adam.state[p] for p in self.parameters]
@@ -63,7 +73,10 @@ class Adam:
         self._adam.zero_grad(set_to_none=True)
 
 
-def build_optimizer(name: str, parameters: list[Tensor], lr: float, momentum: float, weight_decay: float) -> SGD | Adam:
+Optimizer = SGD | Adam
+
+
+def build_optimizer(name: str, parameters: list[Tensor], lr: float, momentum: float, weight_decay: float) -> Optimizer:
     """``sgd`` or ``adam``; the configuration has already been checked, so anything else is an assertion."""
     if name == "sgd":
         return SGD(parameters, lr, momentum, weight_decay)
