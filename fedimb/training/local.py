@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.models.base import Classifier
-from fedimb.training.optim import Optimizer, build_optimizer
+from fedimb.training.optim import Optimizer, build_optimizer, clip_gradients, decays
 from fedimb.training.spec import Sampler, TrainSpec
 
 
@@ -66,8 +66,8 @@ def has_batch_norm(model: nn.Module) -> bool:
 
 def optimizer_of(model: Classifier, spec: TrainSpec) -> Optimizer:
     """A new optimiser of the model's trainable parameters and of the loss's own, for `train_locally`."""
-    trained = _trained(model, spec)
-    return build_optimizer(spec.optimizer, trained, spec.lr, spec.momentum, spec.weight_decay)
+    decayed = [decays(module, spec.decay_exempt) for module in (model, spec.loss)]
+    return build_optimizer(spec, _trained(model, spec), decayed[0] + decayed[1])
 
 
 def _trained(model: Classifier, spec: TrainSpec) -> list[Tensor]:
@@ -142,6 +142,8 @@ def train_locally(
                     regularized = regularized + extra
             # A parameter without influence on the loss (a branch, a class without rows) has gradient 0.
             gradients = list(torch.autograd.grad(regularized, trained, allow_unused=True, materialize_grads=True))
+            if spec.max_grad_norm is not None:  # before corrections of the direction, such as a control variate
+                clip_gradients(gradients, spec.max_grad_norm)
             for objective in spec.objectives:
                 objective.on_gradients(parameters, gradients[: len(parameters)])
             optimizer.step(gradients)

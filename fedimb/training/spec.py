@@ -54,6 +54,9 @@ class TrainSpec:
         sampler: order of the rows.
         objectives: local objectives, applied in order.
         augmentations: applied to each batch, in order.
+        nesterov: Nesterov's momentum, of ``sgd``.
+        decay_exempt: kinds of parameters without weight decay: ``norm`` (of normalisation layers), ``bias``.
+        max_grad_norm: a longer gradient, of all trained parameters together, is cut to this L2 norm; None: no bound.
         extra: additional training rows, appended to those of the view, (x [m, *shape] float32, y [m] int64): for
             example synthetic rows of a method. Never used for evaluation; the sampler gets the labels of both.
     """
@@ -70,6 +73,9 @@ class TrainSpec:
     objectives: tuple[LocalObjective, ...] = ()
     augmentations: tuple[Augmentation, ...] = ()
     extra: tuple[Tensor, Tensor] | None = None
+    nesterov: bool = False
+    decay_exempt: tuple[str, ...] = ()
+    max_grad_norm: float | None = None
 
     def change(self, **changes: Any) -> "TrainSpec":
         """A copy with some fields changed: what a method's client side usually returns."""
