@@ -39,6 +39,18 @@ def check_protocol(config: RunConfig) -> None:
             f"aggregator={' or '.join(having)} (fedavgm with server_momentum=0 is FedAvg with one)"
         )
     _check_rounds(config)
+    _check_mixing(config)
+
+
+def _check_mixing(config: RunConfig) -> None:
+    """Refuse two augmentations that mix rows, or one before others: the labels would no longer be known."""
+    names = [part["name"] for part in config.local.augmentation]
+    mixing = [i for i, name in enumerate(names) if registry.flags("augmentation", name).get("mixes")]
+    if mixing and mixing != [len(names) - 1]:
+        raise ConfigError(
+            f"local.augmentation={names}: '{names[mixing[0]]}' mixes rows and their labels, so it goes last, and alone "
+            "of its kind"
+        )
 
 
 def _check_rounds(config: RunConfig) -> None:

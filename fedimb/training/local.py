@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.models.base import Classifier
 from fedimb.training.optim import Optimizer, build_optimizer, clip_gradients, decays
-from fedimb.training.spec import Sampler, TrainSpec
+from fedimb.training.spec import Mixed, Sampler, TrainSpec
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def train_locally(
     """Run ``spec.steps`` optimiser steps on rows x [n, *shape] float32, labels y [n] int64; the model changes in place.
 
     If rows have several labels, y is targets [n, C] float32 and ``primary`` [n] int64 is the class per row for
-    samplers, augmentations and `LocalObjective.on_rows`; losses and `LocalObjective.loss` get targets.
+    samplers, augmentations and `LocalObjective.on_rows`; losses and `LocalObjective.loss` get targets. Where an
+    augmentation mixes rows, the loss is mixed; objectives get the rows' own labels.
 
     Args:
         optimizer: of `optimizer_of`, for a training that goes on over several calls: momentum and moments stay, and
@@ -127,14 +128,19 @@ def train_locally(
             planned -= used
             if len(rows) == 0:
                 continue
-            labels, inputs = y[rows], x[rows]
+            labels, inputs, mixed = y[rows], x[rows], None
             for augment in spec.augmentations:
-                inputs = augment(inputs, classes[rows], x, classes, generator)
+                augmented = augment(inputs, classes[rows], x, classes, generator)
+                mixed = augmented if isinstance(augmented, Mixed) else mixed
+                inputs = augmented.inputs if isinstance(augmented, Mixed) else augmented
             for objective in spec.objectives:
                 objective.on_batch(inputs)
             features = model.features(inputs)
             logits = model.head(features)
-            loss = spec.loss(logits, labels, features=features) if needs_features else spec.loss(logits, labels)
+            seen = {"features": features} if needs_features else {}
+            loss = spec.loss(logits, labels, **seen)
+            if mixed is not None:
+                loss = mixed.share * loss + (1 - mixed.share) * spec.loss(logits, labels[mixed.partners], **seen)
             regularized = loss
             for objective in spec.objectives:
                 extra = objective.loss(model, features, logits, labels)

@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,27 @@ class Sampler(Protocol):
         ...
 
 
+class Mixed(NamedTuple):
+    """What an augmentation returns that mixes rows (flag ``mixes``): its loss is mixed as its inputs are.
+
+    Attributes:
+        inputs: [b, *shape].
+        partners: [b] int64, positions in the batch whose labels count too.
+        share: tensor without dimensions, in [0, 1]: the weight of the row's own label; the partner's is 1 - share.
+    """
+
+    inputs: Tensor
+    partners: Tensor
+    share: Tensor
+
+
 class Augmentation(Protocol):
     """Changes the inputs of a training batch; views, queries and evaluation use the original rows."""
 
     def __call__(
         self, x: Tensor, labels: Tensor, rows: Tensor, labels_of_rows: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Batch x [b, *shape] with its labels [b] -> new inputs of the same shape and dtype.
+    ) -> Tensor | Mixed:
+        """Batch x [b, *shape] with its labels [b] -> new inputs of the same shape and dtype, or `Mixed`.
 
         Args:
             labels: the primary class if rows have several; an augmentation for such data is registered with
