@@ -13,7 +13,7 @@ from fedimb.records import array_record, arrays_of, to_numpy
 from fedimb.seeds import Stream
 from fedimb.selection.queries.base import Distillation
 from fedimb.training.forward import forward_batched
-from fedimb.training.local import train_locally
+from fedimb.training.local import optimizer_of, train_locally
 from fedimb.training.losses.base import AdjustedCrossEntropy
 from fedimb.training.losses.ce import CrossEntropy
 from fedimb.training.objectives.compensation import Compensation
@@ -31,14 +31,18 @@ def fresh_model(cycle: int, context: ClientContext) -> Classifier:
 
 
 def local_model(cycle: int, context: ClientContext, epochs: int, stop: float) -> Classifier:
-    """A model trained on the labelled rows only: at most ``epochs``, or until the share ``stop`` is correct."""
+    """A model trained on the labelled rows only: at most ``epochs``, or until the share ``stop`` is correct.
+
+    It is one training: the optimiser keeps its momentum from epoch to epoch.
+    """
     x, y = context.data.tensors("labelled")
     model = fresh_model(cycle, context)
     spec = context.spec().change(steps=_steps(len(y), context), objectives=(), loss=CrossEntropy())
-    generator = context.generator(Stream.TRAIN, x.device)
+    generator, optimizer = context.generator(Stream.TRAIN, x.device), optimizer_of(model, spec)
     for epoch in range(epochs):
         late = epoch >= 0.74 * epochs  # the paper's milestone: epoch 37 of 50
-        train_locally(model, x, y, spec.change(lr=spec.lr * 0.1) if late else spec, generator)
+        now = spec.change(lr=spec.lr * 0.1) if late else spec
+        train_locally(model, x, y, now, generator, optimizer=optimizer)
         if float((forward_batched(model, x)[1].argmax(1) == y).float().mean()) >= stop:
             break
     return model
@@ -56,10 +60,10 @@ def distilled_model(cycle: int, context: ClientContext, how: Distillation) -> Cl
         objectives=(TeacherDistillation(context.model, how.share, temperature),),
     )
     said = log_softmax(forward_batched(context.model, x)[1] / temperature, dim=1)
-    generator = context.generator(Stream.TRAIN, x.device)
+    generator, optimizer = context.generator(Stream.TRAIN, x.device), optimizer_of(model, spec)
     best, waited = math.inf, 0
     for _ in range(how.epochs):
-        train_locally(model, x, y, spec, generator)
+        train_locally(model, x, y, spec, generator, optimizer=optimizer)
         logits = forward_batched(model, x)[1]
         apart = kl_div(log_softmax(logits / temperature, dim=1), said, reduction="batchmean", log_target=True)
         objective = float((1 - how.share) * cross_entropy(logits, y) + how.share * temperature**2 * apart)

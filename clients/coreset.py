@@ -18,7 +18,7 @@ from fedimb.registry import register
 from fedimb.selection.centres import class_means
 from fedimb.selection.coresets.base import Candidates, CoresetRule
 from fedimb.training.forward import forward_batched
-from fedimb.training.local import train_locally
+from fedimb.training.local import optimizer_of, train_locally
 from fedimb.training.spec import TrainSpec
 
 
@@ -109,9 +109,9 @@ class CoresetClient(Client):
         x, y = context.data.tensors(context.data.known_view)
         per_epoch = math.ceil(len(y) / context.config.local.batch_size)
         spec = context.spec().change(steps=per_epoch, objectives=())
-        generator = context.generator(device=x.device)
+        generator, optimizer = context.generator(device=x.device), optimizer_of(context.model, spec)
         found = []
         for _ in range(self.settings.epochs):
-            train_locally(context.model, x, y, spec, generator)
+            train_locally(context.model, x, y, spec, generator, optimizer=optimizer)
             found.append(forward_batched(context.model, x)[1].softmax(1).cpu())
         return torch.stack(found), per_epoch * self.settings.epochs

@@ -5,9 +5,9 @@ Arguments of parts (e.g. a loss's gamma) are plain mappings here: their types ar
 as a float.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from fedimb.plain import Settings
@@ -48,8 +48,62 @@ class ClientsConfig(Strict):
     max_update_ratio: Annotated[float, Field(ge=1)] | None = None
 
 
+class ScheduleConfig(Strict):
+    """How a learning rate changes over the rounds; its factors are `fedimb.training.schedules.schedule_factor`.
+
+    ``milestones`` (rounds) and ``gamma`` belong to ``step``, ``gamma`` to ``exponential`` and ``final`` to ``cosine``;
+    ``warmup`` (rounds) and ``start`` to all. ``gamma``, ``final`` and ``start`` are factors on the learning rate.
+    """
+
+    name: Literal["constant", "step", "exponential", "cosine"] = "constant"
+    milestones: list[Annotated[int, Field(ge=1)]] | None = None
+    gamma: Annotated[float, Field(gt=0, le=1)] | None = None
+    final: Annotated[float, Field(ge=0, le=1)] | None = None
+    warmup: int = Field(default=0, ge=0)
+    start: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        """Refuse what the named schedule does not read, or lacks."""
+        reads = {"constant": (), "step": ("milestones", "gamma"), "exponential": ("gamma",), "cosine": ("final",)}
+        needs = {"step": ("milestones", "gamma"), "exponential": ("gamma",)}
+        for key in ("milestones", "gamma", "final"):
+            given = getattr(self, key) is not None
+            if given and key not in reads[self.name]:
+                raise _schedule_error(f"no {key} with name={self.name}, which does not read it; set it to null")
+            if not given and key in needs.get(self.name, ()):
+                raise _schedule_error(f"{key} with name={self.name}")
+        if self.milestones is not None and self.milestones != sorted(set(self.milestones)):
+            raise _schedule_error("milestones in rising order, each once")
+        if self.milestones == []:
+            raise _schedule_error("a milestone with name=step, or name=constant")
+        if (self.start is None) != (self.warmup == 0):
+            raise _schedule_error("warmup and start together: rounds of warm-up, and the factor of the first of them")
+        return self
+
+    @property
+    def constant(self) -> bool:
+        """Whether it never changes the learning rate."""
+        return self.name == "constant" and self.warmup == 0
+
+
+def _schedule_error(expected: str) -> PydanticCustomError:
+    return PydanticCustomError("schedule", "{expected}", {"expected": expected})
+
+
+def _scheduled(value: Any) -> Any:
+    """A schedule by its name alone, as in ``local.schedule=cosine``."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+Schedule = Annotated[ScheduleConfig, BeforeValidator(_scheduled)]
+
+
 class LocalConfig(Strict):
-    """Local training. ``epochs`` are passes over the client's original view."""
+    """Local training. ``epochs`` are passes over the client's original view.
+
+    The defaults of ``nesterov`` and of what follows serve older configurations without them.
+    """
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
@@ -58,6 +112,11 @@ class LocalConfig(Strict):
     momentum: float = Field(ge=0, lt=1)
     weight_decay: float = Field(ge=0)
     augmentation: list[Any]
+    nesterov: bool = False
+    decay_exempt: list[Literal["norm", "bias"]] = Field(default_factory=list)
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    schedule: Schedule = ScheduleConfig()
 
 
 class PriorConfig(Strict):
@@ -197,6 +256,7 @@ class RunConfig(Strict):
     attack: Part = Field(default_factory=lambda: {"name": "none"})
     checkpoint: CheckpointConfig
     run: RunPolicy = RunPolicy()
+    server_schedule: Schedule = ScheduleConfig()
 
 
 def calibration_part(key: str) -> str:

@@ -13,7 +13,7 @@ from fedimb.registry import register
 from fedimb.registry.arguments import Decay, in_range
 
 
-@register("aggregator", "fednova")
+@register("aggregator", "fednova", heavy_ball=True)
 class FedNova(ServerOptimizer):
     """FedNova: updates normalised by the clients' numbers of steps.
 

@@ -1,7 +1,8 @@
 """The stock strategies of Flower 1.41 by name. fedimb samples the cohort, so they are configured to use all clients.
 
 Flags: ``linear`` (the result depends on the replies only through their weighted mean, so lanes may sum),
-``needs_start_loss`` (the client reports the loss of the model it received).
+``needs_start_loss`` (the client reports the loss of the model it received), ``server_lr`` (the attribute that is its
+learning rate, which ``server_schedule`` changes), ``reads_local_lr`` (it computes with the clients' learning rate).
 """
 
 from typing import Annotated, Any
@@ -38,7 +39,7 @@ def fedprox(proximal_mu: NonNegative) -> Strategy:
     return flower.FedProx(**_EVERYONE, proximal_mu=proximal_mu)
 
 
-@register("aggregator", "fedavgm", linear=True)
+@register("aggregator", "fedavgm", linear=True, server_lr="server_learning_rate")
 def fedavgm(server_learning_rate: Positive = 1.0, server_momentum: Decay = 0.9) -> Strategy:
     """FedAvgM: FedAvg with momentum at the server.
 
@@ -47,7 +48,7 @@ def fedavgm(server_learning_rate: Positive = 1.0, server_momentum: Decay = 0.9) 
     return flower.FedAvgM(**_EVERYONE, server_learning_rate=server_learning_rate, server_momentum=server_momentum)
 
 
-@register("aggregator", "fedadam", linear=True)
+@register("aggregator", "fedadam", linear=True, server_lr="eta")
 def fedadam(eta: Positive = 0.01, beta_1: Decay = 0.9, beta_2: Decay = 0.99, tau: Positive = 1e-3) -> Strategy:
     """FedAdam: Adam at the server, on the clients' mean update.
 
@@ -56,7 +57,7 @@ def fedadam(eta: Positive = 0.01, beta_1: Decay = 0.9, beta_2: Decay = 0.99, tau
     return flower.FedAdam(**_EVERYONE, eta=eta, beta_1=beta_1, beta_2=beta_2, tau=tau)
 
 
-@register("aggregator", "fedadagrad", linear=True)
+@register("aggregator", "fedadagrad", linear=True, server_lr="eta")
 def fedadagrad(eta: Positive = 0.01, tau: Positive = 1e-3) -> Strategy:
     """FedAdagrad: Adagrad at the server, on the clients' mean update.
 
@@ -65,7 +66,7 @@ def fedadagrad(eta: Positive = 0.01, tau: Positive = 1e-3) -> Strategy:
     return flower.FedAdagrad(**_EVERYONE, eta=eta, tau=tau)
 
 
-@register("aggregator", "fedyogi", linear=True)
+@register("aggregator", "fedyogi", linear=True, server_lr="eta")
 def fedyogi(eta: Positive = 0.01, beta_1: Decay = 0.9, beta_2: Decay = 0.99, tau: Positive = 1e-3) -> Strategy:
     """FedYogi: Yogi at the server, on the clients' mean update.
 
@@ -121,7 +122,7 @@ def bulyan(num_malicious_nodes: Count = 0) -> Strategy:
     return flower.Bulyan(**_EVERYONE, num_malicious_nodes=num_malicious_nodes)
 
 
-@register("aggregator", "qfedavg", linear=False, needs_start_loss=True)
+@register("aggregator", "qfedavg", linear=False, needs_start_loss=True, reads_local_lr=True)
 def qfedavg(client_learning_rate: Positive, q: NonNegative = 0.1) -> Strategy:
     """q-FedAvg: clients with a higher loss weigh more, for a fairer model.
 

@@ -58,7 +58,10 @@ def refuse(config: RunConfig) -> None:
         "aggregator": config.aggregator["name"] == "fedavg",
         "loss": config.loss["name"] == "ce",
         "sampler": config.sampler["name"] == "shuffle",
-        "local": config.local.optimizer == "sgd" and not config.local.augmentation,
+        "local": config.local.optimizer == "sgd"
+        and not (config.local.augmentation or config.local.nesterov or config.local.decay_exempt)
+        and not (config.local.max_grad_norm or config.local.label_smoothing)
+        and config.local.schedule.constant,
         "clients": config.clients.dropout == config.clients.slow == 0,
         "data.validation": config.data.get("validation", 0.0) == 0,
     }

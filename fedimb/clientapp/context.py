@@ -93,7 +93,10 @@ class ClientContext:
         return local.epochs * math.ceil(len(self.data.rows(view)) / local.batch_size)
 
     def spec(self) -> TrainSpec:
-        """Local training as the run configures it, for a method that trains while handling a query."""
+        """Local training as the run configures it, for a method that trains while handling a query.
+
+        Its learning rate is ``local.lr``: schedules are of the rounds.
+        """
         assert self.training is not None
         return self.training(self)
 

@@ -14,8 +14,14 @@ from torch import Tensor
 
 from fedimb import registry
 from fedimb.clientapp.context import ClientContext
-from fedimb.config.parts import augmentation_makers, part_maker, resolved_weight
-from fedimb.config.validate import GIVEN
+from fedimb.config.parts import (
+    augmentation_makers,
+    learning_rate,
+    loss_maker,
+    optimizer_settings,
+    part_maker,
+    resolved_weight,
+)
 from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract
 from fedimb.evaluation.confusion import confusion_of
@@ -74,7 +80,7 @@ class LocalTraining:
         self._weighting = resolved_weight(config, list(contracts))
         self._start_loss = bool(registry.flags("aggregator", config.aggregator["name"]).get("needs_start_loss"))
         # Parts are checked once here and rebuilt for every message, so that they carry no state over.
-        self._make_loss = part_maker("loss", config.loss, GIVEN["loss"])
+        self._make_loss = loss_maker(config)
         self._make_sampler = part_maker("sampler", config.sampler)
         self._make_augmentations = augmentation_makers(config, input_shape)
         self._make_objectives = [part_maker("objective", one) for one in config.aggregator.get("objectives") or []]
@@ -88,16 +94,11 @@ class LocalTraining:
         return [(contract, make()) for contract, make in self._make_methods]
 
     def base_spec(self, context: ClientContext) -> TrainSpec:
-        """Local training as configured, before any method changes it."""
-        local = self.config.local
+        """Local training as configured, before any method changes it; at ``local.lr``, which rounds schedule."""
         return TrainSpec(
             view="trained_on",
             steps=context.steps_over(context.data.known_view),  # before any row is left out: equal for every method
-            batch_size=local.batch_size,
-            optimizer=local.optimizer,
-            lr=local.lr,
-            momentum=local.momentum,
-            weight_decay=local.weight_decay,
+            **optimizer_settings(self.config.local),
             loss=self._make_loss(
                 n_classes=self._n_classes,
                 prior=self._prior(context),
@@ -124,7 +125,7 @@ class LocalTraining:
             reply[names.CONFUSION] = array_record({"matrix": confusion_of(y, context.forward("validation")[1])})
         client_methods = self.client_methods()
         set_views(client_methods, context)
-        spec = self.base_spec(context)
+        spec = self.base_spec(context).change(lr=learning_rate(self.config, context.round))
         for _, client_method in reversed(client_methods):  # innermost first, so an outer method has the last word
             spec = client_method.train_spec(spec, context)
         spec = spec.change(loss=spec.loss.to(self._device))

@@ -7,7 +7,7 @@ from typing import Any
 from fedimb.data.groups import SplitConfig
 from fedimb.errors import ConfigError
 from fedimb.plain import Settings
-from fedimb.schema import RunConfig, calibration_part
+from fedimb.schema import RunConfig, ScheduleConfig, calibration_part
 
 ORDERED = (
     "strategy",
@@ -20,6 +20,9 @@ _LATER: dict[str, Settings] = {
     "npz": {"divide_by": None},
 }
 """Settings that a source got after configurations of it were hashed, with the defaults under which nothing changes."""
+
+_LATER_LOCAL: Settings = {"nesterov": False, "decay_exempt": [], "max_grad_norm": None, "label_smoothing": 0.0}
+"""The same of local training."""
 
 
 def to_json(config: RunConfig) -> str:
@@ -77,6 +80,10 @@ def _as_first_hashed(tree: Settings) -> None:
     if tree["attack"]["name"] == "none":
         del tree["attack"]
     tree["data"].pop("accept", None)  # what the user knows of the data changes no number
+    normalize = tree["data"].pop("normalize", None)
+    if normalize is not None:  # pooled numbers follow from the data
+        pooled = isinstance(normalize, dict) and "from" in normalize
+        tree["data"] = tree["data"] | {"normalize": normalize["from"] if pooled else normalize}
     if not tree["data"].get("subgroups"):
         tree["data"].pop("subgroups", None)
     if tree["evaluation"]["subgroup_floor"] is None:
@@ -97,6 +104,12 @@ def _as_first_hashed(tree: Settings) -> None:
     source = tree["data"]["source"]
     if source["name"] == "dicom" and source.get("frames", "") is None:
         tree["data"]["source"] = {key: value for key, value in source.items() if key != "frames"}
+    for later, unset in _LATER_LOCAL.items():
+        if tree["local"][later] == unset:
+            del tree["local"][later]
+    for owner, key in ((tree["local"], "schedule"), (tree, "server_schedule")):
+        if ScheduleConfig.model_validate(owner[key]).constant:
+            del owner[key]
     if "objectives" in tree["aggregator"]:  # hashed under its first name
         tree["aggregator"]["terms"] = tree["aggregator"].pop("objectives")
 

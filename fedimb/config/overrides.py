@@ -174,7 +174,9 @@ def unknown(config: dict[str, object], key: str) -> ConfigError:
     else:  # only the last part is wrong: with the common prefix, every sibling would look near
         close = [".".join([*known, child]) for child in difflib.get_close_matches(parts[-1], node, n=1, cutoff=0.5)]
     deeper = [name for name in dotted(config) if name.rpartition(".")[2] == parts[-1]]  # device: engine.device
-    if deeper and (len(parts) == 1 or not close):
+    if len(parts) > 1 and not isinstance(config.get(parts[-1], {}), dict):
+        close = [parts[-1]]  # a setting of this very name at the top: local.seed
+    elif deeper and (len(parts) == 1 or not close):
         close = [" or ".join(f"'{name}'" for name in deeper[:5]).strip("'")]
     remedy = f" Did you mean '{close[0]}'?" if close else nearest("", siblings)
     return ConfigError(f"no setting '{key}'.{remedy}")

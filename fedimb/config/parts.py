@@ -13,11 +13,16 @@ from numpy.typing import NDArray
 from fedimb import registry
 from fedimb.config.validate import GIVEN
 from fedimb.contracts.base import Contract
+from fedimb.data.federation import Federation
+from fedimb.data.normalize import POOLED, pooled_normalization
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
+from fedimb.models.normalized import normalize_inputs
 from fedimb.plain import Settings
-from fedimb.schema import RunConfig
+from fedimb.schema import LocalConfig, RunConfig
 from fedimb.seeds import Stream, seed_int
+from fedimb.training.losses.smoothing import smoothed
+from fedimb.training.schedules import schedule_factor
 from fedimb.training.spec import Augmentation, TrainSpec
 
 
@@ -71,13 +76,73 @@ def build_model(config: RunConfig, n_classes: int, input_shape: tuple[int, ...],
     with seeded(seed_int(config.seed, Stream.INIT, draw)):
         make = part_maker("model", config.model, ("n_classes", "input_shape"))
         model: Classifier = make(n_classes=n_classes, input_shape=input_shape)
-    return model
+    normalize = config.data.get("normalize")
+    if normalize == POOLED:
+        raise ConfigError(
+            "data.normalize=pooled is computed in a simulation, from all clients' images; elsewhere give the numbers: "
+            "data.normalize={mean: [...], deviation: [...]} (fedimb show RUN has those of a simulation)"
+        )
+    if normalize is None:
+        return model
+    return normalize_inputs(model, normalize["mean"], normalize["deviation"], input_shape)
+
+
+def with_pooled(config: RunConfig, federation: Federation) -> RunConfig:
+    """The configuration with the numbers that ``data.normalize=pooled`` stands for; others as they are."""
+    if config.data.get("normalize") != POOLED:
+        return config
+    return config.model_copy(update={"data": config.data | {"normalize": pooled_normalization(federation)}})
 
 
 def augmentation_makers(config: RunConfig, input_shape: tuple[int, ...]) -> list[Callable[[], Augmentation]]:
     """One maker per configured augmentation, in order; a maker raises ConfigError if the data do not suit it."""
     makers = [part_maker("augmentation", part, GIVEN["augmentation"]) for part in config.local.augmentation]
     return [partial(make, input_shape=input_shape) for make in makers]
+
+
+def loss_maker(config: RunConfig) -> Callable[..., torch.nn.Module]:
+    """Makes the configured loss, with ``local.label_smoothing``; called with the arguments that fedimb gives."""
+    make, smoothing = part_maker("loss", config.loss, GIVEN["loss"]), config.local.label_smoothing
+    if not smoothing:
+        return make
+    name = config.loss["name"]
+    if registry.flags("loss", name).get("uses_local_counts"):
+        raise ConfigError(
+            f"local.label_smoothing={smoothing:g} would raise the classes that a client lacks, which loss '{name}' "
+            "lowers far; set local.label_smoothing=0, or another loss"
+        )
+    return lambda **given: smoothed(make(**given), smoothing, name)
+
+
+def optimizer_settings(local: LocalConfig) -> dict[str, Any]:
+    """The fields of a `TrainSpec` that say how a step is made, at the unscheduled learning rate."""
+    return {
+        "batch_size": local.batch_size,
+        "optimizer": local.optimizer,
+        "lr": local.lr,
+        "momentum": local.momentum,
+        "weight_decay": local.weight_decay,
+        "nesterov": local.nesterov,
+        "decay_exempt": tuple(local.decay_exempt),
+        "max_grad_norm": local.max_grad_norm,
+    }
+
+
+def phase(config: RunConfig, round: int) -> tuple[int, int]:
+    """(round, rounds) of the training from fresh weights that a round of the run belongs to.
+
+    A method that trains in cycles (flag ``cycles``) and restarts in each starts schedules again with each cycle.
+    """
+    for name, args in config.strategy.items():
+        if registry.flags("strategy", name).get("cycles") and args.get("restart") and args.get("cycles"):
+            length = max(1, config.rounds // int(args["cycles"]))
+            return (round - 1) % length + 1, length
+    return round, config.rounds
+
+
+def learning_rate(config: RunConfig, round: int) -> float:
+    """``local.lr`` as scheduled for a round of the run, 1-based."""
+    return config.local.lr * schedule_factor(config.local.schedule, *phase(config, round))
 
 
 def spec_of_rows(
@@ -89,18 +154,13 @@ def spec_of_rows(
         counts: [C] rows of each class.
         steps: optimiser steps.
         input_shape: shape of one row.
-        round: the round, and the number of rounds, for a loss with a schedule.
+        round: the round, and the number of rounds, for a loss with a schedule. The learning rate is ``local.lr``.
     """
-    local = config.local
-    make_loss = part_maker("loss", config.loss, GIVEN["loss"])
+    make_loss = loss_maker(config)
     return TrainSpec(
         view="train",
         steps=steps,
-        batch_size=local.batch_size,
-        optimizer=local.optimizer,
-        lr=local.lr,
-        momentum=local.momentum,
-        weight_decay=local.weight_decay,
+        **optimizer_settings(config.local),
         loss=make_loss(n_classes=len(counts), prior=counts, local_counts=counts, round=round, rounds=round),
         sampler=part_maker("sampler", config.sampler)(),
         augmentations=tuple(make() for make in augmentation_makers(config, input_shape)),

@@ -6,6 +6,7 @@ from typing import Any, get_args
 from fedimb import registry
 from fedimb.config.combinations import Combination, refusal
 from fedimb.config.engine_settings import check_engine
+from fedimb.config.protocol import check_protocol
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
 from fedimb.registry.targets import is_path
@@ -68,7 +69,9 @@ def validate(raw: Settings) -> RunConfig:
     }
     if reason := refusal(_combination(config, tuple(parts))):
         raise ConfigError(f"refused combination: {reason}")
-    return config.model_copy(update=checked)
+    config = config.model_copy(update=checked)
+    check_protocol(config)
+    return config
 
 
 def parts_of(config: RunConfig) -> tuple[registry.Entry, ...]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from fedimb.data.findings.finding import check_accepted
 from fedimb.data.groups import SplitConfig
 from fedimb.data.longtail import SHAPES
+from fedimb.data.normalize import check_normalize
 from fedimb.data.placement import Placement
 from fedimb.data.problems import ON_BAD
 from fedimb.data.split_rules import check_test_rule
@@ -38,6 +40,7 @@ class DataConfig:
     about: dict[str, str] | None = None
     accept: Sequence[str] = ()
     subgroups: Sequence[object] = ()
+    normalize: Any = None
 
     @staticmethod
     def parse(raw: Settings) -> "DataConfig":
@@ -79,6 +82,7 @@ class DataConfig:
             raise ConfigError(f"data.on_bad: no rule '{config.on_bad}'.{nearest(str(config.on_bad), ON_BAD)}")
         check_accepted(config.accept)
         parse_subgroups(config.subgroups)
+        check_normalize(config.normalize)
         if config.class_order not in ("seeded", "fixed"):
             valid = nearest(str(config.class_order), ("seeded", "fixed"))
             raise ConfigError(f"data.class_order: no order '{config.class_order}'.{valid}")

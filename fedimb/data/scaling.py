@@ -67,3 +67,26 @@ def scaling_of(sums: NDArray[np.float64], scaled: NDArray[np.bool_]) -> Scaling:
     varies = scaled & (count > 0) & (variance > 1e-12 * np.maximum(mean**2, 1e-12))
     deviation = np.where(varies, np.sqrt(variance), 1.0)
     return Scaling(mean.astype(np.float32), deviation.astype(np.float32))
+
+
+_CHUNK = 4096  # rows summed at once: whole numbers of 8 bytes are eight times the size of stored pixels
+
+
+def channel_sums(x: NDArray[np.generic], rows: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """What one client would send of its images: [3, channels] number of values, their sum and their sum of squares.
+
+    Whole numbers are added as such: the sum over clients is then that over all their images, to the last bit.
+
+    Args:
+        x: stored rows [N, *shape], before the store's scale.
+        rows: the client's, [n].
+        shape: of one image, (height, width) or (channels, height, width).
+    """
+    channels = shape[0] if len(shape) == 3 else 1
+    whole = np.issubdtype(x.dtype, np.integer)
+    total = np.zeros((2, channels), np.int64 if whole else np.float64)
+    for start in range(0, len(rows), _CHUNK):
+        values = np.asarray(x[rows[start : start + _CHUNK]], total.dtype).reshape(-1, channels, shape[-2] * shape[-1])
+        total += np.stack([values.sum((0, 2)), (values**2).sum((0, 2))])
+    count = float(len(rows) * shape[-2] * shape[-1])
+    return np.vstack([np.full(channels, count), total.astype(np.float64)])

@@ -50,6 +50,10 @@ def _reason(config: RunConfig, model: Classifier) -> str | None:
     for kind, name in parts:
         if not registry.flags(kind, name).get("stackable", False):
             return f"the {kind} '{name}' is not stackable"
+    if config.local.label_smoothing:
+        return "local.label_smoothing wraps the loss"
+    if config.local.max_grad_norm is not None:
+        return "local.max_grad_norm bounds one client's gradient at a time"
     if config.local.augmentation:
         return "local.augmentation changes one client's batch at a time"
     return why_model_not_stackable(model)

@@ -23,6 +23,7 @@ from fedimb.data.scaling import Scaling, prepared
 from fedimb.errors import ConfigError, DataError, FedimbError, nearest
 from fedimb.evaluation.thresholds import ChosenRule, DecisionRule, choose
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
+from fedimb.models.normalized import normalize_inputs
 from fedimb.plain import JsonObject, Settings
 from fedimb.registry.targets import installed_only, trusted
 from fedimb.rundir.folder import RunFolder
@@ -359,6 +360,8 @@ def save_model(
         "scaling": federation.scaling.facts() if federation.scaling else None,
         **origin_of(config, federation, counts).facts(),
     }
+    if (normalize := config.data.get("normalize")) is not None:
+        description["normalize"] = normalize
     write_atomic(path / "model.json", (json.dumps(description, indent=1) + "\n").encode())
 
 
@@ -394,6 +397,8 @@ def load_model(path: str | Path, trust: bool = False) -> TrainedModel:
     given = {"n_classes": facts["n_classes"], "input_shape": shape}
     with trusted(trust), installed_only(run is None or not _made_here(run)):
         classifier: Classifier = registry.build("model", facts["model"]["name"], given, **args)
+    if (normalize := facts.get("normalize")) is not None:
+        normalize_inputs(classifier, normalize["mean"], normalize["deviation"], shape)
     load_into(classifier, {k: torch.from_numpy(v) for k, v in load_file(folder / "model.safetensors").items()})
     scaling = Scaling.from_facts(facts["scaling"]) if facts.get("scaling") else None
     names, scale = tuple(facts["class_names"]), float(facts["input_scale"])

@@ -50,6 +50,7 @@ class Aggregator:
         parameters: initial trainable weights by name; their dtypes never change.
         buffers: the model's buffers by name.
         train_config: scalars in the ConfigRecord of every train message.
+        server_lr: the innermost strategy's attribute that is its learning rate, and the factor on it by round.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class Aggregator:
         parameters: Arrays,
         buffers: Arrays,
         train_config: dict[str, Any] | None = None,
+        server_lr: tuple[str, Callable[[int], float]] | None = None,
     ) -> None:
+        self._server_lr = server_lr
         self.strategy, self.linear, self._train_config = strategy, linear, dict(train_config or {})
         self.parameters, self.buffers = dict(parameters), dict(buffers)
         self._dtypes = {k: v.dtype for k, v in parameters.items()}
@@ -116,7 +119,8 @@ class Aggregator:
         # QFedAvg and Bulyan run the garbage collector once per reply, a tenth of a second each; frozen objects are
         # skipped. Only for strategies that get every reply: unfreezing moves objects to the oldest generation, rarely
         # collected.
-        with gc_frozen() if not self.linear else contextlib.nullcontext(), results_of(self.strategy) as results:
+        frozen = gc_frozen() if not self.linear else contextlib.nullcontext()
+        with frozen, self._scheduled(server_round), results_of(self.strategy) as results:
             merged, metrics = self.strategy.aggregate_train(server_round, replies)
         if merged is not None:
             new = self._checked(merged, server_round, results)
@@ -124,6 +128,23 @@ class Aggregator:
             self.buffers = {k: _mean_buffer(total, k, old) for k, old in self.buffers.items()}
         means = {k: float(v) for k, v in (metrics or {}).items() if not isinstance(v, list)}
         return {k: v if math.isfinite(v) else _mean_metric(usable, k) for k, v in means.items()}
+
+    @contextlib.contextmanager
+    def _scheduled(self, server_round: int) -> Iterator[None]:
+        """The learning rate of this round inside the block; afterwards the strategy is as configured."""
+        if self._server_lr is None:
+            yield
+            return
+        strategy, (name, factor) = chain(self.strategy)[-1], self._server_lr
+        before = {key: getattr(strategy, key) for key in (name, "server_opt") if hasattr(strategy, key)}
+        setattr(strategy, name, before[name] * factor(server_round))
+        if "server_opt" in before:  # Flower's FedAvgM decides when it is built whether its learning rate is 1
+            setattr(strategy, "server_opt", True)  # noqa: B010 - only one of the strategies has it
+        try:
+            yield
+        finally:
+            for key, value in before.items():
+                setattr(strategy, key, value)
 
     def _merged(self, total: LaneSum, usable: Sequence[ClientReply], request: Message) -> Message:
         keys = [k for k in usable[0].metrics if k != WEIGHT]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +13,15 @@ from flwr.serverapp.strategy import Strategy
 from fedimb import registry
 from fedimb.aggregators.refunds import BIAS, HEAD
 from fedimb.clientapp.context import Site
-from fedimb.config.parts import build_model, contracts_of, part_maker, resolved_weight, spec_of_rows
+from fedimb.config.parts import (
+    build_model,
+    contracts_of,
+    learning_rate,
+    part_maker,
+    phase,
+    resolved_weight,
+    spec_of_rows,
+)
 from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
 from fedimb.data.subgroups import parse_subgroups
@@ -42,6 +50,7 @@ from fedimb.serverapp.server import Server
 from fedimb.serverapp.steps import Step
 from fedimb.serverapp.subgroups import attributes_of
 from fedimb.tracking.mlflow import Tracker
+from fedimb.training.schedules import schedule_factor
 
 
 def build_aggregator(config: RunConfig, n_clients: int) -> Strategy:
@@ -50,6 +59,22 @@ def build_aggregator(config: RunConfig, n_clients: int) -> Strategy:
     given = {"n_clients": n_clients, "seed": config.seed}
     strategy: Strategy = registry.build("aggregator", config.aggregator["name"], given, **own)
     return strategy
+
+
+def server_lr_of(config: RunConfig) -> tuple[str, Callable[[int], float]] | None:
+    """The aggregator's attribute that is its learning rate and its factor by round; None if it stays as configured."""
+    if config.server_schedule.constant:
+        return None
+    name = str(registry.flags("aggregator", config.aggregator["name"])["server_lr"])
+    return name, lambda server_round: schedule_factor(config.server_schedule, *phase(config, server_round))
+
+
+def learning_rates(config: RunConfig, server_round: int) -> dict[str, float]:
+    """Metrics of a round: the learning rates that are scheduled."""
+    found = {} if config.local.schedule.constant else {"train/lr": learning_rate(config, server_round)}
+    if (server := server_lr_of(config)) is not None:
+        found["train/server_lr"] = float(config.aggregator[server[0]]) * server[1](server_round)
+    return found
 
 
 def build_method(config: RunConfig, n_clients: int = 0) -> tuple[Strategy, bool]:
@@ -191,7 +216,7 @@ def build_loop(
         model = build_model(config, federation.n_classes, federation.input_shape, draw)
         if context.initial:
             load_into(model, {name: torch.from_numpy(np.array(value)) for name, value in context.initial.items()})
-        return Aggregator(method, linear, parameters_of(model), buffers_of(model))
+        return Aggregator(method, linear, parameters_of(model), buffers_of(model), server_lr=server_lr_of(config))
 
     context = RunContext(
         rounds=config.rounds,
@@ -210,6 +235,7 @@ def build_loop(
         working=progress.work,
         prior_view=config.prior.view,
         ledger=ledger_of(config, federation.n_clients),
+        learning_rates=lambda server_round: learning_rates(config, server_round),
     )
     attackers = attackers_in(config, federation)
     if attackers is not None:

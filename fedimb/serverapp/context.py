@@ -43,6 +43,7 @@ class RunContext:
         aside: ids of the clients that are set aside from now on (`fedimb.serverapp.left_out`).
         without: notes that a client's figures are not in a masked sum: without(query, client, reason).
         attackers: ids of the simulated clients that attack; what they say of their scores is not used.
+        learning_rates: metrics of a round, 1-based: the learning rates that are scheduled.
     """
 
     rounds: int
@@ -67,6 +68,7 @@ class RunContext:
     aside: Callable[[], set[int]] = set
     without: Callable[[str, int, str], None] = lambda query, client, reason: None
     attackers: tuple[int, ...] = ()
+    learning_rates: Callable[[int], dict[str, float]] = lambda server_round: {}
 
 
 @dataclass

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from fedimb.config.parts import with_pooled
 from fedimb.data.prepare import prepare
 from fedimb.rundir.folder import RunFolder
-from fedimb.schema import RunConfig
+from fedimb.schema import RunConfig, ScheduleConfig
 from fedimb.serverapp.assemble import build_method, check_parts
 from fedimb.serverapp.client_sampler import ClientSampler
 from fedimb.serverapp.launch import launch
@@ -79,6 +80,7 @@ def estimate(config: RunConfig) -> Estimate:
     one-time costs) and are scaled.
     """
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
+    config = with_pooled(config, federation)
     check_parts(config, federation)
     sizes = federation.train_sizes
     client_sampler = ClientSampler(config.clients, config.seed, sizes)
@@ -92,7 +94,10 @@ def estimate(config: RunConfig) -> Estimate:
         quiet = {"engine": {"name": "inline"}, "tracking": {"name": "none"}, "output_dir": scratch}
         method: Any = build_method(config, federation.n_clients)[0]
         rounds = method.shortest()
-        probe = config.model_copy(update={**quiet, "rounds": rounds, "name": None})
+        # A schedule is of all rounds, and costs nothing.
+        local = config.local.model_copy(update={"schedule": ScheduleConfig()})
+        unscheduled = {"local": local, "server_schedule": ScheduleConfig()}
+        probe = config.model_copy(update={**quiet, **unscheduled, "rounds": rounds, "name": None})
         started = time.perf_counter()
         with _unsaid_warnings():
             result = launch(probe, progress=ProgressBar(rounds, enabled=False))

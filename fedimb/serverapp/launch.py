@@ -12,6 +12,7 @@ from typing import ParamSpec, TypedDict, TypeVar
 import torch
 
 from fedimb.config.load import config_sha, run_label
+from fedimb.config.parts import with_pooled
 from fedimb.data.federation import Federation
 from fedimb.data.prepare import prepare
 from fedimb.engine import processes
@@ -86,6 +87,7 @@ def launch(
     _check_output_dir(config)
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
     return_freed_memory()
+    config = with_pooled(config, federation)
     check_parts(config, federation)
     per_round = ClientSampler(config.clients, config.seed, federation.train_sizes).per_round()
     config = resolve_trainer(config, federation.n_classes, federation.input_shape, per_round)

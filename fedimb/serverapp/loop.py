@@ -232,7 +232,7 @@ class Loop:
         server_round = self.progress.server_round
         cohort = self.exchange.client_sampler.cohort(server_round)
         self.progress.virtual_s += cohort.virtual_s
-        metrics: dict[str, float] = {"data/participants": float(len(cohort.asked))}
+        metrics = {"data/participants": float(len(cohort.asked)), **self.context.learning_rates(server_round)}
         if not cohort.asked:
             log.warning("round %d: no client is available; the model stays as it is", server_round)
             return metrics | {"time/round_s": time.monotonic() - started}

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fedimb.clientapp.local_training import weights_into
-from fedimb.config.parts import build_model, spec_of_rows
+from fedimb.config.parts import build_model, spec_of_rows, with_pooled
 from fedimb.data.federation import Federation
 from fedimb.data.prepare import prepare
 from fedimb.data.views import to_tensors
@@ -30,7 +30,8 @@ from fedimb.rundir.identity import identity_of
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, torch_generator
 from fedimb.training.forward import forward_batched
-from fedimb.training.local import LocalResult, train_locally
+from fedimb.training.local import LocalResult, optimizer_of, train_locally
+from fedimb.training.schedules import schedule_factor
 from fedimb.training.stacked import Work, train_stacked, why_model_not_stackable, why_spec_not_stackable
 
 
@@ -47,6 +48,7 @@ def compute(kind: str, config: RunConfig) -> dict[str, object]:
     """
     torch.set_num_threads(1)
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
+    config = with_pooled(config, federation)
     return {
         "rows": COMPUTED[kind](config, federation),
         "train_counts": federation.counts.sum(axis=0).tolist(),
@@ -75,7 +77,7 @@ def _local(config: RunConfig, federation: Federation) -> JsonObject:
     works = [_work(config, federation, k) for k in holders]
     test_x, test_y = to_tensors(federation.store, federation.test, federation.scaling)
     matrices, steps = [], []
-    for result in _trained(model, works):
+    for result in _trained(config, model, works):
         if not all(torch.isfinite(p).all() for p in model.parameters()):
             raise RunDiverged("a client that trains alone diverged (its weights are not finite); lower local.lr")
         matrices.append(confusion_of(test_y, forward_batched(model, test_x)[1]))
@@ -107,9 +109,11 @@ def _work(config: RunConfig, federation: Federation, client: int) -> Work:
     return Work(x, y, spec, torch_generator(config.seed, Stream.TRAIN, 0, client), data.primary("train"))
 
 
-def _trained(model: Classifier, works: list[Work]) -> Iterator[LocalResult]:
+def _trained(config: RunConfig, model: Classifier, works: list[Work]) -> Iterator[LocalResult]:
     """Train every client from the model's current weights; each result leaves that client's model in place."""
-    if why_model_not_stackable(model) is None and all(why_spec_not_stackable(work.spec) is None for work in works):
+    scheduled = not config.local.schedule.constant
+    stackable = not scheduled and why_model_not_stackable(model) is None
+    if stackable and all(why_spec_not_stackable(work.spec) is None for work in works):
         for result, weights in train_stacked(model, works):
             weights_into(model, weights)
             yield result
@@ -117,7 +121,21 @@ def _trained(model: Classifier, works: list[Work]) -> Iterator[LocalResult]:
     initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for work in works:
         model.load_state_dict(initial)
-        yield train_locally(model, work.x, work.y, work.spec, work.generator, work.primary)
+        if not scheduled:
+            yield train_locally(model, work.x, work.y, work.spec, work.generator, work.primary)
+            continue
+        yield _by_rounds(config, model, work)
+
+
+def _by_rounds(config: RunConfig, model: Classifier, work: Work) -> LocalResult:
+    """One training whose learning rate follows the schedule, for as many steps as a client takes in each round."""
+    optimizer, steps, total = optimizer_of(model, work.spec), 0, 0.0
+    for round in range(1, config.rounds + 1):
+        factor = schedule_factor(config.local.schedule, round, config.rounds)
+        spec = work.spec.change(steps=work.spec.steps // config.rounds, lr=config.local.lr * factor)
+        done = train_locally(model, work.x, work.y, spec, work.generator, work.primary, optimizer)
+        steps, total = steps + done.steps, total + (done.loss * done.steps if done.steps else 0.0)
+    return LocalResult(steps=steps, loss=total / steps if steps else math.nan, examples=len(work.y))
 
 
 def _row(matrix: np.ndarray, federation: Federation, **more: Any) -> JsonObject:

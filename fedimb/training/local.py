@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.models.base import Classifier
-from fedimb.training.optim import build_optimizer
-from fedimb.training.spec import Sampler, TrainSpec
+from fedimb.training.optim import Optimizer, build_optimizer, clip_gradients, decays
+from fedimb.training.spec import Mixed, Sampler, TrainSpec
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,16 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
 
 
+def optimizer_of(model: Classifier, spec: TrainSpec) -> Optimizer:
+    """A new optimiser of the model's trainable parameters and of the loss's own, for `train_locally`."""
+    decayed = [decays(module, spec.decay_exempt) for module in (model, spec.loss)]
+    return build_optimizer(spec, _trained(model, spec), decayed[0] + decayed[1])
+
+
+def _trained(model: Classifier, spec: TrainSpec) -> list[Tensor]:
+    return [p for module in (model, spec.loss) for p in module.parameters() if p.requires_grad]
+
+
 def train_locally(
     model: Classifier,
     x: Tensor,
@@ -71,11 +81,17 @@ def train_locally(
     spec: TrainSpec,
     generator: torch.Generator,
     primary: Tensor | None = None,
+    optimizer: Optimizer | None = None,
 ) -> LocalResult:
     """Run ``spec.steps`` optimiser steps on rows x [n, *shape] float32, labels y [n] int64; the model changes in place.
 
     If rows have several labels, y is targets [n, C] float32 and ``primary`` [n] int64 is the class per row for
-    samplers, augmentations and `LocalObjective.on_rows`; losses and `LocalObjective.loss` get targets.
+    samplers, augmentations and `LocalObjective.on_rows`; losses and `LocalObjective.loss` get targets. Where an
+    augmentation mixes rows, the loss is mixed; objectives get the rows' own labels.
+
+    Args:
+        optimizer: of `optimizer_of`, for a training that goes on over several calls: momentum and moments stay, and
+            ``spec.lr`` is its learning rate from now on. None: a new one, as every round of a federation starts.
 
     If an epoch's last batch of one row is joined to the previous one (BatchNorm models only), the epoch has one step
     less; the number of epochs stays the same, so fewer steps are run, see ``LocalResult.steps``.
@@ -91,8 +107,13 @@ def train_locally(
     model.train()
     spec.loss.train()
     parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-    trained = parameters + [p for p in spec.loss.parameters() if p.requires_grad]
-    optimizer = build_optimizer(spec.optimizer, trained, spec.lr, spec.momentum, spec.weight_decay)
+    trained = _trained(model, spec)
+    if optimizer is None:
+        optimizer = optimizer_of(model, spec)
+    elif [id(p) for p in optimizer.parameters] != [id(p) for p in trained]:
+        raise ValueError("this optimizer is of another model, or of a loss with other parameters: use optimizer_of")
+    else:
+        optimizer.set_lr(spec.lr)
     classes = y if primary is None else primary
     for objective in spec.objectives:
         objective.on_rows(classes)
@@ -100,7 +121,7 @@ def train_locally(
         objective.before_training(model, x, classes, generator)
     needs_features = bool(getattr(spec.loss, "needs_features", False))
 
-    total, steps, planned = torch.zeros(()), 0, spec.steps
+    total, steps, planned = torch.zeros((), device=x.device), 0, spec.steps
     batches = _batches(spec.sampler, classes, spec.batch_size, has_batch_norm(model), generator)
     try:
         while planned > 0:
@@ -108,9 +129,11 @@ def train_locally(
             planned -= used
             if len(rows) == 0:
                 continue
-            labels, inputs = y[rows], x[rows]
+            labels, inputs, mixed = y[rows], x[rows], None
             for augment in spec.augmentations:
-                inputs = augment(inputs, classes[rows], x, classes, generator)
+                augmented = augment(inputs, classes[rows], x, classes, generator)
+                mixed = augmented if isinstance(augmented, Mixed) else mixed
+                inputs = augmented.inputs if isinstance(augmented, Mixed) else augmented
             for objective in spec.objectives:
                 objective.on_batch(inputs)
             features = model.features(inputs)
@@ -118,7 +141,11 @@ def train_locally(
             seen = logits
             for objective in spec.objectives:
                 seen = objective.on_logits(features, seen, labels)
-            loss = spec.loss(seen, labels, features=features) if needs_features else spec.loss(seen, labels)
+            further = {"features": features} if needs_features else {}
+            loss = spec.loss(seen, labels, **further)
+            if mixed is not None:
+                partners = spec.loss(seen, labels[mixed.partners], **further)
+                loss = mixed.share * loss + (1 - mixed.share) * partners
             regularized = loss
             for objective in spec.objectives:
                 extra = objective.loss(model, features, logits, labels)
@@ -126,6 +153,8 @@ def train_locally(
                     regularized = regularized + extra
             # A parameter without influence on the loss (a branch, a class without rows) has gradient 0.
             gradients = list(torch.autograd.grad(regularized, trained, allow_unused=True, materialize_grads=True))
+            if spec.max_grad_norm is not None:  # before corrections of the direction, such as a control variate
+                clip_gradients(gradients, spec.max_grad_norm)
             for objective in spec.objectives:
                 objective.on_gradients(parameters, gradients[: len(parameters)])
             optimizer.step(gradients)

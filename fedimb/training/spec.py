@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,27 @@ class Sampler(Protocol):
         ...
 
 
+class Mixed(NamedTuple):
+    """What an augmentation returns that mixes rows (flag ``mixes``): its loss is mixed as its inputs are.
+
+    Attributes:
+        inputs: [b, *shape].
+        partners: [b] int64, positions in the batch whose labels count too.
+        share: tensor without dimensions, in [0, 1]: the weight of the row's own label; the partner's is 1 - share.
+    """
+
+    inputs: Tensor
+    partners: Tensor
+    share: Tensor
+
+
 class Augmentation(Protocol):
     """Changes the inputs of a training batch; views, queries and evaluation use the original rows."""
 
     def __call__(
         self, x: Tensor, labels: Tensor, rows: Tensor, labels_of_rows: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Batch x [b, *shape] with its labels [b] -> new inputs of the same shape and dtype.
+    ) -> Tensor | Mixed:
+        """Batch x [b, *shape] with its labels [b] -> new inputs of the same shape and dtype, or `Mixed`.
 
         Args:
             labels: the primary class if rows have several; an augmentation for such data is registered with
@@ -54,6 +68,9 @@ class TrainSpec:
         sampler: order of the rows.
         objectives: local objectives, applied in order.
         augmentations: applied to each batch, in order.
+        nesterov: Nesterov's momentum, of ``sgd``.
+        decay_exempt: kinds of parameters without weight decay: ``norm`` (of normalisation layers), ``bias``.
+        max_grad_norm: a longer gradient, of all trained parameters together, is cut to this L2 norm; None: no bound.
         extra: additional training rows, appended to those of the view, (x [m, *shape] float32, y [m] int64): for
             example synthetic rows of a method. Never used for evaluation; the sampler gets the labels of both.
     """
@@ -70,6 +87,9 @@ class TrainSpec:
     objectives: tuple[LocalObjective, ...] = ()
     augmentations: tuple[Augmentation, ...] = ()
     extra: tuple[Tensor, Tensor] | None = None
+    nesterov: bool = False
+    decay_exempt: tuple[str, ...] = ()
+    max_grad_norm: float | None = None
 
     def change(self, **changes: Any) -> "TrainSpec":
         """A copy with some fields changed: what a method's client side usually returns."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fedimb.models.base import Classifier, buffers_of
 from fedimb.training.local import LocalResult, draw_epoch
 from fedimb.training.losses.base import RowLoss
-from fedimb.training.optim import build_optimizer
+from fedimb.training.optim import build_optimizer, decays
 from fedimb.training.spec import TrainSpec
 from fedimb.training.stacked_step import StackedStep, stacked_loss
 
@@ -55,6 +55,8 @@ def why_spec_not_stackable(spec: TrainSpec) -> str | None:
     if not all(objective.stackable for objective in spec.objectives):
         name = next(type(objective).__name__ for objective in spec.objectives if not objective.stackable)
         return f"the local objective {name} is not stackable"
+    if spec.max_grad_norm is not None:
+        return "local.max_grad_norm bounds one client's gradient at a time"
     if spec.augmentations:
         return "augmentations change one client's batch at a time"
     return None
@@ -95,7 +97,8 @@ class _Plan:
         """What all clients of one stack must have in common."""
         spec = self.work.spec
         parts = [(type(part), repr(sorted(_settings(part).items()))) for part in (spec.loss, *spec.objectives)]
-        return (self.width, spec.batch_size, spec.optimizer, spec.lr, spec.momentum, spec.weight_decay, *parts)
+        made = (spec.optimizer, spec.lr, spec.momentum, spec.nesterov, spec.weight_decay, spec.decay_exempt)
+        return (self.width, spec.batch_size, *made, *parts)
 
 
 def train_stacked(model: Classifier, works: Sequence[Work], budget: int = BUDGET) -> list[Trained]:
@@ -171,7 +174,7 @@ def _train_stack(model: Classifier, plans: Sequence[_Plan]) -> list[Trained]:
     weights = [p.detach().expand(len(works), *p.shape).clone() for p in model.parameters() if p.requires_grad]
     for objective in spec.objectives:
         objective.setup(model, weights)
-    optimizer = build_optimizer(spec.optimizer, weights, spec.lr, spec.momentum, spec.weight_decay)
+    optimizer = build_optimizer(spec, weights, decays(model, spec.decay_exempt))
     step_of, losses = StackedStep(model, x, width), x.new_zeros(len(works), width)
     for steps, active in _segments([work.spec.steps for work in works]):
         leaves = [p[:active].detach() for p in weights]  # shares memory
@@ -194,7 +197,8 @@ def _train_stack(model: Classifier, plans: Sequence[_Plan]) -> list[Trained]:
 def _schedule(plans: Sequence[_Plan]) -> tuple[Tensor, Tensor]:
     """Every step's rows: index [steps, K, width] int64 into all clients' rows, and weights in the batch's mean."""
     size, shape = plans[0].work.spec.batch_size, (plans[0].work.spec.steps, len(plans), plans[0].width)
-    index, weight = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
+    at = plans[0].work.y.device
+    index, weight = torch.zeros(shape, dtype=torch.int64, device=at), torch.zeros(shape, device=at)
     offset = 0
     for k, plan in enumerate(plans):
         step = 0

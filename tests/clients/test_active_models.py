@@ -11,11 +11,12 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from fedimb.clientapp.context import ClientContext
 from fedimb.clients import active
-from fedimb.clients.active_models import distilled_model, fresh_model, keep_updated, updated_model
+from fedimb.clients.active_models import distilled_model, fresh_model, keep_updated, local_model, updated_model
 from fedimb.data.arrays import SourceData
 from fedimb.data.store import Store
 from fedimb.data.views import ClientData
 from fedimb.errors import ConfigError
+from fedimb.seeds import Stream
 from fedimb.selection.queries.base import Distillation
 from fedimb.training.losses.ce import CrossEntropy
 from fedimb.training.objectives.compensation import Compensation
@@ -59,7 +60,8 @@ def test_a_distilled_model_approaches_the_teacher_and_stops_when_it_no_longer_do
     how, epochs = Distillation(epochs=60, lr_factor=1.0), []
     original = active_models_train()
     monkeypatch.setattr(
-        "fedimb.clients.active_models.train_locally", lambda *args: (epochs.append(args[3]), original(*args))[1]
+        "fedimb.clients.active_models.train_locally",
+        lambda *args, **more: (epochs.append(args[3]), original(*args, **more))[1],
     )
     before = objective(fresh_model(2, context), context, how)
     model = distilled_model(2, context, how)
@@ -84,10 +86,31 @@ def test_the_learning_rate_of_distillation_is_a_tenth(context, monkeypatch):
     seen = []
     original = active_models_train()
     monkeypatch.setattr(
-        "fedimb.clients.active_models.train_locally", lambda *args: (seen.append(args[3].lr), original(*args))[1]
+        "fedimb.clients.active_models.train_locally",
+        lambda *args, **more: (seen.append(args[3].lr), original(*args, **more))[1],
     )
     distilled_model(2, context, Distillation(epochs=2))
     assert seen == pytest.approx([0.05, 0.05])
+
+
+def test_the_local_models_of_a_query_keep_their_momentum_from_epoch_to_epoch(context):
+    """As one training by hand, torch's SGD over all epochs: until now its velocity began at 0 in each of them."""
+    momentum = TrainSpec("labelled", 1, 4, "sgd", 0.05, 0.9, 1e-5, CrossEntropy(), Shuffle())
+    context.training = lambda _: momentum
+    x, y = context.data.tensors("labelled")
+    by_hand = fresh_model(2, context)
+    optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-5)
+    generator = context.generator(Stream.TRAIN)
+    for epoch in range(10):
+        optimizer.param_groups[0]["lr"] = 0.005 if epoch >= 7.4 else 0.05
+        for rows in torch.randperm(6, generator=generator).split(4):
+            optimizer.zero_grad()
+            cross_entropy(by_hand(x[rows]), y[rows]).backward()
+            optimizer.step()
+    model = local_model(2, context, 10, stop=1.1)
+    for mine, theirs in zip(model.parameters(), by_hand.parameters(), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-6)
+    assert not torch.allclose(model.head.weight, fresh_model(2, context).head.weight, atol=1e-2)
 
 
 def test_a_clients_last_weights_are_found_again_only_of_the_round_asked_for(context):

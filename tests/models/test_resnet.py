@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 from fedimb.errors import ConfigError
-from fedimb.models.resnet import resnet8, resnet18, resnet20
+from fedimb.models.resnet import resnet8, resnet18, resnet20, resnet34
 
-NETS = {"resnet8": resnet8, "resnet20": resnet20, "resnet18": resnet18}
+NETS = {"resnet8": resnet8, "resnet20": resnet20, "resnet18": resnet18, "resnet34": resnet34}
 NORMS = nn.GroupNorm | nn.modules.batchnorm._BatchNorm
 
 
@@ -19,14 +19,23 @@ def test_parameter_counts_at_cifars_width_16(net, count):
         assert parameters(net(10, (3, 32, 32), norm=norm)) == count
 
 
-def test_the_published_resnet18_has_11_7_million_parameters():
+def test_the_published_resnets_have_11_7_and_21_8_million_parameters():
     assert parameters(resnet18(1000, (3, 224, 224))) == 11_689_512
+    assert parameters(resnet34(1000, (3, 224, 224))) == 21_797_672
+
+
+def test_the_resnet8_of_the_creff_line():
+    """Width 64, BatchNorm: 1,227,594 parameters and 256 features for CIFAR-10, 4.92 MB with its buffers."""
+    model = resnet8(10, (3, 32, 32), width=64, norm="batch")
+    assert parameters(model) == 1_227_594
+    assert model.head.in_features == 256
+    assert sum(v.nbytes for v in model.state_dict().values()) / 1e6 == pytest.approx(4.92, abs=0.005)
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_group_norm_leaves_no_batch_norm_anywhere(name):
-    blocks = {"resnet8": 3, "resnet20": 9, "resnet18": 8}[name]
-    projections = {"resnet8": 2, "resnet20": 2, "resnet18": 3}[name]
+    blocks = {"resnet8": 3, "resnet20": 9, "resnet18": 8, "resnet34": 16}[name]
+    projections = {"resnet8": 2, "resnet20": 2, "resnet18": 3, "resnet34": 3}[name]
     for norm, kind in (("group", nn.GroupNorm), ("batch", nn.BatchNorm2d)):
         model = NETS[name](3, (3, 8, 8), width=8, norm=norm)
         assert [type(m) for m in model.modules() if isinstance(m, NORMS)] == [kind] * (1 + 2 * blocks + projections)

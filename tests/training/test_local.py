@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from fedimb.models.mlp import MLP
 from fedimb.training.forward import forward_batched
-from fedimb.training.local import train_locally
+from fedimb.training.local import optimizer_of, train_locally
 from fedimb.training.objectives.base import LocalObjective
 
 
@@ -147,6 +147,23 @@ def test_a_losss_own_parameters_are_trained_and_it_may_see_features():
     assert torch.equal(mine.unused, torch.ones(2))
     assert torch.allclose(weights(ours), weights(theirs), atol=1e-6)
     assert set(mine.seen) == {(4, 5)}
+
+
+def test_an_optimizer_goes_on_from_call_to_call_with_the_learning_rate_of_each():
+    x, y = rows(8)  # two batches of 4 an epoch: one call for both epochs, or two calls, draw the same batches
+    for name in ("sgd", "adam"):
+        whole, parts = fresh(), fresh()
+        local = spec(momentum=0.9, optimizer=name, steps=4)
+        train_locally(whole, x, y, local, generator())
+        optimizer, draws = optimizer_of(parts, local), generator()
+        for _ in range(2):
+            train_locally(parts, x, y, local.change(steps=2), draws, optimizer=optimizer)
+        assert torch.equal(weights(whole), weights(parts))
+        before = weights(parts)
+        train_locally(parts, x, y, local.change(steps=2, lr=0.0), draws, optimizer=optimizer)
+        assert torch.equal(weights(parts), before)
+    with pytest.raises(ValueError, match="another model"):
+        train_locally(fresh(), x, y, local, generator(), optimizer=optimizer)
 
 
 def test_frozen_parameters_stay_as_they_are():

@@ -39,7 +39,7 @@ class ClassComposite:
         self, x: Tensor, labels: Tensor, rows: Tensor, labels_of_rows: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Images [b, h, w] or [b, c, h, w] -> the same shape; see `fedimb.training.spec.Augmentation`."""
-        composed = torch.nonzero(torch.rand(len(x), generator=generator) < self.p).flatten()
+        composed = torch.nonzero(torch.rand(len(x), generator=generator, device=x.device) < self.p).flatten()
         if len(composed) == 0:
             return x
         parts = rows[same_class(labels[composed], labels_of_rows, self.k, generator)]  # [m, k, (c,) h, w]
@@ -64,14 +64,17 @@ def same_class(labels: Tensor, labels_of_rows: Tensor, k: int, generator: torch.
     counts = torch.bincount(labels_of_rows)
     start = (counts.cumsum(0) - counts)[labels]
     held = counts[labels]
-    draws = torch.rand(len(labels), k, generator=generator, dtype=torch.float64)
-    chosen = torch.full((len(labels), k), -1, dtype=torch.int64)
+    at = labels.device
+    draws = torch.rand(len(labels), k, generator=generator, dtype=torch.float64, device=at)
+    chosen = torch.full((len(labels), k), -1, dtype=torch.int64, device=at)
     for step in range(k):
         last = held - k + step
         drawn = (draws[:, step] * (last + 1)).long()
         taken = (chosen == drawn[:, None]).any(1)
         chosen[:, step] = torch.where(taken, last, drawn)
-    few = (draws[:, :1] * held[:, None]).long() + torch.arange(k)  # fewer than k: all of them, from a random one on
+    few = (draws[:, :1] * held[:, None]).long() + torch.arange(
+        k, device=at
+    )  # fewer than k: all of them, from a random one on
     chosen = torch.where((held < k)[:, None], few % held[:, None], chosen)
-    order = torch.rand(len(labels), k, generator=generator).argsort(1)
+    order = torch.rand(len(labels), k, generator=generator, device=at).argsort(1)
     return by_class[start[:, None] + chosen.gather(1, order)]

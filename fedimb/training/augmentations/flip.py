@@ -28,5 +28,5 @@ class Flip:
         self, x: Tensor, labels: Tensor, rows: Tensor, labels_of_rows: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Images [b, h, w] or [b, c, h, w] -> the same shape; see `fedimb.training.spec.Augmentation`."""
-        flipped = torch.rand(len(x), generator=generator) < self.p
+        flipped = torch.rand(len(x), generator=generator, device=x.device) < self.p
         return torch.where(flipped.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)

@@ -25,4 +25,4 @@ class Noise:
         self, x: Tensor, labels: Tensor, rows: Tensor, labels_of_rows: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Inputs [b, *shape] -> the same shape and dtype; see `fedimb.training.spec.Augmentation`."""
-        return x + self.std * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        return x + self.std * torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)

@@ -30,11 +30,11 @@ class PadCrop:
         self, x: Tensor, labels: Tensor, rows: Tensor, labels_of_rows: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Images [b, h, w] or [b, c, h, w] -> the same shape; see `fedimb.training.spec.Augmentation`."""
-        top, left = torch.randint(2 * self.pad + 1, (2, len(x), 1), generator=generator)
-        down = top + torch.arange(x.shape[-2])  # [b, h]: rows of the padded image that stay
-        right = left + torch.arange(x.shape[-1])  # [b, w]
+        top, left = torch.randint(2 * self.pad + 1, (2, len(x), 1), generator=generator, device=x.device)
+        down = top + torch.arange(x.shape[-2], device=x.device)  # [b, h]: rows of the padded image that stay
+        right = left + torch.arange(x.shape[-1], device=x.device)  # [b, w]
         padded = F.pad(x, (self.pad,) * 4)
         images = padded if x.ndim == 4 else padded.unsqueeze(1)
-        image = torch.arange(len(x))[:, None, None]
+        image = torch.arange(len(x), device=x.device)[:, None, None]
         crops = images.permute(0, 2, 3, 1)[image, down[:, :, None], right[:, None, :]].permute(0, 3, 1, 2)
         return crops.contiguous().view(x.shape)

@@ -13,7 +13,7 @@ from fedimb.models.logistic import Logistic
 from fedimb.training.local import train_locally
 from fedimb.training.losses.ce import CrossEntropy
 from fedimb.training.samplers.shuffle import Shuffle
-from fedimb.training.spec import TrainSpec
+from fedimb.training.spec import Mixed, TrainSpec
 
 IMAGES = st.sampled_from([(1, 1), (8, 8), (5, 7), (1, 6, 4), (3, 7, 8), (3, 2, 9)])
 every = pytest.mark.parametrize("name", registry.names("augmentation"))
@@ -21,6 +21,15 @@ every = pytest.mark.parametrize("name", registry.names("augmentation"))
 
 def built(name, shape):
     return registry.build("augmentation", name, {"input_shape": shape})
+
+
+def inputs_of(augmented, batch):
+    """The new inputs; what a mixing augmentation says of labels is checked here."""
+    if not isinstance(augmented, Mixed):
+        return augmented
+    assert sorted(augmented.partners.tolist()) == list(range(batch))
+    assert 0 <= float(augmented.share) <= 1
+    return augmented.inputs
 
 
 @every
@@ -31,7 +40,7 @@ def test_shape_and_type_stay_a_seed_repeats_and_nothing_given_changes(name, shap
     chosen = torch.randint(n, (batch,))
     given_ = [rows[chosen], labels[chosen], rows, labels]
     before = [t.clone() for t in given_]
-    one, two = (built(name, shape)(*given_, torch.Generator().manual_seed(seed)) for _ in range(2))
+    one, two = (inputs_of(built(name, shape)(*given_, torch.Generator().manual_seed(seed)), batch) for _ in range(2))
     assert one.shape == given_[0].shape
     assert one.dtype == torch.float32
     assert torch.isfinite(one).all()
@@ -44,7 +53,7 @@ def test_draws_come_from_the_generator_alone_and_differ_between_batches(name):
     rows, labels = torch.rand(40, 3, 8, 8), torch.arange(40) % 2
     augment, generator = built(name, (3, 8, 8)), torch.Generator().manual_seed(0)
     before = torch.get_rng_state()
-    one, two = (augment(rows, labels, rows, labels, generator) for _ in range(2))
+    one, two = (inputs_of(augment(rows, labels, rows, labels, generator), 40) for _ in range(2))
     assert torch.equal(before, torch.get_rng_state())
     assert not torch.equal(one, rows)
     assert not torch.equal(one, two)
@@ -72,11 +81,11 @@ def test_a_configuration_names_them_in_order():
 def test_training_sees_the_augmented_inputs():
     x, y = torch.rand(12, 1, 6, 6), torch.arange(12) % 2
     weights = []
-    for names in ((), ("class_composite", "flip", "pad_crop", "noise")):
+    for names in ((), ("class_composite", "flip", "pad_crop", "noise"), ("rand_augment", "cutout", "mixup")):
         torch.manual_seed(0)
         model = Logistic(2, (1, 6, 6))
         augment = tuple(built(name, (1, 6, 6)) for name in names)
         spec = TrainSpec("train", 4, 5, "sgd", 0.1, 0.0, 0.0, CrossEntropy(), Shuffle(), (), augment)
         assert train_locally(model, x, y, spec, torch.Generator().manual_seed(0)).steps == 4
         weights.append(model.head.weight.detach())
-    assert not torch.equal(*weights)
+    assert not any(torch.equal(weights[0], other) for other in weights[1:])

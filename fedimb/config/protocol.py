@@ -1,0 +1,68 @@
+"""Settings of a training protocol that would have no effect, or another than they say: refused before anything runs."""
+
+from fedimb import registry
+from fedimb.errors import ConfigError
+from fedimb.schema import RunConfig
+
+
+def check_protocol(config: RunConfig) -> None:
+    """Refuse optimiser settings and schedules that contradict each other, the aggregator or the number of rounds.
+
+    Raises:
+        ConfigError: the setting, why, and what to set instead.
+    """
+    local, aggregator = config.local, config.aggregator["name"]
+    flags = registry.flags("aggregator", aggregator)
+    if local.nesterov and (local.optimizer != "sgd" or not local.momentum):
+        raise ConfigError(
+            "local.nesterov=true is a kind of momentum of sgd: set local.optimizer=sgd and local.momentum above 0, or "
+            "local.nesterov=false"
+        )
+    if local.nesterov and flags.get("heavy_ball"):
+        raise ConfigError(
+            f"aggregator '{aggregator}' computes with heavy-ball momentum, and local.nesterov=true is another; set "
+            "local.nesterov=false"
+        )
+    if local.decay_exempt and not local.weight_decay:
+        raise ConfigError(
+            f"local.decay_exempt={local.decay_exempt} exempts from local.weight_decay, which is 0; set one of the two"
+        )
+    if not local.schedule.constant and flags.get("reads_local_lr"):
+        raise ConfigError(
+            f"aggregator '{aggregator}' computes with one local learning rate, but local.schedule changes it; set "
+            "local.schedule=constant, or another aggregator"
+        )
+    if not config.server_schedule.constant and "server_lr" not in flags:
+        having = [name for name in registry.names("aggregator") if "server_lr" in registry.flags("aggregator", name)]
+        raise ConfigError(
+            f"server_schedule is of the server's learning rate, and aggregator '{aggregator}' has none; use "
+            f"aggregator={' or '.join(having)} (fedavgm with server_momentum=0 is FedAvg with one)"
+        )
+    _check_rounds(config)
+    _check_mixing(config)
+
+
+def _check_mixing(config: RunConfig) -> None:
+    """Refuse two augmentations that mix rows, or one before others: the labels would no longer be known."""
+    names = [part["name"] for part in config.local.augmentation]
+    mixing = [i for i, name in enumerate(names) if registry.flags("augmentation", name).get("mixes")]
+    if mixing and mixing != [len(names) - 1]:
+        raise ConfigError(
+            f"local.augmentation={names}: '{names[mixing[0]]}' mixes rows and their labels, so it goes last, and alone "
+            "of its kind"
+        )
+
+
+def _check_rounds(config: RunConfig) -> None:
+    """Refuse what would lie after the last round: it would never happen."""
+    rounds, of = config.rounds, f"rounds={config.rounds}"
+    for name, args in config.strategy.items():
+        if registry.flags("strategy", name).get("cycles") and args.get("restart") and args.get("cycles"):
+            rounds = max(1, config.rounds // int(args["cycles"]))
+            of = f"the {rounds} rounds of a cycle of strategy '{name}', which begins with fresh weights"
+    for key, schedule in (("local.schedule", config.local.schedule), ("server_schedule", config.server_schedule)):
+        late = [milestone for milestone in schedule.milestones or () if milestone >= rounds]
+        if late:
+            raise ConfigError(f"{key}.milestones={schedule.milestones}: {late[0]} is not before the end of {of}")
+        if schedule.warmup >= rounds:
+            raise ConfigError(f"{key}.warmup={schedule.warmup}: the warm-up would not end before {of} do")
