@@ -74,6 +74,7 @@ def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished
         return _existing_runs(args, source, given)
     study = read_study(source)
     from fedimb.study.cells import plan
+    from fedimb.study.trunks import fold_trainings
 
     cells, tasks = plan(study, None, args.words)
     folder = study_folder(tasks)
@@ -88,6 +89,7 @@ def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished
             results=len(cells),
             runs=len(tasks),
             tuning_runs=trials * len(tasks) // len(study.seed_list),
+            fold_trainings=fold_trainings(tasks),
         )
         if not args.json:
             print(
@@ -97,6 +99,8 @@ def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished
             print("\n".join(f"  row      {label}" for label in planned.rows))
             tuned = f", after about {planned.tuning_runs} tuning runs" if trials else ""
             print(f"{len(cells)} results from {len(tasks)} runs{tuned}, to {folder}")
+            if more := planned.fold_trainings:
+                print(f"{more} more trainings without a fold, for tau=temperature: {len(tasks) + more} in all")
         return planned
     done = compare(study, args.words, workers(args, folder), given)
     return conclude(args, done.results, done.folder, done.failures, study.margin)

@@ -1,15 +1,22 @@
 """What a method's program sees of its run, and the progress of the run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from flwr.app import RecordDict
 
 from fedimb.privacy.ledger import Ledger, Spent
 from fedimb.records import Arrays
 from fedimb.serverapp.aggregator import Aggregator
 from fedimb.serverapp.auxiliary_model import AuxiliaryModel
 from fedimb.serverapp.server import Server
+
+
+def _nothing_to_find() -> Generator[Any, Any, None]:
+    """The sub-program of a run without a rule for tau."""
+    yield from ()
 
 
 @dataclass
@@ -43,6 +50,10 @@ class RunContext:
         aside: ids of the clients that are set aside from now on (`fedimb.serverapp.left_out`).
         without: notes that a client's figures are not in a masked sum: without(query, client, reason).
         attackers: ids of the simulated clients that attack; what they say of their scores is not used.
+        find_taus: sub-program that finds the strength of post-hoc corrections on held-out rows, if any asks for it. A
+            method that labels in cycles runs it once all rows are labelled, before it trains on them; otherwise it is
+            run before the method's program.
+        search_taus: the work behind it, which trains without folds.
     """
 
     rounds: int
@@ -67,6 +78,8 @@ class RunContext:
     aside: Callable[[], set[int]] = set
     without: Callable[[str, int, str], None] = lambda query, client, reason: None
     attackers: tuple[int, ...] = ()
+    find_taus: Callable[[], Generator[Any, Any, None]] = _nothing_to_find
+    search_taus: Callable[[], RecordDict] = RecordDict
 
 
 @dataclass

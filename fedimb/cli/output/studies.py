@@ -101,6 +101,7 @@ class StudyFinished(Output):
         differences: rows against the control.
         notes: limitations of the statistics.
         meaning: one sentence on what the result means; empty if nothing finished.
+        tau_order: whether the order of rows changes from tau 1 to their own temperature; empty if none has both.
         files: files written.
         failures: one line per run that did not finish.
         charts: address of the charts in MLflow; null if runs are not tracked.
@@ -116,6 +117,7 @@ class StudyFinished(Output):
     differences: list[Difference]
     notes: list[str]
     meaning: str
+    tau_order: str
     files: list[Place]
     failures: list[str]
     charts: str | None
@@ -133,6 +135,8 @@ class StudyFinished(Output):
         exit_code: int,
     ) -> "StudyFinished":
         """The output for a study's results; ``found`` is None if nothing finished."""
+        from fedimb.study.tau_order import order_sentence
+
         return cls.model_validate(
             {
                 "exit_code": exit_code,
@@ -161,6 +165,7 @@ class StudyFinished(Output):
                 ],
                 "notes": list(found.notes) if found else [],
                 "meaning": meaning,
+                "tau_order": order_sentence(results),
                 "files": list(files),
                 "failures": list(failures),
                 "charts": charts,
@@ -182,10 +187,12 @@ class SweepPlanned(Output):
     Attributes:
         folder: the study's folder.
         runs: the settings of each run.
+        fold_trainings: trainings without a fold that the runs make beside their own.
     """
 
     folder: Place
     runs: list[str]
+    fold_trainings: int
 
 
 class StudyPlanned(Output):
@@ -197,6 +204,7 @@ class StudyPlanned(Output):
         settings, rows, seeds: its settings, row labels and seeds.
         results, runs: number of results, and of runs they come from.
         tuning_runs: about how many tuning runs come before.
+        fold_trainings: trainings without a fold that the runs make beside their own.
     """
 
     study: str
@@ -207,6 +215,7 @@ class StudyPlanned(Output):
     results: int
     runs: int
     tuning_runs: int
+    fold_trainings: int
 
 
 class Choice(Part):

@@ -1,7 +1,12 @@
 """Post-hoc logit adjustment: the baseline without training cost that every method must beat.
 
 Menon et al., "Long-tail Learning via Logit Adjustment", ICLR 2021, eq. 9: argmax_y f_y(x) - tau log pi_y.
+
+tau = 1 is right for a calibrated model. If softmax(f / T) is calibrated, tau = T is right; ``tau: temperature`` finds
+it on rows held out of training (`fedimb.evaluation.temperature`, docs/temperature.md).
 """
+
+from typing import Literal
 
 from torch import Tensor
 
@@ -10,12 +15,25 @@ from fedimb.training.calibrations.base import Calibration, Outputs
 from fedimb.training.prior import log_prior
 
 
-@register("calibration", "la_post", adjusts_logits=True, needs_prior=True, changes_head=False)
+@register(
+    "calibration",
+    "la_post",
+    adjusts_logits=True,
+    needs_prior=True,
+    changes_head=False,
+    when={
+        ("tau", "temperature"): {"tau_rule": "temperature", "folds": 5},
+        ("tau", "temperature_one_fold"): {"tau_rule": "temperature_one_fold", "folds": 1},
+        ("tau", "oracle_pool"): {"tau_rule": "oracle_pool", "folds": 5},
+    },
+)
 class PostHocLogitAdjustment(Calibration):
     """Post-hoc logit adjustment: subtracts tau times the log class prior from the logits.
 
     Args:
-        tau: strength; 1 is consistent for the balanced error.
+        tau: strength; 1 is consistent for the balanced error. temperature: that of the model on held-out rows, from
+            five folds; temperature_one_fold: from one, of at least 500 rows; oracle_pool: in active learning that on
+            unlabelled rows, whose labels only a simulation knows.
 
     Example:
         >>> import numpy as np, torch
@@ -25,11 +43,16 @@ class PostHocLogitAdjustment(Calibration):
         ([0], [1])
     """
 
-    def __init__(self, tau: float = 1.0) -> None:
+    def __init__(
+        self,
+        tau: float | Literal["temperature", "temperature_one_fold", "oracle_pool"] = 1.0,
+    ) -> None:
         self.tau = tau
 
     def adjust(self, outputs: Outputs) -> Tensor:
-        """Outputs -> logits [n, C]. Raises ValueError if the run collected no class counts."""
+        """Outputs -> logits [n, C]. Raises ValueError if the run collected no class counts or has not found tau yet."""
         if outputs.counts is None:
             raise ValueError("la_post needs class counts: set prior.provenance to clear_sum")
+        if isinstance(self.tau, str):
+            raise ValueError(f"la_post: tau={self.tau} has not been found yet; build it with the number that was")
         return outputs.logits - self.tau * log_prior(outputs.counts)
