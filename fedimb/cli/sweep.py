@@ -44,14 +44,13 @@ def sweep_command(args: argparse.Namespace) -> "StudyFinished | SweepPlanned":
     configs, tasks = sweep_tasks(args.words)
     folder = folder_of(configs[0])
     if args.dry_run:
+        more = fold_trainings(tasks)
         if not args.json:
             print(f"{len(tasks)} runs, to {folder}:")
             print("\n".join(f"  {task.what}" for task in tasks))
-            if more := fold_trainings(tasks):
+            if more:
                 print(f"{more} more trainings without a fold, for tau=temperature: {len(tasks) + more} in all")
-        return SweepPlanned(
-            folder=str(folder), runs=[task.what for task in tasks], fold_trainings=fold_trainings(tasks)
-        )
+        return SweepPlanned(folder=str(folder), runs=[task.what for task in tasks], fold_trainings=more)
     working = workers(args, folder)
     done = execute(tasks, working, folder.name)
     lost = failures(tasks, done, working)

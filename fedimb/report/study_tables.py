@@ -5,9 +5,9 @@ from typing import TextIO
 
 from fedimb.report.groups import RunRow
 from fedimb.report.table import comparison_table
+from fedimb.study.results import Result, StudyResults
 from fedimb.study.tau_order import order_sentence
 from fedimb.text import WIDTH, plain
-from fedimb.study.results import Result, StudyResults
 
 
 def study_table(study: StudyResults, stream: TextIO | None = None) -> str:

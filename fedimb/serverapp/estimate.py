@@ -58,11 +58,10 @@ class Estimate:
 
     def table(self) -> str:
         """The estimate as a text table."""
+        sent = (self.fold_up_bytes + self.fold_down_bytes) / 1e6
         folds = (
-            f"folds     {self.folds:>12,}   trainings without a fold, for tau: beside the figures above "
-            f"{self.fold_steps:,} steps,\n"
-            f"{'':25}{(self.fold_up_bytes + self.fold_down_bytes) / 1e6:,.2f} MB and {self.fold_seconds / 60:.2f} of the "
-            "minutes below\n"
+            f"folds     {self.folds:>12,}   trainings without a fold, beside the figures above:\n"
+            f"{'':25}{self.fold_steps:,} steps, {sent:,.2f} MB, {self.fold_seconds / 60:.2f} of the minutes below\n"
         )
         return (
             f"rounds    {self.rounds:>12,}\n"

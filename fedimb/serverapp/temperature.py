@@ -108,8 +108,11 @@ def at_tau_one(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"calibration": kept})
 
 
-def check_taus(config: RunConfig, federation: Federation) -> None:
+def check_taus(config: RunConfig, federation: Federation, deployed: bool = False) -> None:
     """Refuse rules that cannot work with these data or this method, before anything runs.
+
+    Args:
+        deployed: the clients are hospitals, whose rows are not here.
 
     Raises:
         ConfigError: the reason, and what to set instead.
@@ -119,7 +122,7 @@ def check_taus(config: RunConfig, federation: Federation) -> None:
     if not rules:
         return
     where = f"calibration.{next(iter(rules))}.tau={next(iter(rules.values()))}"
-    if federation.client_names:
+    if deployed or federation.client_names:
         raise ConfigError(
             f"{where}: a study plan holds one training, and folds are more of them on rows of the sites; run it with "
             "evaluation.temperature=true, whose result says the temperature, and give tau as a number"
@@ -167,6 +170,15 @@ def _labelling(config: RunConfig) -> tuple[str, Mapping[str, Any]] | None:
     return None
 
 
+def labelled_rows(config: RunConfig) -> int | None:
+    """The most rows that one client has labelled in the end; None if all its labels are known."""
+    if (found := _labelling(config)) is None:
+        return None
+    _, args = found
+    budget = int(args.get("budget", 0))
+    return int(args.get("first") or budget) + (int(args.get("cycles", 1)) - 1) * budget
+
+
 def _check_labelling(config: RunConfig, federation: Federation, name: str, args: Mapping[str, Any], where: str) -> int:
     """The rows that will be labelled."""
     if (oracle := (args.get("oracle") or {}).get("name", "simulated")) != "simulated":
@@ -174,7 +186,7 @@ def _check_labelling(config: RunConfig, federation: Federation, name: str, args:
             f"{where}: what people label (strategy.{name}.oracle={{name: {oracle}}}) is not among the rows that folds "
             "are cut from; give tau as a number"
         )
-    cycles, budget = int(args.get("cycles", 1)), int(args.get("budget", 0))
+    cycles = int(args.get("cycles", 1))
     last = config.rounds // cycles
     if config.evaluation.last_k * config.evaluation.every > last:
         raise ConfigError(
@@ -182,8 +194,7 @@ def _check_labelling(config: RunConfig, federation: Federation, name: str, args:
             f"{config.evaluation.last_k} scores of evaluation.last_k; set evaluation.last_k="
             f"{max(1, last // config.evaluation.every)}"
         )
-    each = int(args.get("first") or budget) + (cycles - 1) * budget
-    return int(np.minimum(federation.train_sizes, each).sum())
+    return int(np.minimum(federation.train_sizes, labelled_rows(config) or 0).sum())
 
 
 def check_losses(config: RunConfig, federation: Federation) -> None:
