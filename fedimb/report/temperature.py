@@ -1,8 +1,10 @@
 """What a run found on held-out rows, as text: the strength of post-hoc correction and the curve behind it."""
 
-from collections.abc import Sequence
-from typing import TextIO
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
 
+from fedimb.report.html.pictures import COLOURS, FAINT, figure, tidy
 from fedimb.plain import JsonObject
 from fedimb.rundir.result import TAU_CURVE, RunResult
 from fedimb.text import aligned, plain
@@ -49,3 +51,29 @@ def _curve(temperatures: Sequence[float], losses: Sequence[float], tau: float) -
         ["T", *(f"{temperatures[i]:.2f}" for i in shown)],
         ["log loss", *(f"{losses[i]:.4f}" for i in shown)],
     ]
+
+
+def tau_picture(panel: Mapping[str, Any]) -> bytes | None:
+    """Scores over tau from the figures of a panel (`fedimb.serverapp.panels.tau_panel`): SVG, the same bytes again.
+
+    None if it has no such figures, all lists of one length.
+    """
+    from matplotlib import rc_context
+
+    taus, curves, found = panel.get("tau"), panel.get("scores"), panel.get("found")
+    if not (isinstance(taus, list) and taus and isinstance(curves, dict) and isinstance(found, dict)):
+        return None
+    if any(not isinstance(curve, list) or len(curve) != len(taus) for curve in curves.values()):
+        return None
+    made = figure(4.6, 2.8)
+    axes = made.add_subplot()
+    for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
+        axes.plot(taus, curve, color=colour, label=str(name).replace("_", " "))
+    for tau in (1.0, *found.values()):
+        axes.axvline(tau, color=FAINT, linewidth=1, zorder=0)
+    axes.set_xlabel("tau")
+    axes.legend(frameon=False)
+    tidy(axes)
+    with io.BytesIO() as file, rc_context({"svg.hashsalt": "fedimb", "svg.fonttype": "none"}):
+        made.savefig(file, format="svg", metadata={"Date": None})
+        return file.getvalue()

@@ -26,6 +26,7 @@ from fedimb.serverapp.evaluate import Evaluator
 from fedimb.serverapp.influence import capped_counts
 from fedimb.serverapp.loop import Loop
 from fedimb.serverapp.monitor import Monitor
+from fedimb.serverapp.panels import tau_panel
 from fedimb.serverapp.subgroups import subgroups_artifact
 from fedimb.serverapp.temperature import curve_of
 
@@ -135,6 +136,8 @@ def _temperature(folder: RunFolder, evaluator: Evaluator) -> JsonObject | None:
         lines = [",".join(("tau", *names))]
         lines += [",".join([f"{tau:g}", *(f"{own[name]:.6g}" for name in names)]) for tau, own in curve]
         folder.artifact(TAU_CURVE, ("\n".join(lines) + "\n").encode())
+        by_rule = {rule: float(one["tau"]) for rule, one in (evaluator.temperature or {}).get("rules", {}).items()}
+        folder.artifact("panels/tau_curve.json", tau_panel(curve, by_rule))
     if evaluator.held_out is None:
         return evaluator.temperature
     sums, rows = evaluator.held_out

@@ -196,12 +196,12 @@ def test_active_learning_holds_out_labelled_rows_and_the_oracle_those_nobody_lab
     assert fold.train_sizes.sum() + fold.validation.sizes.sum() == asked
     own = json.loads((active.folder / "folds/0/config.json").read_text())
     assert (own["rounds"], list(own["strategy"])) == (2, ["plain"])
-    assert [row.label for row in active.rows] == ["active", "active+la_post", *("active+la_post@temperature",
-                                                  "active+la_post@oracle_pool")]  # fmt: skip
+    labels = ["active_random", *(f"active_random+la_post{rule}" for rule in ("", "@temperature", "@oracle_pool"))]
+    assert [row.label for row in active.rows] == labels
 
 
 def test_active_rounds_before_all_rows_are_labelled_have_no_score_of_it(active):
-    lines = [line for line in RunFolder(active.folder).metrics() if line["row"] == "active+la_post@temperature"]
+    lines = [line for line in RunFolder(active.folder).metrics() if line["row"] == "active_random+la_post@temperature"]
     assert [("test/macro_recall" in line["metrics"]) for line in lines] == [False, False, True, True]
 
 
@@ -236,7 +236,10 @@ def federation(cache_dir):
         ("calibration.la_post.tau=oracle_pool", "this run labels none: use tau=temperature"),
         ("attack=label_flip", "attackers' losses cannot be left out"),
         ("strategy=active strategy.active.cycles=3 rounds=3", r"set evaluation\.last_k=1"),
-        ("strategy=active strategy.active.cycles=1 strategy.active.budget=2", "labels are too few for a temperature"),
+        (
+            "strategy=active strategy.active.cycles=1 strategy.active.budget=2 evaluation.last_k=1",
+            "labels are too few for a temperature",
+        ),
         ("evaluation.temperature=true", r"data\.validation=0\.2"),
         ("evaluation.temperature=true clients.count=1 data.validation=0.2", "hides nothing with one client"),
     ],

@@ -18,6 +18,7 @@ from fedimb.report.html.recall import DRAWN, recall_svg
 from fedimb.report.html.repeat import hashes
 from fedimb.study.results import Setting, StudyResults
 from fedimb.study.statistics import Statistics, statistics
+from fedimb.study.tau_order import order_sentence
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -100,6 +101,7 @@ def page(study: StudyResults, found: Statistics | None = None) -> str:
             panels=panels(study.results),
             admissions=admissions(study.results),
             subgroups=subgroups(study.results),
+            tau_order=order_sentence(study),
             hashes=hashes(study),
             style=environment.loader.get_source(environment, "page.css")[0].strip(),
             script=script,
