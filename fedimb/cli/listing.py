@@ -40,6 +40,8 @@ The columns:
     needs start loss  each client also reports its loss before training
     client scalars    each client also reports the named number
     needs aggregator  works only with that aggregator
+    resamples         draws rows by class, so that the model's probabilities are those of another class prior
+    folds             trains again without each of so many folds of the rows
     keeps update      keeps a copy of the update at the client, so privacy.clip is refused"""
 
 PLURALS = {
@@ -64,7 +66,7 @@ _SENDING = ("strategy", "aggregator", "loss", "calibration", "objective")
 _SETTING_WIDTH = 24  # of the column of defaults: mappings are wrapped
 _SHOWN_ELSEWHERE = (
     *("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss", "chooses_around", "labelled_by"),
-    "needs_head_bias",
+    *("needs_head_bias", "tau_rule"),
 )
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
 

@@ -4,8 +4,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from fedimb.report.html.pictures import COLOURS, FAINT, figure, tidy
 from fedimb.plain import JsonObject
+from fedimb.report.html.pictures import COLOURS, FAINT, figure, tidy
 from fedimb.rundir.result import TAU_CURVE, RunResult
 from fedimb.text import aligned, plain
 

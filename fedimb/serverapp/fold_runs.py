@@ -38,9 +38,12 @@ def folds_on(folder: RunFolder, engine: Engine) -> RunFold:
     def run(number: int, config: RunConfig, federation: Federation) -> FoldRun:
         try:
             return _train(folder.path / FOLDER / str(number), config, federation, engine)
+        except RunDiverged as error:  # not the run: its rows at other strengths may be right
+            raise RunFailed(
+                f"training without fold {number} diverged: {error}; lower the learning rate, or give tau as a number"
+            ) from error
         except FedimbError as error:
-            kind = RunDiverged if isinstance(error, RunDiverged) else RunFailed
-            raise kind(f"training without fold {number}: {error}") from error
+            raise RunFailed(f"training without fold {number}: {error}") from error
 
     return run
 

@@ -17,7 +17,7 @@ def tau_panel(curve: Sequence[tuple[float, Mapping[str, float]]], found: Mapping
     rules = ", ".join(f"{rule} {tau:.2f}" for rule, tau in found.items())
     panel = {
         "title": "scores over the strength of the shift",
-        "caption": f"One model's test scores with logits shifted by tau log prior; on held-out rows: {rules}. The curve "
+        "caption": f"One model's test scores, logits shifted by tau log prior; on held-out rows: {rules}. The curve "
         "reads the test rows, so no tau may be chosen from it.",
         "tau": [tau for tau, _ in curve],
         "scores": {name: [own[name] for _, own in curve] for name in ("macro_recall", "minority_recall")},
