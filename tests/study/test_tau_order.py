@@ -10,7 +10,8 @@ from fedimb.study.tau_order import order_sentence, tau_pairs
 
 
 def row(label, run, macro, tau, rule="", setting="default", seed=0):
-    scores = {"macro_recall": macro, "minority_recall": macro}
+    costs = dict.fromkeys(("up_bytes", "down_bytes", "client_seconds"), 1.0)
+    scores = {"macro_recall": macro, "minority_recall": macro, **costs}
     return Result(setting, label, seed, scores=scores, folder=Path(run), tau=tau, tau_rule=rule)
 
 
