@@ -150,6 +150,7 @@ class EvaluationConfig(Strict):
 
     ``secure``: clients send no confusion matrices in the clear; if the server has no test rows, they are summed masked.
     ``subgroup_floor``: fewest people of a shown cell of ``data.subgroups``; null: all are shown (not in a deployment).
+    ``temperature``: clients send the final model's log loss on validation rows at 37 temperatures, summed masked.
     """
 
     every: int = Field(ge=1)
@@ -157,6 +158,7 @@ class EvaluationConfig(Strict):
     bootstrap: int = Field(ge=0)
     secure: bool = False
     subgroup_floor: Annotated[int, Field(ge=3)] | None = None
+    temperature: bool = False
 
 
 class CheckpointConfig(Strict):

@@ -39,6 +39,7 @@ class Stream(IntEnum):
     ATTACK = 19
     BUCKETS = 20
     STATISTICS_NOISE = 21
+    FOLDS = 22
     CALIBRATION = 40
 
 

@@ -104,6 +104,8 @@ class Active(Method):
                 yield Wait(f"labels of cycle {cycle} from {len(missing)} clients ({shown}); see fedimb worklist status")
                 replies = yield self._ask("collect", content)
             self._count(run, cycle, replies)
+            if cycle == cycles:
+                yield from run.find_taus()
             if cycle > 1 and self.settings.restart:
                 yield Reset()
             yield from self.inner_program(run)

@@ -81,6 +81,7 @@ def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished
         return _existing_runs(args, source, given)
     study = read_study(source)
     from fedimb.study.cells import plan
+    from fedimb.study.trunks import fold_trainings
 
     cells, tasks = plan(study, None, args.words)
     folder = study_folder(tasks)
@@ -96,6 +97,7 @@ def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished
             runs=len(tasks),
             tuning_runs=trials * len(tasks) // len(study.seed_list),
             bar_runs=len(bar_plan(study, None, args.words)[1]),
+            fold_trainings=fold_trainings(tasks),
         )
         if not args.json:
             print(
@@ -107,6 +109,8 @@ def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished
             before += [f"{planned.bar_runs} runs that choose the bar"] if planned.bar_runs else []
             after = f", after {' and '.join(before)}" if before else ""
             print(f"{len(cells)} results from {len(tasks)} runs{after}, to {folder}")
+            if folds := planned.fold_trainings:
+                print(f"{folds} more trainings without a fold, for tau=temperature: {len(tasks) + folds} in all")
         return planned
     done = compare(study, args.words, workers(args, folder), given, source)
     return conclude(args, done.results, done.folder, done.failures, study.margin)

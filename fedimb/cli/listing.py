@@ -44,6 +44,8 @@ The columns:
     needs aggregator  works only with that aggregator
     needs loss        works only with that loss
     needs head        works only with that model.head
+    resamples         draws rows by class, so that the model's probabilities are those of another class prior
+    folds             trains again without each of so many folds of the rows
     keeps update      keeps a copy of the update at the client, so privacy.clip is refused"""
 
 PLURALS = {
@@ -68,9 +70,7 @@ _SENDING = ("strategy", "aggregator", "loss", "calibration", "objective")
 _SETTING_WIDTH = 24  # of the column of defaults: mappings are wrapped
 _SHOWN_ELSEWHERE = (
     *("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss", "chooses_around", "labelled_by"),
-    "needs_head_bias",
-    "own_head",
-    "head_kind",
+    *("needs_head_bias", "own_head", "head_kind", "tau_rule"),
 )
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
 

@@ -38,15 +38,19 @@ def sweep_command(args: argparse.Namespace) -> "StudyFinished | SweepPlanned":
     from fedimb.study.execute import execute, failures
     from fedimb.study.folders import of_runs
     from fedimb.study.sweep import sweep_tasks
+    from fedimb.study.trunks import fold_trainings
     from fedimb.study.work import folder_of
 
     configs, tasks = sweep_tasks(args.words)
     folder = folder_of(configs[0])
     if args.dry_run:
+        more = fold_trainings(tasks)
         if not args.json:
             print(f"{len(tasks)} runs, to {folder}:")
             print("\n".join(f"  {task.what}" for task in tasks))
-        return SweepPlanned(folder=str(folder), runs=[task.what for task in tasks])
+            if more:
+                print(f"{more} more trainings without a fold, for tau=temperature: {len(tasks) + more} in all")
+        return SweepPlanned(folder=str(folder), runs=[task.what for task in tasks], fold_trainings=more)
     working = workers(args, folder)
     done = execute(tasks, working, folder.name)
     lost = failures(tasks, done, working)

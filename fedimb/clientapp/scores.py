@@ -65,8 +65,12 @@ def _logits(context: ClientContext) -> dict[str, Tensor]:
     head = context.model.head
     bias = None if head.bias is None else head.bias.detach()
     outputs = Outputs(features, logits, head.weight.detach(), bias, context.counts)
+    taus: dict[str, Any] = dict(context.content.config_records.get(names.TAUS) or {})
+    found = {name: {"tau": float(tau)} for name, tau in taus.items()}
     given = {"seed": context.config.seed}
     return {
-        name: registry.build("calibration", calibration_part(name), given, **(args or {})).adjust(outputs)
+        name: registry.build("calibration", calibration_part(name), given, **(args or {}) | found.get(name, {})).adjust(
+            outputs
+        )
         for name, args in context.config.calibration.items()
     }

@@ -56,6 +56,28 @@ def _double_correction(c: Combination) -> str | None:
     )
 
 
+def _temperature_of_no_posterior(c: Combination) -> str | None:
+    """A temperature makes a posterior of logits that only need to be scaled: not of those with another prior."""
+    users = c.having("tau_rule", "calibration")
+    others = c.having("needs_prior", "loss", "strategy") + c.having("resamples", "sampler")
+    if not users or not others:
+        return None
+    part, rule = others[0], users[0].flags["tau_rule"]
+    return (
+        f"calibration.{users[0].name}.tau={rule} scales logits to the clients' posterior, but {part.kind} "
+        f"'{part.name}' trains them for another class prior; use loss=ce and sampler=shuffle, or give tau as a number"
+    )
+
+
+def _temperature_with_noise(c: Combination) -> str | None:
+    if not c.noise or not (users := c.having("tau_rule", "calibration")):
+        return None
+    return (
+        f"calibration.{users[0].name}.tau={users[0].flags['tau_rule']} trains on most rows again for every fold and "
+        "sums their losses without noise, which the epsilon of privacy.noise does not cover; give tau as a number"
+    )
+
+
 def _method_brings_its_loss(c: Combination) -> str | None:
     users, others = c.having("own_loss", "strategy"), [p for p in c.parts if p.kind == "loss" and p.name != "ce"]
     if not users or not others:
@@ -281,6 +303,8 @@ def _clip_and_what_a_term_sends(c: Combination) -> str | None:
 
 RULES: tuple[Rule, ...] = (
     _double_correction,
+    _temperature_of_no_posterior,
+    _temperature_with_noise,
     _method_brings_its_loss,
     _method_brings_its_aggregator,
     _prior_missing,

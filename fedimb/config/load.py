@@ -93,6 +93,8 @@ def _as_first_hashed(tree: Settings) -> None:
         for key, default in _LATER[source["name"]].items():
             if source.get(key, default) == default:
                 source.pop(key, None)
+    if not tree["evaluation"]["temperature"]:
+        del tree["evaluation"]["temperature"]
     if not tree["evaluation"]["secure"]:
         del tree["evaluation"]["secure"]
     for later in ("max_weight_share", "max_update_ratio"):
@@ -159,8 +161,8 @@ def row_label(config: RunConfig, calibration: str) -> str:
         parts += [f"{config.attack['name']}_{config.attack['fraction']:g}"]
     if config.name is not None:
         parts = [config.name]
-    part = calibration_part(calibration)
-    parts += [part] if part != "none" else []
+    part, tau = calibration_part(calibration), (config.calibration.get(calibration) or {}).get("tau")
+    parts += [f"{part}@{tau}" if isinstance(tau, str) else part] if part != "none" else []
     return " ".join(["+".join(parts) or "fedavg", *_distinct_arguments(config, calibration)])
 
 
@@ -173,7 +175,10 @@ def run_label(config: RunConfig) -> str:
 def _distinct_arguments(config: RunConfig, calibration: str) -> list[str]:
     """The arguments that tell a calibration from others of the same part in one run."""
     part, own = calibration_part(calibration), config.calibration.get(calibration) or {}
+    if isinstance(own.get("tau"), str):
+        return []  # the rule tells it apart
     others = [args for key, args in config.calibration.items() if calibration_part(key) == part and key != calibration]
+    others = [args for args in others if not isinstance((args or {}).get("tau"), str)]
     return [
         f"calibration.{part}.{name}={value}"
         for name, value in sorted(own.items())

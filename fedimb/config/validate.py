@@ -82,7 +82,15 @@ def parts_of(config: RunConfig) -> tuple[registry.Entry, ...]:
     named += [("objective", part["name"]) for part in config.aggregator.get("objectives") or []]
     parts = [registry.get(kind, name) for kind, name in named]
     parts += [registry.get("strategy", name).set_to(args or {}) for name, args in config.strategy.items()]
-    return (*parts, *(registry.get("calibration", calibration_part(name)) for name in config.calibration))
+    return (*parts, *calibrations_of(config))
+
+
+def calibrations_of(config: RunConfig) -> tuple[registry.Entry, ...]:
+    """The calibrations of a validated configuration in its order, each with the flags of its settings."""
+    return tuple(
+        registry.get("calibration", calibration_part(name)).set_to(args or {})
+        for name, args in config.calibration.items()
+    )
 
 
 def check_task(config: RunConfig, task: str) -> None:

@@ -24,6 +24,13 @@ SCORED = "scored"
 MASKED_SCORES = "masked_scores"
 """As `SCORED`, masked with masks shared by the clients that the config record lists: uint64, modulo 2**64."""
 
+LOSSES = "x.losses"
+MASKED_LOSSES = "masked_losses"
+"""Query: log loss of the received model on the client's validation rows at 37 temperatures, summed over them in units
+of 2**-20 nats (`fedimb.evaluation.temperature`) and masked as `MASKED_SCORES`."""
+TAUS = "x.taus"
+"""Sent with `SCORED` and `MASKED_SCORES`: the numbers found for calibrations whose tau is a rule, by calibration."""
+
 SHARES = "x.shares"
 """With masked figures: what the other sites need to open their sum; in a message to a site, the shares for it."""
 SUM = "x.sum"
@@ -252,6 +259,21 @@ PLATFORM = Contract(
             _SHARES,
             _VERSION,
         ),
+        MASKED_LOSSES: (
+            Record(
+                LOSSES,
+                "arrays",
+                "log loss of the final model on the validation view at 37 temperatures, summed over its rows, masked: "
+                "only the sum can be read",
+                "aggregate",
+                dtypes=("uint64",),
+                about="masked",
+                shape="37",
+                values={"sums": Values("37")},
+            ),
+            _SHARES,
+            _VERSION,
+        ),
         CLASS_COUNTS: (
             Record(
                 COUNTS,
@@ -320,12 +342,13 @@ PLATFORM = Contract(
     often={
         **dict.fromkeys((JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS), "once, before training"),
         JOIN_SITE: "once, again when the run is resumed",
-        **dict.fromkeys((SCORED, MASKED_SCORES), "once, after training"),
+        **dict.fromkeys((SCORED, MASKED_SCORES, MASKED_LOSSES), "once, after training"),
         **dict.fromkeys((SUM_AGREE, SUM_OPEN), "once for each masked sum"),
     },
     most={
-        **dict.fromkeys((JOIN_SITE, JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS, SCORED, MASKED_SCORES), 1),
-        **dict.fromkeys((SUM_AGREE, SUM_OPEN), 2),  # counts and scores
+        **dict.fromkeys((JOIN_SITE, JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS), 1),
+        **dict.fromkeys((SCORED, MASKED_SCORES, MASKED_LOSSES), 1),
+        **dict.fromkeys((SUM_AGREE, SUM_OPEN), 3),  # counts, scores and losses
     },
 )
 register("contract", "platform")(PLATFORM)

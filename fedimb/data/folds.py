@@ -69,20 +69,28 @@ def _fold_of_rows(
     patients: NDArray[np.int64] | None,
     sites: NDArray[np.int64] | None,
 ) -> NDArray[np.int64]:
+    units = len(y) if patients is None else len(np.unique(patients))
+    if units < folds:
+        raise DataError(
+            f"{units} {'rows' if patients is None else 'patients'} cannot fill {folds} folds; use fewer folds"
+        )
+    return deal_rows(y, folds, rng, patients, sites)
+
+
+def deal_rows(
+    y: NDArray[np.int64],
+    folds: int,
+    rng: np.random.Generator,
+    patients: NDArray[np.int64] | None = None,
+    sites: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:
+    """As `fold_of_rows` from any generator; fewer rows (or patients) than folds leave some folds empty, at random."""
     where = np.zeros_like(y) if sites is None else sites
     _, stratum = np.unique(np.stack([y, where]), axis=1, return_inverse=True)  # by class, then by site
     if patients is None:
-        units, of_row = len(y), None
-    else:
-        found, of_row = np.unique(patients, return_inverse=True)
-        units = len(found)
-    if units < folds:
-        raise DataError(
-            f"{units} {'rows' if of_row is None else 'patients'} cannot fill {folds} folds; use fewer folds"
-        )
-    if of_row is None:
         return _deal(stratum, folds, rng)
-    return _deal_units(stratum, of_row, units, folds, rng)[of_row]
+    found, of_row = np.unique(patients, return_inverse=True)
+    return _deal_units(stratum, of_row, len(found), folds, rng)[of_row]
 
 
 def _deal(stratum: NDArray[np.int64], folds: int, rng: np.random.Generator) -> NDArray[np.int64]:

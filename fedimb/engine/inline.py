@@ -18,11 +18,16 @@ class InlineGrid(SimulationGrid):
         app: the ClientApp.
         n_clients: simulated clients.
         context_of: client id -> Context.
-        ahead: work done for many clients at once before the app is called for each of them.
+        ahead: gives the work done for many clients at once before the app is called for each of them; asked before
+            every message, since a process keeps only the last few runs' models and may have built this one anew.
     """
 
     def __init__(
-        self, app: ClientApp, n_clients: int, context_of: Callable[[int], Context], ahead: Ahead | None = None
+        self,
+        app: ClientApp,
+        n_clients: int,
+        context_of: Callable[[int], Context],
+        ahead: Callable[[], Ahead | None] = lambda: None,
     ) -> None:
         super().__init__(n_clients)
         self._app, self._context_of, self._ahead = app, context_of, ahead
@@ -38,7 +43,7 @@ class InlineGrid(SimulationGrid):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the same bits as a Ray worker, and faster on small models
         try:
-            return run_lanes(lanes, self._call, reduce, self._ahead, self.admission)
+            return run_lanes(lanes, self._call, reduce, self._ahead(), self.admission)
         finally:
             torch.set_num_threads(threads)
 
@@ -50,7 +55,11 @@ class InlineEngine:
         """A grid over the run's clients."""
         from fedimb.clientapp.app import ready_app
 
-        return InlineGrid(ready_app(), job.n_clients, job.context, ahead_of(job.context(0)))
+        def ahead() -> Ahead | None:
+            return ahead_of(job.context(0))
+
+        ahead()  # what cannot be built is said before the first message
+        return InlineGrid(ready_app(), job.n_clients, job.context, ahead)
 
     temp_dir = None
 

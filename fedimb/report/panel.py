@@ -6,6 +6,7 @@ from fedimb.report.admission import alarm_lines, left_out_lines, without_lines
 from fedimb.report.meaning import run_sentence
 from fedimb.report.subgroups import subgroup_lines
 from fedimb.report.table import result_panel
+from fedimb.report.temperature import temperature_lines
 from fedimb.rundir.result import RunResult
 from fedimb.text import WIDTH
 
@@ -31,7 +32,8 @@ def panels(result: RunResult) -> str:
         )
         for row in result.rows
     ]
-    notes = [*subgroup_lines(result), *without_lines(result), *left_out_lines(result), *alarm_lines(result)]
+    notes = [*temperature_lines(result), *subgroup_lines(result), *without_lines(result)]
+    notes += [*left_out_lines(result), *alarm_lines(result)]
     if notes:
         parts.append("\n".join(notes))
     where = f"run folder  {result.folder}\nmodel       fedimb.load_model({str(result.folder)!r})"

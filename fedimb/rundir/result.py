@@ -18,6 +18,8 @@ WITHOUT_SITE = "without_site.json"
 """Artifact with the final scores without each site (`RunResult.without_site`)."""
 SUBGROUPS = "subgroups.json"
 """Artifact with the final scores by subgroup (`RunResult.subgroups`)."""
+TAU_CURVE = "tau_curve.csv"
+"""Artifact with the final scores over tau, where a run finds tau on held-out rows: one checkpoint, 17 strengths."""
 LOSS, WEIGHTS, CLASSES = "loss", "weights", "classes"
 """Kinds of suspicion: training diverged, the weights did not move, one class is predicted for every row."""
 
@@ -43,6 +45,8 @@ class RowResult:
         defined_clients: number of these clients.
         suspect: kind (`LOSS`, `WEIGHTS`, `CLASSES`) -> why this row should not be trusted; empty: nothing was seen.
         alarms: class name -> when and how far its recall fell (`fedimb.evaluation.recall_drop`); empty: it did not.
+        tau: strength of post-hoc logit adjustment; NaN: another calibration.
+        tau_rule: how tau was found on held-out rows (`fedimb.serverapp.temperature`); empty: it was given.
 
     Values that a run folder of an earlier version lacks are empty, NaN or 0.
     """
@@ -62,6 +66,8 @@ class RowResult:
     defined_clients: int = 0
     suspect: dict[str, str] = field(default_factory=dict)
     alarms: dict[str, str] = field(default_factory=dict)
+    tau: float = math.nan
+    tau_rule: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,10 @@ class RunResult:
             (`fedimb.evaluation.subgroups.subgroup_tables`); else empty.
         attack: of a simulated attack its ``name``, the ``clients`` that attack and the round of its ``start``; None
             without.
+        temperature: of a run that scored held-out rows: ``rules``: rule (``validation``: of the final model, by
+            ``evaluation.temperature``) -> ``tau``, ``at_edge``, ``rows``, ``folds``, ``temperatures``, ``log_loss``;
+            ``never_held_out``: classes; ``cost``: of the trainings without a fold, which no other figure includes.
+            None without.
     """
 
     folder: Path
@@ -114,6 +124,7 @@ class RunResult:
     without_site: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     subgroups: dict[str, object] = field(default_factory=dict)
     attack: dict[str, object] | None = None
+    temperature: JsonObject | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -208,6 +219,7 @@ class RunResult:
             folder.read_json(f"artifacts/{WITHOUT_SITE}", {}),
             folder.read_json(f"artifacts/{SUBGROUPS}", {}),
             data.get("attack"),
+            data.get("temperature"),
         )
 
 

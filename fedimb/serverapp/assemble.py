@@ -3,16 +3,19 @@
 import json
 import math
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedimb import registry
 from fedimb.aggregators.refunds import BIAS, HEAD
 from fedimb.clientapp.context import Site
+from fedimb.clientapp.state import StateStore
 from fedimb.config.parts import (
     build_model,
     contracts_of,
@@ -27,7 +30,7 @@ from fedimb.data.federation import Federation
 from fedimb.data.subgroups import parse_subgroups
 from fedimb.engine.admission import Admission
 from fedimb.engine.record_checks import Sizes
-from fedimb.errors import ConfigError
+from fedimb.errors import ConfigError, RunFailed
 from fedimb.evaluation.probabilities import BINS
 from fedimb.models.base import buffers_of, head_arrays, load_into, parameters_of
 from fedimb.privacy.ledger import Ledger
@@ -49,6 +52,7 @@ from fedimb.serverapp.progress import ProgressBar
 from fedimb.serverapp.server import Server
 from fedimb.serverapp.steps import Step
 from fedimb.serverapp.subgroups import attributes_of
+from fedimb.serverapp.temperature import RunFold, check_taus, find_taus, gather_losses, search_taus, tau_rules
 from fedimb.tracking.mlflow import Tracker
 from fedimb.training.schedules import schedule_factor
 
@@ -116,6 +120,7 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     contracts_of(config)
     check_task(config, federation.task)
     check_scores(config, federation.task)
+    check_taus(config, federation)
     check_model(config.privacy, build_model(config, federation.n_classes, federation.input_shape))
     _build_all(config, federation)
     attackers_in(config, federation)
@@ -189,13 +194,35 @@ def admission_of(
 def program(
     config: RunConfig, federation: Federation, method: Any, context: RunContext, evaluator: Evaluator
 ) -> Generator[Step, Any, None]:
-    """Steps to gather the prior, the method's program, and, if the server cannot score, scoring at the clients."""
+    """Steps to gather the prior and to find tau, the method's program, and what is asked of the final model.
+
+    That are the clients' losses by temperature, if they are wanted, and their scores, if the server cannot score.
+    """
     sets_prior = any(registry.flags("strategy", name).get("sets_prior") for name in config.strategy)
     if needs_counts(config) and not (sets_prior and config.prior.provenance == "clear_sum"):
         yield from gather_prior(config, federation, context)
+    if not any(registry.flags("strategy", name).get("cycles") for name in config.strategy):
+        yield from context.find_taus()
     yield from method.program(context)
+    if evaluator.waits_for_tau:
+        raise RunFailed(
+            "no part of the strategy says when all rows are labelled: its program must do `yield from run.find_taus()` "
+            "before it trains on them; or give calibration.la_post.tau as a number"
+        )
+    if config.evaluation.temperature:
+        evaluator.held_out = yield from gather_losses(context, federation)
     if not len(federation.test):
-        evaluator.take((yield from gather_scores(context, config, federation)))
+        evaluator.take((yield from gather_scores(context, config, federation, evaluator.taus)))
+
+
+def _find_taus(context: RunContext, evaluator: Evaluator) -> Generator[Step, Any, None]:
+    evaluator.take_taus((yield from find_taus(context)))
+
+
+def _client_states(folder: RunFolder, exchange: Exchange) -> dict[int, RecordDict]:
+    """What the clients of a simulation have kept, as of their last message."""
+    store = StateStore(folder.path / "clients")
+    return {client: store.load(client, version) for client, version in exchange.versions.current.items()}
 
 
 def build_loop(
@@ -205,8 +232,13 @@ def build_loop(
     grid: Grid,
     tracker: Tracker,
     progress: ProgressBar,
+    run_fold: RunFold | None = None,
 ) -> tuple[Loop, FolderCheckpointer, Evaluator]:
-    """Assemble a run's loop; nothing runs yet."""
+    """Assemble a run's loop; nothing runs yet.
+
+    Args:
+        run_fold: trains without a fold, for a tau that is found on held-out rows.
+    """
     holders = int((federation.train_sizes > 0).sum())
     method, linear = build_method(config, holders)
 
@@ -267,6 +299,11 @@ def build_loop(
         config.clients,
         attackers,
     )
+    if tau_rules(config):
+        assert run_fold is not None, "a tau that is a rule needs a run_fold"
+        states = partial(_client_states, folder, exchange)
+        context.search_taus = partial(search_taus, config, federation, context, run_fold, states)
+        context.find_taus = partial(_find_taus, context, evaluator)
     context.aside = lambda: set(left_out.aside(exchange.versions.message + 1))
     context.without = lambda query, client, reason: left_out.add_missing(
         exchange.versions.message, query, client, reason

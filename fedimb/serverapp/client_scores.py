@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flwr.app import RecordDict
+from flwr.app import ConfigRecord, RecordDict
 
 from fedimb.contracts import platform as names
 from fedimb.data.federation import Federation
@@ -76,15 +76,20 @@ def check_scores(config: RunConfig, task: str) -> None:
 
 
 def gather_scores(
-    context: "RunContext", config: RunConfig, federation: Federation
+    context: "RunContext", config: RunConfig, federation: Federation, taus: Mapping[str, float] | None = None
 ) -> Generator[Step, Any, ClientScores]:
     """Sub-program: score the final model on the clients' validation rows.
 
     A client above ``clients.max_weight_share`` of all rows counts with that share.
+
+    Args:
+        taus: the numbers found for calibrations whose tau is a rule, by calibration.
     """
     content = RecordDict()
     if context.counts is not None:
         content[names.PRIOR] = array_record({"counts": np.asarray(context.counts)})
+    if taus:
+        content[names.TAUS] = ConfigRecord(dict(taus))
     if not config.evaluation.secure:
         replies = yield Query(names.SCORED, content, model="global")
         lying = set(context.attackers)  # of a simulated attack: their scores judge nothing

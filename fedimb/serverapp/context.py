@@ -1,15 +1,22 @@
 """What a method's program sees of its run, and the progress of the run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from flwr.app import RecordDict
 
 from fedimb.privacy.ledger import Ledger, Spent
 from fedimb.records import Arrays
 from fedimb.serverapp.aggregator import Aggregator
 from fedimb.serverapp.auxiliary_model import AuxiliaryModel
 from fedimb.serverapp.server import Server
+
+
+def _nothing_to_find() -> Generator[Any, Any, None]:
+    """The sub-program of a run without a rule for tau."""
+    yield from ()
 
 
 @dataclass
@@ -44,6 +51,10 @@ class RunContext:
         without: notes that a client's figures are not in a masked sum: without(query, client, reason).
         attackers: ids of the simulated clients that attack; what they say of their scores is not used.
         learning_rates: metrics of a round, 1-based: the learning rates that are scheduled.
+        find_taus: sub-program that finds the strength of post-hoc corrections on held-out rows, if any asks for it. A
+            method that labels in cycles runs it once all rows are labelled, before it trains on them; otherwise it is
+            run before the method's program.
+        search_taus: the work behind it, which trains without folds.
     """
 
     rounds: int
@@ -69,6 +80,8 @@ class RunContext:
     without: Callable[[str, int, str], None] = lambda query, client, reason: None
     attackers: tuple[int, ...] = ()
     learning_rates: Callable[[int], dict[str, float]] = lambda server_round: {}
+    find_taus: Callable[[], Generator[Any, Any, None]] = _nothing_to_find
+    search_taus: Callable[[], RecordDict] = RecordDict
 
 
 @dataclass

@@ -6,13 +6,14 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedimb.config.parts import with_pooled
+from fedimb.data.held_out import FOLDS
 from fedimb.data.prepare import prepare
 from fedimb.rundir.folder import RunFolder
 from fedimb.schema import RunConfig, ScheduleConfig
@@ -20,6 +21,7 @@ from fedimb.serverapp.assemble import build_method, check_parts
 from fedimb.serverapp.client_sampler import ClientSampler
 from fedimb.serverapp.launch import launch
 from fedimb.serverapp.progress import ProgressBar
+from fedimb.serverapp.temperature import at_tau_one, fold_config, folds_needed, labelled_rows
 
 _RAY_START_S = 4.5  # head and actors; measured 3-9 s on two cores, quiet and busy
 _RAY_MESSAGE_S = 0.004  # dispatch and pickling of one lane
@@ -33,6 +35,8 @@ class Estimate:
         rounds, messages, steps: train messages and optimiser steps over all rounds and clients.
         up_bytes, down_bytes: payload over all clients and rounds.
         start_s, seconds: seconds of the engine's start, and of the rounds.
+        folds: trainings without a fold that are made beside the run's, for a tau from held-out rows.
+        fold_steps, fold_up_bytes, fold_down_bytes, fold_seconds: what these cost together, beside the other figures.
     """
 
     rounds: int
@@ -42,20 +46,31 @@ class Estimate:
     down_bytes: int
     start_s: float
     seconds: float
+    folds: int = 0
+    fold_steps: int = 0
+    fold_up_bytes: int = 0
+    fold_down_bytes: int = 0
+    fold_seconds: float = 0.0
 
     @property
     def minutes(self) -> float:
-        """Minutes of start and rounds together."""
-        return (self.start_s + self.seconds) / 60
+        """Minutes of start, rounds and trainings without a fold together."""
+        return (self.start_s + self.seconds + self.fold_seconds) / 60
 
     def table(self) -> str:
         """The estimate as a text table."""
+        sent = (self.fold_up_bytes + self.fold_down_bytes) / 1e6
+        folds = (
+            f"folds     {self.folds:>12,}   trainings without a fold, beside the figures above:\n"
+            f"{'':25}{self.fold_steps:,} steps, {sent:,.2f} MB, {self.fold_seconds / 60:.2f} of the minutes below\n"
+        )
         return (
             f"rounds    {self.rounds:>12,}\n"
             f"messages  {self.messages:>12,}   train messages to clients\n"
             f"steps     {self.steps:>12,}   optimiser steps, all clients\n"
             f"up        {self.up_bytes / 1e6:>12,.2f}   MB clients send\n"
             f"down      {self.down_bytes / 1e6:>12,.2f}   MB clients receive\n"
+            f"{folds if self.folds else ''}"
             f"minutes   {self.minutes:>12.2f}   on this machine, {self.start_s:.0f} s of it to start the engine"
         )
 
@@ -77,7 +92,7 @@ def estimate(config: RunConfig) -> Estimate:
 
     Steps are exact for a method that trains on every row, and an upper bound for others: the cohorts of all rounds are
     drawn as in the run. Bytes and seconds come from a few real rounds in this process (the first one includes torch's
-    one-time costs) and are scaled.
+    one-time costs) and are scaled. Trainings without a fold are scaled by their rounds and steps.
     """
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
     config = with_pooled(config, federation)
@@ -97,7 +112,7 @@ def estimate(config: RunConfig) -> Estimate:
         # A schedule is of all rounds, and costs nothing.
         local = config.local.model_copy(update={"schedule": ScheduleConfig()})
         unscheduled = {"local": local, "server_schedule": ScheduleConfig()}
-        probe = config.model_copy(update={**quiet, **unscheduled, "rounds": rounds, "name": None})
+        probe = at_tau_one(config.model_copy(update={**quiet, **unscheduled, "rounds": rounds, "name": None}))
         started = time.perf_counter()
         with _unsaid_warnings():
             result = launch(probe, progress=ProgressBar(rounds, enabled=False))
@@ -119,4 +134,28 @@ def estimate(config: RunConfig) -> Estimate:
         workers = config.engine.get("workers") or os.cpu_count() or 1
         train_s, other_s = train_s / workers, other_s / workers + messages * _RAY_MESSAGE_S / workers
         start_s = _RAY_START_S
-    return Estimate(config.rounds, messages, steps, math.ceil(up), math.ceil(down), start_s, train_s + other_s + once_s)
+    found = Estimate(
+        config.rounds, messages, steps, math.ceil(up), math.ceil(down), start_s, train_s + other_s + once_s
+    )
+    return _with_folds(found, config, sizes, train_s, other_s)
+
+
+def _with_folds(found: Estimate, config: RunConfig, sizes: np.ndarray, train_s: float, other_s: float) -> Estimate:
+    """Add the trainings without a fold. At a client each fold has at least a fifth of its rows, rounded down."""
+    if not (folds := folds_needed(config)):
+        return found
+    own = fold_config(config)
+    rows = np.minimum(sizes, labelled_rows(config) or sizes)
+    left = rows - rows // FOLDS
+    share = own.rounds / config.rounds * found.messages / max(1, config.rounds * int((sizes > 0).sum()))
+    steps = int(folds * share * config.rounds * own.local.epochs * np.ceil(left / own.local.batch_size).sum())
+    part = folds * own.rounds / config.rounds
+    seconds = train_s * steps / max(1, found.steps) + other_s * part
+    return replace(
+        found,
+        folds=folds,
+        fold_steps=steps,
+        fold_up_bytes=math.ceil(found.up_bytes * part),
+        fold_down_bytes=math.ceil(found.down_bytes * part),
+        fold_seconds=seconds,
+    )

@@ -16,19 +16,22 @@ from fedimb.engine.lanes import ClientReply, LaneOutcome
 from fedimb.evaluation.confusion import confusion_of
 from fedimb.evaluation.domains import Domains, domain_recalls
 from fedimb.evaluation.intervals import bootstrap_scores
-from fedimb.evaluation.metrics import named_scores
+from fedimb.evaluation.metrics import named_scores, scores
 from fedimb.evaluation.multilabel import bootstrap_labels
 from fedimb.evaluation.probabilities import ProbabilityScores, probabilities_of, probability_scores
 from fedimb.evaluation.subgroups import subgroup_metrics
 from fedimb.models.base import Classifier, load_into
+from fedimb.plain import JsonObject
 from fedimb.records import Arrays
 from fedimb.rundir.row_scores import RowScores, hash_of_rows
 from fedimb.schema import RunConfig, calibration_part
 from fedimb.serverapp.attackers import Attackers
 from fedimb.serverapp.client_scores import ClientScores
 from fedimb.serverapp.subgroups import Subgroups
+from fedimb.serverapp.temperature import tau_rules
 from fedimb.training.calibrations.base import Outputs
 from fedimb.training.forward import forward_batched
+from fedimb.training.prior import log_prior
 
 ATTACK_SUCCESS = "test/attack_success"
 """Metric of a run with an attack that has an aim: how often it is reached on test rows."""
@@ -48,6 +51,10 @@ class Evaluator:
         subgroups: row label -> scores by subgroup (`fedimb.evaluation.subgroups.subgroup_tables`) of the last
             predictions; empty unless ``data.subgroups`` is set.
         without_subgroups: clients that do not count in them.
+        taus: calibration name -> the number found for it, where its tau is a rule (`fedimb.serverapp.temperature`).
+        temperature: what was found, for the result; None without a rule.
+        held_out: (log loss of the final model on the clients' validation rows at each temperature [37] int64, rows), if
+            ``evaluation.temperature`` is set.
         hidden_of_sites: [C] bool, the classes that count for no single site's scores (``evaluation.subgroup_floor``).
     """
 
@@ -62,12 +69,17 @@ class Evaluator:
             self._domains = Domains(None, ())
             self._x, self._y = torch.zeros((0, *federation.input_shape)), torch.zeros(0, dtype=torch.int64)
         self.labels = {row_label(config, name): name for name in config.calibration}
+        self._config, self._rules = config, tau_rules(config)
         self._calibrations: dict[str, Any] = {
             row_label(config, name): registry.build(
                 "calibration", calibration_part(name), {"seed": config.seed}, **(args or {})
             )
             for name, args in config.calibration.items()
         }
+        self.taus: dict[str, float] = {}
+        self.temperature: JsonObject | None = None
+        self.held_out: tuple[np.ndarray, int] | None = None
+        self._outputs: Outputs | None = None
         self.matrices: dict[str, np.ndarray] = {}
         self.client_matrix: dict[str, np.ndarray] = {}
         self.matrix_by_client: dict[str, dict[int, np.ndarray]] = {}
@@ -87,6 +99,50 @@ class Evaluator:
         if self._of_subgroups is not None and scores.subgroups:
             self.hidden_of_sites = self._of_subgroups.take(scores.subgroups, scores.cells)
 
+    @property
+    def waits_for_tau(self) -> bool:
+        """Whether a calibration's tau is a rule that has given no number yet: its row has no scores till then."""
+        return self.taus.keys() != self._rules.keys()
+
+    def take_taus(self, found: JsonObject) -> None:
+        """Score from now on with the numbers found (`fedimb.serverapp.temperature.find_taus`)."""
+        self.temperature = found
+        self.taus = {name: float(found["rules"][rule]["tau"]) for name, rule in self._rules.items()}
+        for row, name in self.labels.items():
+            if name in self.taus:
+                args = self.resolved.calibration[name]
+                self._calibrations[row] = registry.build("calibration", calibration_part(name), **args)
+
+    @property
+    def resolved(self) -> RunConfig:
+        """The configuration with the numbers found in place of rules: what a model's predictions need."""
+        found = {
+            name: (args or {}) | ({"tau": self.taus[name]} if name in self.taus else {})
+            for name, args in self._config.calibration.items()
+        }
+        return self._config.model_copy(update={"calibration": found})
+
+    def tau_of(self, row: str) -> JsonObject:
+        """``tau`` and ``tau_rule`` of a row with post-hoc logit adjustment, for its result; {} for others."""
+        name = self.labels[row]
+        if calibration_part(name) != "la_post":
+            return {}
+        return {"tau": float(self.resolved.calibration[name]["tau"]), "tau_rule": self._rules.get(name, "")}
+
+    def tau_curve(self) -> list[tuple[float, dict[str, float]]]:
+        """Scores of the last predictions shifted by tau times the log prior, for tau from 0 to 4 in steps of 1/4.
+
+        Empty unless a tau is a rule and the server has test rows.
+        """
+        outputs = self._outputs
+        if not self._rules or outputs is None or outputs.counts is None or not len(self._y):
+            return []
+        shift, curve = log_prior(outputs.counts), []
+        for step in range(17):
+            matrix = confusion_of(self._y, outputs.logits - step / 4 * shift)
+            curve.append((step / 4, scores(matrix, self._federation.minority)))
+        return curve
+
     def of_clients(self, calibration: str) -> dict[int, np.ndarray]:
         """The clients' confusion matrices, without the classes that are shown for no single site."""
         shown = ~self.hidden_of_sites[:, None]
@@ -102,9 +158,13 @@ class Evaluator:
         head = self.model.head
         bias = None if head.bias is None else head.bias.detach()
         outputs = Outputs(features, logits, head.weight.detach(), bias, counts)
+        self._outputs = outputs if self._rules else None
         names, minority = self._federation.class_names, self._federation.minority
         metrics = {}
         for row, calibration in self._calibrations.items():
+            if self.labels[row] in self._rules and self.labels[row] not in self.taus:
+                metrics[row] = dict(clients)
+                continue
             adjusted = calibration.adjust(outputs)
             self._logits[row] = adjusted
             if not len(self._y) and not self.client_matrix:

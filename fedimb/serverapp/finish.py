@@ -19,14 +19,16 @@ from fedimb.evaluation.ratios import mean_defined
 from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_file import save_model
-from fedimb.rundir.result import SUBGROUPS, WITHOUT_SITE, suspect_text
+from fedimb.rundir.result import SUBGROUPS, TAU_CURVE, WITHOUT_SITE, suspect_text
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
 from fedimb.serverapp.evaluate import Evaluator
 from fedimb.serverapp.influence import capped_counts
 from fedimb.serverapp.loop import Loop
 from fedimb.serverapp.monitor import Monitor
+from fedimb.serverapp.panels import tau_panel
 from fedimb.serverapp.subgroups import subgroups_artifact
+from fedimb.serverapp.temperature import curve_of
 
 MOST_LEFT_OUT = 64
 """Clients up to which scores are also computed without each in turn."""
@@ -51,7 +53,8 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
     rows: list[JsonObject] = []
     monitor = Monitor(config.evaluation.last_k, folder.metrics())
     suspect: dict[str, dict[str, str]] = {}
-    for row, matrix in evaluator.matrices.items():
+    for row in [row for row in evaluator.labels if row in evaluator.matrices]:
+        matrix = evaluator.matrices[row]
         mean, final = last_k_means(folder, row, config.evaluation.last_k)
         intervals: dict[str, list[float]] = {}
         if config.evaluation.bootstrap:
@@ -75,6 +78,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             "probability": probability.means,
             "auroc": probability.auroc.tolist(),
             "auprc": probability.auprc.tolist(),
+            **evaluator.tau_of(row),
             **_clients(matrix, federation.counts),
         })  # fmt: skip
         if (scored := evaluator.row_scores(row)) is not None:
@@ -114,12 +118,33 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             "task": federation.task,
             "seed": config.seed,
             "privacy": loop.context.ledger.account(loop.progress.privacy) if loop.context.ledger else None,
+            **({"temperature": temperature} if (temperature := _temperature(folder, evaluator)) else {}),
             **({"left_out": left_out.facts()} if left_out.replies else {}),
             **({"attack": attackers.facts()} if attackers else {}),
         },
     )
-    save_model(evaluator.model, config, federation, folder.path / "artifacts" / "model", loop.context.counts)
+    save_model(
+        evaluator.model, evaluator.resolved, federation, folder.path / "artifacts" / "model", loop.context.counts
+    )
     return suspect_text(suspect)
+
+
+def _temperature(folder: RunFolder, evaluator: Evaluator) -> JsonObject | None:
+    """What the run found on held-out rows, and the curve of its scores over tau as an artifact; None without either."""
+    if curve := evaluator.tau_curve():
+        names = ("macro_recall", "minority_recall", "accuracy")
+        lines = [",".join(("tau", *names))]
+        lines += [",".join([f"{tau:g}", *(f"{own[name]:.6g}" for name in names)]) for tau, own in curve]
+        folder.artifact(TAU_CURVE, ("\n".join(lines) + "\n").encode())
+        by_rule = {rule: float(one["tau"]) for rule, one in (evaluator.temperature or {}).get("rules", {}).items()}
+        folder.artifact("panels/tau_curve.json", tau_panel(curve, by_rule))
+    if evaluator.held_out is None:
+        return evaluator.temperature
+    sums, rows = evaluator.held_out
+    found = {"validation": curve_of(sums, rows, 0)} if rows else {}
+    if evaluator.temperature is None:
+        return {"rules": found, "never_held_out": [], "cost": {}}
+    return evaluator.temperature | {"rules": evaluator.temperature["rules"] | found}
 
 
 def scores_without(

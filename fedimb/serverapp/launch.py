@@ -37,6 +37,7 @@ from fedimb.serverapp.assemble import build_loop, check_parts
 from fedimb.serverapp.client_sampler import ClientSampler
 from fedimb.serverapp.exchange import StateGone
 from fedimb.serverapp.finish import keep_scores, write_result
+from fedimb.serverapp.fold_runs import folds_on
 from fedimb.serverapp.progress import ProgressBar
 from fedimb.tracking.mlflow import MlflowTracker, NoTracker, Tracker, resolve_uri
 
@@ -292,7 +293,8 @@ def execute(
         grid = running.grid(job)
         _record_processes(folder, running)
         tracker = _tracker(folder, config, tracked)
-        loop, checkpointer, evaluator = build_loop(folder, config, federation, grid, tracker, progress)
+        run_fold = folds_on(folder, running)
+        loop, checkpointer, evaluator = build_loop(folder, config, federation, grid, tracker, progress, run_fold)
         try:
             checkpointer.restore(loop)
         except FedimbError as error:  # the launcher of a ServerApp reads it there

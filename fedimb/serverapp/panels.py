@@ -1,10 +1,29 @@
 """Figures of a method for the report, in the run folder's ``artifacts/panels/``; the report draws them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def tau_panel(curve: Sequence[tuple[float, Mapping[str, float]]], found: Mapping[str, float]) -> bytes:
+    """The content of ``panels/<name>.json`` for scores over the strength of the shift, on one model.
+
+    Args:
+        curve: (tau, scores by name), in order.
+        found: what held-out rows gave, by rule.
+    """
+    rules = ", ".join(f"{rule} {tau:.2f}" for rule, tau in found.items())
+    panel = {
+        "title": "scores over the strength of the shift",
+        "caption": f"One model's test scores, logits shifted by tau log prior; on held-out rows: {rules}. The curve "
+        "reads the test rows, so no tau may be chosen from it.",
+        "tau": [tau for tau, _ in curve],
+        "scores": {name: [own[name] for _, own in curve] for name in ("macro_recall", "minority_recall")},
+        "found": dict(found),
+    }
+    return (json.dumps(panel) + "\n").encode()
 
 
 def kept_panel(title: str, kept: NDArray[np.integer], held: NDArray[np.integer], class_names: Sequence[str]) -> bytes:

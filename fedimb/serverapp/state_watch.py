@@ -33,6 +33,8 @@ _BY_THE_LOOP = (
     "prior_from_counts",
     "aside",
     "without",
+    "find_taus",
+    "search_taus",
 )
 
 

@@ -9,6 +9,7 @@ from fedimb.config.load import config_sha
 from fedimb.config.validate import validate
 from fedimb.errors import ConfigError
 from fedimb.schema import RunConfig
+from fedimb.serverapp.temperature import at_tau_one
 from fedimb.study.design import EQUAL, Study, Words, points_of
 from fedimb.study.references import ENCODED, REFERENCES, on_inputs_of, without_partition
 from fedimb.study.trunks import merge_calibrations, trunk_of
@@ -64,6 +65,7 @@ def plan(
     seeds: Sequence[int] | None = None,
     settings: Sequence[str] | None = None,
     computed: bool = True,
+    folds: bool = True,
 ) -> tuple[list[Cell], list[Task]]:
     """All cells and their tasks, by seed first, so that early results are already a complete comparison.
 
@@ -73,6 +75,7 @@ def plan(
         more: settings for every run, after the study's own.
         seeds, settings: use these instead of the study's.
         computed: whether to include the reference rows that are computed without a run.
+        folds: False: tau 1 in place of one that is found on held-out rows, at the cost of more trainings.
 
     Raises:
         ConfigError: a row that cannot be run or compared on equal terms (names row and setting).
@@ -94,6 +97,7 @@ def plan(
         trunks: dict[str, list[_Member]] = {}
         for setting, label, first in rows:
             config = first.model_copy(update={"seed": seed})
+            config = config if folds else at_tau_one(config)
             trunks.setdefault(trunk_of(config), []).append((setting, label, config))
         for members in trunks.values():
             parts, keys = merge_calibrations([config.calibration for _, _, config in members])

@@ -104,6 +104,8 @@ def _results(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
             curve=curves.get(rows[name].label, ()),
             suspect="; ".join(w for k, w in rows[name].suspect.items() if not (reference and k == CLASSES)),
             refused=config.run.on_suspect == "fail",
+            tau=rows[name].tau,
+            tau_rule=rows[name].tau_rule,
             prior="none" if run.prior_counts is None or not _reads_prior(config, name) else prior_label(config),
         )
         for name, label in names.items()
@@ -177,18 +179,25 @@ def setting_of(name: str, words: Sequence[str], results: Sequence[Result]) -> Se
 def _scores(run: RunResult, row: RowResult, costs: Costs) -> dict[str, float]:
     scores = dict(row.metrics)
     scores |= {k: v for k, v in row.probability.items() if k in ("ece", "classwise_ece", "auroc", "auprc")}
+    more = _folds_cost(run, row)
     scores |= {
         "worst_client": row.worst_client,
         "best_client": row.best_client,
         "labels": run.labels,
-        "steps": run.steps,
-        "client_seconds": run.client_seconds,
-        "up_bytes": float(run.up_bytes),
-        "down_bytes": float(run.down_bytes),
+        "steps": run.steps + more["steps"],
+        "client_seconds": run.client_seconds + more["client_seconds"],
+        "up_bytes": run.up_bytes + more["up_bytes"],
+        "down_bytes": run.down_bytes + more["down_bytes"],
     }
     if row.confusion.ndim == 2:
         scores |= _costs(row.confusion, run.train_counts, run.minority, costs)
     return scores
+
+
+def _folds_cost(run: RunResult, row: RowResult) -> Mapping[str, float]:
+    """What a row whose tau comes from folds costs beside its run: the trainings without a fold."""
+    cost = (run.temperature or {}).get("cost") if row.tau_rule else None
+    return cost or dict.fromkeys(("steps", "client_seconds", "up_bytes", "down_bytes"), 0.0)
 
 
 def _costs(matrix: np.ndarray, train: np.ndarray, minority: Sequence[int], costs: Costs) -> dict[str, float]:

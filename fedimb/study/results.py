@@ -86,6 +86,7 @@ class Result:
         row: label of the row in its run folder, which the study may call otherwise; ``""`` without a result there.
         suspect: why the result should not be trusted (`fedimb.serverapp.monitor`), or ``""``.
         refused: whether its run says ``run.on_suspect=fail``.
+        tau: strength of its post-hoc logit adjustment, NaN without; ``tau_rule``: how it was found, ``""`` if given.
     """
 
     setting: str
@@ -107,6 +108,8 @@ class Result:
     row: str = ""
     suspect: str = ""
     refused: bool = False
+    tau: float = math.nan
+    tau_rule: str = ""
 
     def score(self, name: str) -> float:
         """A score; NaN if absent."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from fedimb.config.load import from_json, to_json
 from fedimb.plain import Settings
 from fedimb.schema import RunConfig, calibration_part
+from fedimb.serverapp.temperature import folds_needed
 from fedimb.study.work import Task
 
 
@@ -31,6 +32,11 @@ def merge_calibrations(given: Sequence[Mapping[str, Settings]]) -> tuple[dict[st
             merged[found[key]] = args
         keys.append(found)
     return merged, keys
+
+
+def fold_trainings(tasks: Sequence[Task]) -> int:
+    """Trainings without a fold that these runs make beside their own (``calibration.la_post.tau: temperature``)."""
+    return sum(folds_needed(from_json(task.config)) for task in tasks if task.kind == "run")
 
 
 def share_trunks(

@@ -1,7 +1,8 @@
 """Tunes on separate seeds: every row tries the same number of configurations, and the best lower quartile wins.
 
 The lower quartile, because the best mean is often at the edge of stability, where one seed in twelve collapses. If the
-best value is the first or last of its range, the range is extended; if it still is afterwards, that is reported.
+best value is the first or last of its range, the range is extended; if it still is afterwards, that is reported. A row
+whose tau is found on held-out rows is tuned at tau 1: so it shares trials, choice and model with the row at tau 1.
 """
 
 import csv
@@ -136,7 +137,7 @@ def _try(
             rows = {label: row for label, row in study.all_rows.items() if (setting, label) in choice}
             if rows:
                 part = study.model_copy(update={"rows": rows, "references": False, "gains": None})
-                own, found = plan(part, choice, quiet, seeds, [setting], computed=False)
+                own, found = plan(part, choice, quiet, seeds, [setting], computed=False, folds=False)
                 cells += [(cell, choice[cell.setting, cell.label]) for cell in own]
                 tasks |= {task.key: task for task in found}
     joined, places = share_trunks(list(tasks.values()))

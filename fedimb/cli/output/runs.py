@@ -25,6 +25,8 @@ class Row(Part):
         defined_clients: number of clients for which it is defined.
         suspect: kind of suspicion -> why this row should not be trusted; empty if nothing was seen.
         alarms: class -> when and how far its recall fell; empty if nothing was seen.
+        tau: strength of post-hoc logit adjustment; null for another calibration.
+        tau_rule: how tau was found on held-out rows; empty if it was given.
     """
 
     label: str
@@ -42,6 +44,8 @@ class Row(Part):
     defined_clients: int
     suspect: dict[str, str]
     alarms: dict[str, str]
+    tau: Number
+    tau_rule: str
 
 
 class LeftOut(Part):
@@ -98,6 +102,38 @@ class Subgroup(Part):
     gap: Number
 
 
+class TemperatureCurve(Part):
+    """Held-out log loss by temperature.
+
+    Attributes:
+        tau: the temperature of the least log loss.
+        at_edge: whether it is the lowest or highest allowed.
+        rows, folds: rows scored, in how many folds; 0 folds: validation rows, by the final model.
+        temperatures, log_loss: 37 temperatures and the mean log loss in nats at each.
+    """
+
+    tau: float
+    at_edge: bool
+    rows: int
+    folds: int
+    temperatures: list[float]
+    log_loss: list[Number]
+
+
+class Temperature(Part):
+    """What held-out rows say of the strength of post-hoc correction.
+
+    Attributes:
+        rules: by tau's rule (temperature, temperature_one_fold, oracle_pool), or "validation": what it found.
+        never_held_out: classes with too few rows to hold any out.
+        cost: up_bytes, down_bytes, steps and client_seconds of the trainings without a fold, beside the run's.
+    """
+
+    rules: dict[str, TemperatureCurve]
+    never_held_out: list[str]
+    cost: dict[str, Number]
+
+
 class RunFinished(Output):
     """A finished run. The exit code is 3 if it is suspect and its configuration refuses that.
 
@@ -118,6 +154,7 @@ class RunFinished(Output):
         without_site: row label -> site -> final macro_recall and minority_recall without its matrix, and its rows.
         subgroups: scores by subgroup; empty unless data.subgroups is set.
         attack: of a simulated attack its name, the clients that attack and the round of its start; null without.
+        temperature: what held-out rows say of the strength of post-hoc correction; null if none were scored.
         suspect: why the run should not be trusted; empty if nothing was seen.
         meaning: one sentence on what the result means.
     """
@@ -141,6 +178,7 @@ class RunFinished(Output):
     without_site: dict[str, dict[str, dict[str, Number]]]
     subgroups: list[Subgroup]
     attack: dict[str, Any] | None
+    temperature: Temperature | None
     suspect: str
     meaning: str
 
@@ -214,6 +252,8 @@ class Cost(Output):
         rounds, messages, steps: train messages and optimiser steps over all rounds and clients.
         up_bytes, down_bytes: payload over all clients and rounds.
         start_s, seconds: seconds of the engine's start, and of the rounds, on this machine.
+        folds: trainings without a fold that are made beside the run's, for a tau from held-out rows.
+        fold_steps, fold_up_bytes, fold_down_bytes, fold_seconds: what these cost together, beside the other figures.
     """
 
     rounds: int
@@ -223,6 +263,11 @@ class Cost(Output):
     down_bytes: int
     start_s: float
     seconds: float
+    folds: int
+    fold_steps: int
+    fold_up_bytes: int
+    fold_down_bytes: int
+    fold_seconds: float
 
 
 class ListedRow(Part):

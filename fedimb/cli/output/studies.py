@@ -228,6 +228,7 @@ class StudyFinished(Output):
         registration_reasons: why it is exploratory.
         notes: limitations of the statistics.
         meaning: one sentence on what the result means; empty if nothing finished.
+        tau_order: whether the order of rows changes from tau 1 to their own temperature; empty if none has both.
         files: files written.
         failures: one line per run that did not finish.
         charts: address of the charts in MLflow; null if runs are not tracked.
@@ -249,6 +250,7 @@ class StudyFinished(Output):
     registration_reasons: list[str]
     notes: list[str]
     meaning: str
+    tau_order: str
     files: list[Place]
     failures: list[str]
     charts: str | None
@@ -269,6 +271,8 @@ class StudyFinished(Output):
         """The output for a study's results; ``found`` is None if nothing finished, ``over`` with fewer than two data
         sets.
         """
+        from fedimb.study.tau_order import order_sentence
+
         registered = results.registered
         return cls.model_validate(
             {
@@ -326,6 +330,7 @@ class StudyFinished(Output):
                 "registration_reasons": [] if registered is None else list(registered.reasons),
                 "notes": [*(found.notes if found else ()), *(over.notes if over else ())],
                 "meaning": meaning,
+                "tau_order": order_sentence(results),
                 "files": list(files),
                 "failures": list(failures),
                 "charts": charts,
@@ -347,10 +352,12 @@ class SweepPlanned(Output):
     Attributes:
         folder: the study's folder.
         runs: the settings of each run.
+        fold_trainings: trainings without a fold that the runs make beside their own.
     """
 
     folder: Place
     runs: list[str]
+    fold_trainings: int
 
 
 class StudyPlanned(Output):
@@ -363,6 +370,7 @@ class StudyPlanned(Output):
         results, runs: number of results, and of runs they come from.
         tuning_runs: about how many tuning runs come before.
         bar_runs: runs that choose the bar, which come before, too.
+        fold_trainings: trainings without a fold that the runs make beside their own.
     """
 
     study: str
@@ -374,6 +382,7 @@ class StudyPlanned(Output):
     runs: int
     tuning_runs: int
     bar_runs: int
+    fold_trainings: int
 
 
 class Choice(Part):

@@ -341,10 +341,10 @@ class Account:
     def _sum_facts(self, message: Message, asked: Asked) -> JsonObject:
         """What the ledger keeps of a request for masked figures, by which it is known again when it is opened.
 
-        Scores are counts of validation rows, whatever the request calls its view.
+        Scores and losses are about validation rows, whatever the request calls its view.
         """
         view: Mapping[str, Any] = message.content.config_records.get("view") or {}
-        scores = asked.type == f"query.{names.MASKED_SCORES}"
+        scores = asked.type in (f"query.{names.MASKED_SCORES}", f"query.{names.MASKED_LOSSES}")
         rows = "validation" if scores or view.get("name") == "validation" else "train"
         return {"request": request_digest(message).hex(), "clients": self._clients_in(message), "rows": rows}
 

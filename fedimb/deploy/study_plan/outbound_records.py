@@ -24,7 +24,7 @@ COUNTS_OF = {
     "dp_sum": names.NOISY_COUNTS,
 }
 """The platform query a run sends, by ``prior.provenance``. Other values send none."""
-MASKED = {names.MASKED_COUNTS, names.NOISY_COUNTS, names.MASKED_SCORES}
+MASKED = {names.MASKED_COUNTS, names.NOISY_COUNTS, names.MASKED_SCORES, names.MASKED_LOSSES}
 """Queries for masked figures; from four sites on, two more messages open each sum."""
 OPENING = (f"query.{names.SUM_AGREE}", f"query.{names.SUM_OPEN}")
 """Types of these two."""
@@ -97,8 +97,9 @@ def sizes_of(config: RunConfig, n_classes: int, input_shape: tuple[int, ...]) ->
 def queries_of(config: RunConfig) -> dict[str, Contract]:
     """The queries a run may send, by name, with the contract that declares each.
 
-    Of the platform's queries: joining, scores, and class counts if the run's prior is made from them or a method
-    declares that it asks for them (flag ``reveals_counts``). Of the methods' queries: those that their settings send.
+    Of the platform's queries: joining, scores, losses by temperature if they are wanted, and class counts if the run's
+    prior is made from them or a method declares that it asks for them (flag ``reveals_counts``). Of the methods'
+    queries: those that their settings send.
     """
     from fedimb.config.parts import (
         contracts_of,
@@ -108,6 +109,8 @@ def queries_of(config: RunConfig) -> dict[str, Contract]:
     asked = {names.JOIN_SITE, COUNTS_OF.get(config.prior.provenance)}
     if config.data["test"]["name"] == "none":
         asked.add(names.MASKED_SCORES if config.evaluation.secure else names.SCORED)
+    if config.evaluation.temperature:
+        asked.add(names.MASKED_LOSSES)
     if any(registry.flags("strategy", name).get("reveals_counts") for name in config.strategy):
         asked.add(names.CLASS_COUNTS)
     if asked & MASKED and can_recover(config.clients.count):

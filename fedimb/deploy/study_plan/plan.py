@@ -248,7 +248,7 @@ def check_sites(plan: StudyPlan, config: RunConfig) -> None:
         raise ConfigError(
             f"{which} needs at least {FEWEST_MASKED} sites, because with two each reads the other's figures from the "
             f"sum; the study plan lists {len(listed)}: set prior.provenance=none or estimated, "
-            "evaluation.secure=false, and a method that sends no masked sums"
+            "evaluation.secure=false and evaluation.temperature=false, and a method that sends no masked sums"
         )
 
 
@@ -257,6 +257,8 @@ def _masked(config: RunConfig) -> str | None:
         return f"prior.provenance={config.prior.provenance}"
     if config.evaluation.secure:
         return "evaluation.secure=true"
+    if config.evaluation.temperature:
+        return "evaluation.temperature=true"
     for query, contract in queries_of(config).items():
         if contract.name in config.strategy and any(record.about == "masked" for record in contract.queries[query]):
             return f"strategy '{contract.name}', as it is set, sends masked sums and"

@@ -21,6 +21,7 @@ from fedimb.report.html.tuning import tuning_curves
 from fedimb.study.over_sets import OverSets, over_sets
 from fedimb.study.results import Setting, StudyResults
 from fedimb.study.statistics import Statistics, statistics
+from fedimb.study.tau_order import order_sentence
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -109,6 +110,7 @@ def page(study: StudyResults, found: Statistics | None = None, over: OverSets | 
             subgroups=subgroups(study.results),
             gains=gains_table(gains_of(study)),
             tuning=tuning_curves(study),
+            tau_order=order_sentence(study),
             hashes=hashes(study),
             style=environment.loader.get_source(environment, "page.css")[0].strip(),
             script=script,

@@ -11,7 +11,7 @@ from fedimb.registry import register
 from fedimb.training.samplers.draw import draw_by_class
 
 
-@register("sampler", "class_balanced")
+@register("sampler", "class_balanced", resamples=True)
 class ClassBalanced:
     """A class uniformly, then one of its rows uniformly, with replacement.
 

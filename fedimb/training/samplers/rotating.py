@@ -11,7 +11,7 @@ from fedimb.errors import ConfigError
 from fedimb.registry import register
 
 
-@register("sampler", "rotating")
+@register("sampler", "rotating", resamples=True)
 class Rotating:
     """Each class has a window of w rows that moves on by w every epoch and wraps around; rarer classes repeat rows.
 

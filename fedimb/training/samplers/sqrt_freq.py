@@ -11,7 +11,7 @@ from fedimb.registry import register
 from fedimb.training.samplers.draw import draw_by_class
 
 
-@register("sampler", "sqrt_freq")
+@register("sampler", "sqrt_freq", resamples=True)
 class SquareRootFrequency:
     """A class with probability proportional to sqrt(n_c), then one of its rows uniformly, with replacement.
 
