@@ -1,5 +1,7 @@
 """A client's confusion matrices on its validation rows, for a server that has no test rows."""
 
+from typing import Any
+
 import numpy as np
 from flwr.app import RecordDict
 from torch import Tensor
