@@ -13,8 +13,12 @@ import importlib, json, os, runpy, sys
 for name in sys.argv[1:]:
     importlib.import_module(name)
 from fedimb.config.compose import compose
+from fedimb.rundir.code import code_of
+from fedimb.rundir.environment import environment
 
 compose([])
+code_of(())
+environment()
 
 for line in sys.stdin:
     job = json.loads(line)
@@ -45,7 +49,10 @@ for line in sys.stdin:
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 os._exit(0)
 """
-_WARM = ("scipy.special", "sklearn.datasets", "fedimb.clientapp.app", "fedimb.serverapp.launch", "fedimb.cli.main")
+_WARM = (
+    *("scipy.special", "sklearn.datasets", "matplotlib.backends.backend_agg", "matplotlib.layout_engine"),
+    *("fedimb.clientapp.app", "fedimb.serverapp.launch", "fedimb.cli.main"),
+)
 CLI = "import sys; from fedimb.cli import main; sys.exit(main())"
 
 
