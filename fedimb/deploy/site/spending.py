@@ -15,6 +15,7 @@ from fedimb.deploy.registered_data.data_version import DataVersion, record_marks
 from fedimb.deploy.site.ledger import Ledger
 from fedimb.deploy.study_plan.budget import PlanBudget, epsilon_of_precision, most_precision
 from fedimb.errors import ConfigError, nearest
+from fedimb.plain import JsonObject
 
 ABOUT = " about "
 """In a set of `Spent.sum_sets`, between the sites and the rows: ``train`` or ``validation``. Without rows: all."""
@@ -102,17 +103,25 @@ def spent(ledger: Ledger, name: str, budget: BudgetConfig | None = None) -> Spen
 
 
 def _total(ledger: Ledger, name: str, before: str) -> Spent:
-    """The total of one data set, of which every line about it has a copy; with ``before``, at that time."""
+    """The total of one data set, of which every line about it has a copy; with ``before``, at that time.
+
+    A line is as late as the latest one up to it: of a clock that was set back, one line in the past must not make all
+    lines before it past ones.
+    """
+    last: JsonObject | None = None
     for line in ledger.lines(text("data", name), '"total":{'):
         if line["facts"].get("data") != name:
             continue
-        if before and line["at"] >= before:
-            if line["kind"] == "reset":
-                return Spent()
-            continue
-        total = line["facts"]["total"]
-        return Spent(**{**total, "sum_sets": tuple(total["sum_sets"])})
-    return Spent()
+        late = bool(before) and line["at"] >= before
+        if late and line["kind"] == "reset":
+            return Spent()
+        last = None if late else last or line
+        if not before or line["kind"] == "reset":
+            break
+    if last is None:
+        return Spent()
+    total = last["facts"]["total"]
+    return Spent(**{**total, "sum_sets": tuple(total["sum_sets"])})
 
 
 def charge(ledger: Ledger, kind: str, name: str, facts: dict[str, Any], more: Spent, durable: bool = True) -> None:
