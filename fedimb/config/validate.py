@@ -76,11 +76,11 @@ def validate(raw: Settings) -> RunConfig:
 
 def parts_of(config: RunConfig) -> tuple[registry.Entry, ...]:
     """Every registered part a validated configuration names."""
-    named = [("source", config.data["source"]["name"]), ("partition", config.partition["name"])]
-    named += [(kind, getattr(config, kind)["name"]) for kind in ("model", "loss", "sampler", "aggregator", "attack")]
-    named += [("augmentation", part["name"]) for part in config.local.augmentation]
-    named += [("objective", part["name"]) for part in config.aggregator.get("objectives") or []]
-    parts = [registry.get(kind, name) for kind, name in named]
+    named = [("source", config.data["source"]), ("partition", config.partition)]
+    named += [(kind, getattr(config, kind)) for kind in ("model", "loss", "sampler", "aggregator", "attack")]
+    named += [("augmentation", part) for part in config.local.augmentation]
+    named += [("objective", part) for part in config.aggregator.get("objectives") or []]
+    parts = [registry.get(kind, part["name"]).set_to(part) for kind, part in named]
     parts += [registry.get("strategy", name).set_to(args or {}) for name, args in config.strategy.items()]
     return (*parts, *calibrations_of(config))
 
