@@ -38,7 +38,7 @@ def forward_many(model: Classifier, inputs: Sequence[Tensor]) -> list[Outputs]:
 
 def _alone(model: Classifier, x: Tensor) -> Outputs:
     if len(x) == 0:  # not every layer accepts an empty batch
-        return torch.zeros(0, model.head.in_features), torch.zeros(0, model.head.out_features)
+        return x.new_zeros(0, model.head.in_features), x.new_zeros(0, model.head.out_features)
     parts = []
     for chunk in x.split(BLOCK if x.dim() > 2 else _ROWS):
         features = model.features(chunk)
@@ -50,7 +50,7 @@ def _dense(model: Classifier, layers: Sequence[str], inputs: Sequence[Tensor]) -
     """All clients' blocks as one batch of products with the same weights."""
     blocks = [-(-len(x) // BLOCK) for x in inputs]
     shape = inputs[0].shape[1:]
-    rows = torch.zeros(sum(blocks) * BLOCK, *shape)
+    rows = inputs[0].new_zeros(sum(blocks) * BLOCK, *shape)
     starts, at = [], 0
     for x, count in zip(inputs, blocks, strict=True):
         rows[at : at + len(x)] = x

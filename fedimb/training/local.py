@@ -120,7 +120,7 @@ def train_locally(
         objective.setup(model, parameters)
     needs_features = bool(getattr(spec.loss, "needs_features", False))
 
-    total, steps, planned = torch.zeros(()), 0, spec.steps
+    total, steps, planned = torch.zeros((), device=x.device), 0, spec.steps
     batches = _batches(spec.sampler, classes, spec.batch_size, has_batch_norm(model), generator)
     try:
         while planned > 0:

@@ -197,7 +197,8 @@ def _train_stack(model: Classifier, plans: Sequence[_Plan]) -> list[Trained]:
 def _schedule(plans: Sequence[_Plan]) -> tuple[Tensor, Tensor]:
     """Every step's rows: index [steps, K, width] int64 into all clients' rows, and weights in the batch's mean."""
     size, shape = plans[0].work.spec.batch_size, (plans[0].work.spec.steps, len(plans), plans[0].width)
-    index, weight = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
+    at = plans[0].work.y.device
+    index, weight = torch.zeros(shape, dtype=torch.int64, device=at), torch.zeros(shape, device=at)
     offset = 0
     for k, plan in enumerate(plans):
         step = 0

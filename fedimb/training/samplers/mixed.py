@@ -36,10 +36,12 @@ def mixed_epoch(inner: Sampler, labels: Tensor, n_real: int, share: float, gener
     if synthetic == 0:
         return order
     # float64 draws are below 1, so a share of 1 visits all and a share of 0 none.
-    visited = torch.nonzero(torch.rand(synthetic, generator=generator, dtype=torch.float64) < share)[:, 0] + n_real
-    visited = visited[torch.randperm(len(visited), generator=generator)]
-    place = torch.randperm(len(order) + len(visited), generator=generator)
-    mixed = torch.empty(len(place), dtype=torch.int64)
+    at = labels.device
+    drawn = torch.rand(synthetic, generator=generator, dtype=torch.float64, device=at)
+    visited = torch.nonzero(drawn < share)[:, 0] + n_real
+    visited = visited[torch.randperm(len(visited), generator=generator, device=at)]
+    place = torch.randperm(len(order) + len(visited), generator=generator, device=at)
+    mixed = torch.empty(len(place), dtype=torch.int64, device=at)
     mixed[place[: len(visited)]] = visited
     mixed[place[len(visited) :].sort().values] = order
     return mixed

@@ -32,21 +32,22 @@ class Rotating:
         if rows_per_class is not None and rows_per_class < 1:
             raise ConfigError(f"sampler 'rotating': rows_per_class={rows_per_class}: give at least 1, or null")
         self.rows_per_class = rows_per_class
-        self._labels = torch.empty(0, dtype=torch.int64)
+        self._labels: Tensor | None = None
         self._classes: list[Tensor] = []
         self._epoch = 0
 
     def epoch(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Labels [n] int64 -> positions [w x classes present] int64."""
         if len(labels) == 0:
-            return torch.empty(0, dtype=torch.int64)
-        if not torch.equal(labels, self._labels):
-            rows = torch.randperm(len(labels), generator=generator)
+            return torch.empty(0, dtype=torch.int64, device=labels.device)
+        if self._labels is None or not torch.equal(labels, self._labels):
+            rows = torch.randperm(len(labels), generator=generator, device=labels.device)
             self._classes = [rows[labels[rows] == c] for c in torch.unique(labels)]
             self._labels, self._epoch = labels.clone(), 0
         window = self.rows_per_class or min(len(rows) for rows in self._classes)
-        turn = torch.arange(window) + self._epoch * window
+        turn = torch.arange(window, device=labels.device) + self._epoch * window
         self._epoch += 1
         shown = torch.stack([rows[turn % len(rows)] for rows in self._classes])  # [classes, window]
-        mixed = torch.rand(shown.shape, generator=generator).argsort(dim=0)  # each column: one row of every class
+        # Each column: one row of every class.
+        mixed = torch.rand(shown.shape, generator=generator, device=labels.device).argsort(dim=0)
         return shown.gather(0, mixed).T.reshape(-1)

@@ -12,4 +12,4 @@ class Shuffle:
 
     def epoch(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Labels [n] int64 -> the order of visit, positions [n] int64."""
-        return torch.randperm(len(labels), generator=generator)
+        return torch.randperm(len(labels), generator=generator, device=labels.device)

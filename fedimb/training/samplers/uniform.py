@@ -14,4 +14,4 @@ class Uniform:
         """Labels [n] int64 -> positions [n] int64."""
         if len(labels) == 0:
             return torch.empty(0, dtype=torch.int64)
-        return torch.randint(len(labels), (len(labels),), generator=generator)
+        return torch.randint(len(labels), (len(labels),), generator=generator, device=labels.device)
