@@ -17,6 +17,7 @@ import numpy as np
 from torch import nn
 
 from fedimb.errors import ConfigError, FedimbError
+from fedimb.models.base import buffers_of
 from fedimb.records import Arrays
 from fedimb.schema import PrivacyConfig, RunConfig
 
@@ -67,7 +68,7 @@ def cohort_size(config: RunConfig, step: dict[str, Any]) -> int:
 
 def check_model(privacy: PrivacyConfig, model: nn.Module) -> None:
     """Refuse a model with running statistics, which would leave without noise. Raises ConfigError."""
-    if privacy.noise > 0 and len(list(model.buffers())):
+    if privacy.noise > 0 and buffers_of(model):
         raise ConfigError(
             f"privacy.noise={privacy.noise:g} is added to trained weights, and {type(model).__name__} sends running "
             "statistics too: set model.norm=group"

@@ -15,6 +15,8 @@ from fedimb.data.scaling import channel_sums
 from fedimb.errors import ConfigError
 from fedimb.models.base import load_into
 from fedimb.models.stacking import dense_layers
+from fedimb.privacy.updates import check_model
+from fedimb.schema import PrivacyConfig
 from fedimb.training.stacked import why_model_not_stackable
 
 GIVEN = "data.normalize={mean: [0.3], deviation: [0.4]}"
@@ -55,6 +57,7 @@ def test_a_normalised_model_is_its_own_on_normalised_images(model):
     assert list(ours.state_dict()) == list(plain.state_dict())
     assert dense_layers(ours) is None  # the manual pass does not normalise
     assert why_model_not_stackable(ours) is None
+    check_model(PrivacyConfig(clip=1.0, noise=1.0), ours)  # its numbers are not sent, so no noise is lacking
 
 
 def test_the_numbers_are_stored_with_the_model_and_used_when_it_is_loaded(tmp_path):

@@ -228,3 +228,26 @@ def test_a_strategy_that_exchanges_messages_while_configuring_is_told_what_to_us
     model = Aggregator(Curious(min_available_nodes=1, min_train_nodes=1), True, {"w": np.zeros(1, np.float32)}, {})
     with pytest.raises(RunFailed, match="Query steps"):
         model.configure(1, {1: 0})
+
+
+@pytest.mark.parametrize(("name", "settings"), [("fedavgm", {"server_momentum": 0.0}), ("fedadam", {})])
+def test_a_servers_learning_rate_follows_its_schedule_round_by_round(name, settings):
+    """Each round is that of an aggregator built with the round's rate; afterwards the strategy is as configured."""
+    attribute = registry.flags("aggregator", name)["server_lr"]
+    factors = {1: 0.5, 2: 1.0, 3: 0.25}
+    zero = {"w": np.zeros(3, np.float32)}
+    strategy = registry.build("aggregator", name, **settings)
+    before = {key: getattr(strategy, key) for key in (attribute, "server_opt") if hasattr(strategy, key)}
+    ours = Aggregator(strategy, True, zero, {}, server_lr=(attribute, factors.__getitem__))
+    state = None
+    for server_round, factor in factors.items():
+        single = registry.build("aggregator", name, **{attribute: before[attribute] * factor}, **settings)
+        single.server_opt = True
+        theirs = Aggregator(single, True, ours.parameters, {})
+        if state is not None:
+            theirs.load_state_dict(state)
+        for model in (ours, theirs):
+            play(model, lambda order, client: answer(order, client, order_of=("w",)), server_round=server_round)
+        np.testing.assert_allclose(ours.parameters["w"], theirs.parameters["w"], rtol=1e-6)
+        state = ours.state_dict()
+        assert {key: getattr(strategy, key) for key in before} == before

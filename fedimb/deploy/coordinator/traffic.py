@@ -14,6 +14,7 @@ from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.nginx import site_rate
 from fedimb.deploy.study_plan.plan import StudyPlan
 from fedimb.errors import ConfigError
+from fedimb.models.base import buffers_of
 from fedimb.schema import RunConfig
 
 PIECE = 5 * 1024 * 1024
@@ -40,7 +41,7 @@ class Traffic:
 def traffic_of(plan: StudyPlan, config: RunConfig) -> Traffic:
     """The traffic of a run under a plan, from its model and the records that its contracts declare."""
     model = build_model(config, len(plan.classes), tuple(plan.input_shape))
-    arrays = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    arrays = {**dict(model.named_parameters()), **buffers_of(model)}
     records = [r for contract in contracts_of(config) for r in (*contract.train, *sum(contract.queries.values(), ()))]
     likewise = 1 + sum(r.kind == "arrays" and r.sensitivity == "model" for r in records)  # records like the model
     pieces = sum(max(1, math.ceil(array.nbytes / PIECE)) for array in arrays.values())

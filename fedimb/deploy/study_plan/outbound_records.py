@@ -80,6 +80,7 @@ class OutboundRecord(Strict):
 def sizes_of(config: RunConfig, n_classes: int, input_shape: tuple[int, ...]) -> Sizes:
     """Build the model once and measure it."""
     from fedimb.config.parts import build_model  # imports torch, which a supervisor that counts its inbox does not need
+    from fedimb.models.base import buffers_of
 
     model = build_model(config, n_classes, input_shape)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -89,7 +90,7 @@ def sizes_of(config: RunConfig, n_classes: int, input_shape: tuple[int, ...]) ->
         features=model.head.in_features,
         parameters=sum(p.numel() for p in trained),
         weight_bytes=sum(p.nbytes for p in trained),
-        buffer_bytes=sum(b.nbytes for b in model.buffers()),
+        buffer_bytes=sum(b.nbytes for b in buffers_of(model).values()),
     )
 
 

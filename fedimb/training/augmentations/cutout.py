@@ -13,18 +13,21 @@ class Cutout:
     """A square around a pixel drawn evenly is set to ``fill``; what reaches beyond the image is lost, as in the paper.
 
     Args:
-        size: side of the square in pixels, at least 1; the paper's is 16 on CIFAR-10 and 8 on CIFAR-100.
+        size: side of the square in pixels; null: half of the shorter side, as the paper's 16 on CIFAR-10 (8 on
+            CIFAR-100).
         fill: value, in the units of the inputs. The paper blanks after normalising: 0 there is the mean.
         input_shape: of one input (given by fedimb).
 
     Raises:
-        ConfigError: no size; the data are not images.
+        ConfigError: no size, or one larger than the image; the data are not images.
     """
 
-    def __init__(self, size: int = 16, fill: float = 0.0, *, input_shape: tuple[int, ...]) -> None:
+    def __init__(self, size: int | None = None, fill: float = 0.0, *, input_shape: tuple[int, ...]) -> None:
         require_images("cutout", input_shape)
-        in_range("augmentation 'cutout'", "size", size, 1)
-        self.size, self.fill = size, in_range("augmentation 'cutout'", "fill", fill, float("-inf"))
+        side = min(input_shape[-2:])
+        self.size = max(1, side // 2) if size is None else size
+        in_range("augmentation 'cutout'", "size", self.size, 1, side)
+        self.fill = in_range("augmentation 'cutout'", "fill", fill, float("-inf"))
 
     def __call__(
         self, x: Tensor, labels: Tensor, rows: Tensor, labels_of_rows: Tensor, generator: torch.Generator

@@ -9,7 +9,7 @@ from fedimb.errors import ConfigError
 TAIL = [500, 299, 179, 107, 64, 38, 23, 13, 8, 5]  # CIFAR-10-LT's shape at imbalance 100
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=6)
 @given(st.integers(1, 25), st.sampled_from([1e-3, 0.5, 100.0]), st.integers(0, 2**32))
 def test_sizes_differ_by_one_row_at_most(clients, alpha, seed):
     y = np.repeat(np.arange(10), TAIL)

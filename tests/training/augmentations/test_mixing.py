@@ -67,7 +67,7 @@ def test_the_loss_of_a_step_is_that_of_both_labels():
     logits = theirs(found.inputs)
     by_hand = found.share * cross_entropy(logits, labels)
     by_hand = by_hand + (1 - found.share) * cross_entropy(logits, labels[found.partners])
-    assert loss == pytest.approx(float(by_hand), abs=1e-6)
+    assert loss == pytest.approx(by_hand.item(), abs=1e-6)
     by_hand.backward()
     assert torch.allclose(ours.head.weight, theirs.head.weight - 0.5 * theirs.head.weight.grad, atol=1e-6)
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from fedimb.training.augmentations import operations as op
 from fedimb.training.augmentations import policies
 
-SIZE = (11, 14)  # height, width
+SIZE = (24, 30)  # height, width; more than twice 255 pixels, or equalize would do nothing
 
 
 def pictures(n=6):
