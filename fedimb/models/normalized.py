@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -48,4 +49,4 @@ def normalize_inputs(
 
 @lru_cache(maxsize=64)
 def _with_inputs_normalized(kind: type[Classifier]) -> type[Classifier]:
-    return type(f"Normalized{kind.__name__}", (NormalizesInputs, kind), {})
+    return cast(type[Classifier], type(f"Normalized{kind.__name__}", (NormalizesInputs, kind), {}))

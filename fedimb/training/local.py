@@ -129,7 +129,8 @@ def train_locally(
             planned -= used
             if len(rows) == 0:
                 continue
-            labels, inputs, mixed = y[rows], x[rows], None
+            labels, inputs = y[rows], x[rows]
+            mixed: Mixed | None = None
             for augment in spec.augmentations:
                 augmented = augment(inputs, classes[rows], x, classes, generator)
                 mixed = augmented if isinstance(augmented, Mixed) else mixed

@@ -51,7 +51,8 @@ class DirichletChunks:
         self, rows: NDArray[np.int64], y: NDArray[np.int64], clients: int, rng: np.random.Generator
     ) -> list[NDArray[np.int64]]:
         """One block's rows by client: the first draw without a small client, or the most even of `_TRIES`."""
-        full, most, best = len(rows) / clients, -1, []
+        full, most = len(rows) / clients, -1
+        best: list[NDArray[np.int64]] = []
         for _ in range(_TRIES):
             found: list[list[NDArray[np.int64]]] = [[] for _ in range(clients)]
             held = np.zeros(clients, np.int64)
