@@ -155,7 +155,7 @@ def test_contrasts_are_few_and_of_rows_that_exist(contrasts, message):
         ("tune: {grid: {local.lr: []}}", "local.lr has no values"),
         ("control: la_pots", "control 'la_pots' is not a row. Did you mean 'la_post'?"),
         ("tune: {grid: {local.lr: [1]}, on: [alpha]}", "no setting 'alpha'"),
-        ("tune: {grid: {local.lr: [1]}, on: []}", "tune.on: List should have at least 1 item"),
+        ("tune: {grid: {local.lr: [1]}, on: []}", "tune.on: give at least one"),
         ("tune: {grid: {local.lr: [1]}, score: macro_recal}", "Did you mean 'macro_recall'?"),
         ("margin: 0", "margin: Input should be greater than 0"),
         ("name: a+b", "name: expected letters, digits, spaces and _ . - only"),
