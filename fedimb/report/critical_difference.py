@@ -42,7 +42,7 @@ def rank_figure(ranks: Ranks, title: str) -> "Figure":
         ax=axes,
         label_fmt_left="{label}  {rank:.2f}",
         label_fmt_right="{rank:.2f}  {label}",
-        label_props={"fontsize": 8.5, "color": INK},
+        label_props={"fontsize": 8.5},  # in the colour of its line
         elbow_props={"color": INK, "linewidth": 0.8},
         marker_props={"color": INK, "s": 14},
     )
