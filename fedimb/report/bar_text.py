@@ -106,8 +106,8 @@ def _ranks(over: OverSets, score: str, ranks: Ranks, stream: TextIO | None) -> l
     shown = ", ".join(f"{plain(ranks.methods[at], stream)} {ranks.mean_ranks[at]:.2f}" for at in order)
     return wrapped(
         f"{COLUMNS[score]} over {ranks.settings} data sets, mean ranks (1 is best): {shown}. Friedman: chi-square "
-        f"{ranks.chi2:.2f}, p = {chance(ranks.p)}; ranks closer than {ranks.critical_difference:.2f} do not differ "
-        "significantly (Nemenyi); a description, not a claim"
+        f"{_figure(ranks.chi2)}, p = {chance(ranks.p)}; ranks closer than {ranks.critical_difference:.2f} do not "
+        "differ significantly (Nemenyi); a description, not a claim"
     )
 
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fedimb.evaluation.ranks import Ranks
 from fedimb.rundir.partition_picture import INK, new_figure, save_figure
 from fedimb.study.over_sets import OverSets
@@ -40,7 +42,7 @@ def rank_figure(ranks: Ranks, title: str) -> "Figure":
         ax=axes,
         label_fmt_left="{label}  {rank:.2f}",
         label_fmt_right="{rank:.2f}  {label}",
-        label_props={"fontsize": 8.5, "color": INK},
+        label_props={"fontsize": 8.5},  # in the colour of its line
         elbow_props={"color": INK, "linewidth": 0.8},
         marker_props={"color": INK, "s": 14},
     )
@@ -61,8 +63,13 @@ def draw_ranks(over: OverSets, folder: Path) -> list[Path]:
     return [
         save_figure(rank_figure(ranks, rank_title(over, score)), folder / f"critical_difference_{score}.svg")
         for score, ranks in over.ranks.items()
-        if not ranks.note
+        if drawable(ranks)
     ]
+
+
+def drawable(ranks: Ranks) -> bool:
+    """Whether there are ranks to draw: two data sets and three rows or more, and not all equal everywhere."""
+    return not ranks.note and bool(np.isfinite(ranks.pairwise).all()) and float(np.ptp(ranks.mean_ranks)) > 0
 
 
 def rank_title(over: OverSets, score: str) -> str:

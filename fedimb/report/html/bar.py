@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedimb.report.critical_difference import rank_figure, rank_title
+from fedimb.report.critical_difference import drawable, rank_figure, rank_title
 from fedimb.report.html.comparison import chance
 from fedimb.report.html.numbers import Row
 from fedimb.report.html.pictures import svg
@@ -107,7 +107,7 @@ def data_sets(over: OverSets, labels: Sequence[str]) -> DataSets:
     pictures = [
         svg(rank_figure(ranks, rank_title(over, score)), f"ranks-{score}", f"mean ranks in {rank_title(over, score)}")
         for score, ranks in over.ranks.items()
-        if not ranks.note
+        if drawable(ranks)
     ]
     return DataSets(tables, pictures, _contrasts(over), over.notes)
 
