@@ -270,6 +270,7 @@ class Figures:
         self.pairs = pairs(self.rows)
         self.beside = beside_trained(self.bars, self.trained)
         self.main = cells_of(self.rows, ("tables", "images"))
+        self.every = cells_of(self.rows, ("tables", "images", "seen"))
         self.simulated = read(folder / "simulated.csv")
 
     def __call__(self, words: str) -> str:
@@ -289,8 +290,8 @@ class Figures:
                 return short(float(np.mean(list(by_set(self.main, arm, score, part).values()))))
             case "set":
                 name, score, arm, part = (*rest, ALL)[:4]
-                kinds = ("tables", "images", "seen")
-                return short(by_set(cells_of(self.rows, kinds), arm, score, part)[name])
+                own = {key: arms for key, arms in self.every.items() if key[0] == name}
+                return short(by_set(own, arm, score, part)[name])
             case "rho":
                 score, name = rest[0], " ".join(rest[1:])
                 (line,) = [one for one in self.goes if one["score"] == score and one["what"] == name]
@@ -372,7 +373,7 @@ class Figures:
         return table(["cells", "sets", "macro recall", "minority recall", "log loss"], lines)
 
     def _sets(self) -> str:
-        every = cells_of(self.rows, ("tables", "images", "seen"))
+        every = self.every
         seen = {row["set"] for row in self.rows if row["kind"] == "seen"}
         amounts = [f"c={c:g}" for c in self.registered["arms"]["c"]]
         lines = []
