@@ -28,7 +28,7 @@ FLEET_CALLS = (
 """The calls a registered node makes. register-node and unregister-node are reserved for the coordinator."""
 
 CALLS_PER_S = 200
-"""Calls per second that the sites share. An estimate, not a measurement: a Python gRPC server of one process takes a few
+"""Calls per second that the sites share. An estimate, not a measurement: a Python gRPC server of one process takes some
 milliseconds for a small call. Measure it on your machine, and set ``limits.calls_per_s``.
 """
 _FEWEST_PER_S = 20
