@@ -96,7 +96,7 @@ def test_a_hue_is_turned_as_by_colorsys():
 
 
 def test_each_image_gets_its_own_operation_and_level():
-    images = to_tensor(np.random.default_rng(1).integers(0, 256, (15, *SIZE, 3), dtype=np.uint8))
+    images = to_tensor(np.random.default_rng(1).integers(10, 200, (15, *SIZE, 3), dtype=np.uint8))
     code = torch.arange(15)
     table = policies.magnitudes(31, *SIZE)
     level = torch.tensor([table.get(name, [0.0] * 31)[20] for name in policies.NAMES])
