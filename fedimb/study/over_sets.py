@@ -210,7 +210,7 @@ def _contrasts(study: StudyResults, found: Statistics) -> tuple[list[Contrast], 
         said = _said(effect, p_holm[key], equal[key], alpha, score in LOWER_IS_BETTER)
         contrasts.append(Contrast(score, *pair, effect, p_holm[key], equal[key], said))
     if others := {one.effect.method for one in contrasts} - {"", "mixed model"}:
-        notes.append(f"the mixed model could not be fitted; contrasts are by {', '.join(sorted(others))}")
+        notes.append(f"where no mixed model could be fitted, contrasts are by {', '.join(sorted(others))}")
     return contrasts, notes
 
 
