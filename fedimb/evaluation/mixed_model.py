@@ -81,7 +81,8 @@ def mixed_contrasts(
         raise ValueError("mixed_contrasts needs every row in every partition")
     sets = len(set(data_sets))
     if sets < 2:
-        return [Effect(sets, _gap(y, rows, pair), *[math.nan] * 4, PAIRED) for pair in pairs]
+        nan = math.nan
+        return [Effect(sets, _gap(y, rows, pair), nan, nan, nan, nan, PAIRED) for pair in pairs]
     return [_contrast(y, data_sets, partitions, rows, pair, margin, level) for pair in pairs]
 
 
@@ -126,7 +127,7 @@ def _fit(
     order = list(dict.fromkeys(data_sets))
     members = [np.flatnonzero([one == data_set for one in data_sets]) for data_set in order]
     named = np.array(partitions)
-    parts = {}
+    parts: dict[str, list[Floats]] = {}
     if any(len(set(named[own])) > 1 for own in members):  # with one partition each, row x data set is the error
         parts = {
             "row x data set": [_indicators(np.asarray(row)[own]) for own in members],
