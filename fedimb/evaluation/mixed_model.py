@@ -4,8 +4,10 @@
 
 Rows are fixed, the rest is random, fitted by restricted maximum likelihood (Laird and Ware 1982; statsmodels'
 `MixedLM`). What a contrast is uncertain about is how much rows differ from data set to data set, so seeds are averaged
-before, and its degrees of freedom are those of the data sets: with two rows in balanced data it is the paired t test
-over the data sets' means. Where the fit fails, it is that test.
+before, and its degrees of freedom are those of the data sets. Each contrast is fitted on its two rows: rows differ in
+how much they vary from data set to data set, and a variance common to all would make a contrast of two similar rows
+as uncertain as one of two different rows. In balanced data it is the paired t test over the data sets' means, unless
+REML finds a variance of 0; where the fit fails, or both rows differ by the same everywhere, it is that test.
 """
 
 import math
@@ -18,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from fedimb.errors import ConfigError
 from fedimb.evaluation.ratios import Floats
 
+_DIGITS = 12  # equal means that are summed in a different order differ in the 16th digit
 MIXED, PAIRED = "mixed model", "paired t test over data sets"
 
 
@@ -78,20 +81,33 @@ def mixed_contrasts(
         raise ValueError("mixed_contrasts needs every row in every partition")
     sets = len(set(data_sets))
     if sets < 2:
-        return [Effect(sets, _gap(y, rows, pair), *[math.nan] * 4, PAIRED) for pair in pairs]
-    fitted = _fit(y, data_sets, partitions, [names.index(row) for row in rows], len(names))
-    found = []
-    for first, second in pairs:
-        if fitted is None:
-            found.append(_paired(y, data_sets, rows, (first, second), margin, level))
-            continue
-        means, covariance = fitted
-        along = np.zeros(len(names))
-        along[names.index(first)] += 1
-        along[names.index(second)] -= 1
-        error = math.sqrt(max(0.0, float(along @ covariance @ along)))
-        found.append(_effect(sets, float(along @ means), error, margin, level, MIXED))
-    return found
+        nan = math.nan
+        return [Effect(sets, _gap(y, rows, pair), nan, nan, nan, nan, PAIRED) for pair in pairs]
+    return [_contrast(y, data_sets, partitions, rows, pair, margin, level) for pair in pairs]
+
+
+def _contrast(
+    y: Floats,
+    data_sets: Sequence[str],
+    partitions: Sequence[str],
+    rows: Sequence[str],
+    pair: tuple[str, str],
+    margin: float,
+    level: float,
+) -> Effect:
+    """One contrast, fitted on its two rows alone."""
+    own = [at for at, row in enumerate(rows) if row in pair]
+    scores, sets = y[own], [data_sets[at] for at in own]
+    is_first = [int(rows[at] == pair[0]) for at in own]
+    paired = _paired(scores, sets, [rows[at] for at in own], pair, margin, level)
+    if paired.low == paired.high:  # the same difference everywhere: no variance to fit
+        return paired
+    fitted = _fit(scores, sets, [partitions[at] for at in own], is_first, 2)
+    if fitted is None:
+        return paired
+    means, covariance = fitted
+    error = math.sqrt(max(0.0, float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])))
+    return _effect(paired.sets, float(means[1] - means[0]), error, margin, level, MIXED)
 
 
 def _fit(
@@ -111,7 +127,7 @@ def _fit(
     order = list(dict.fromkeys(data_sets))
     members = [np.flatnonzero([one == data_set for one in data_sets]) for data_set in order]
     named = np.array(partitions)
-    parts = {}
+    parts: dict[str, list[Floats]] = {}
     if any(len(set(named[own])) > 1 for own in members):  # with one partition each, row x data set is the error
         parts = {
             "row x data set": [_indicators(np.asarray(row)[own]) for own in members],
@@ -161,8 +177,9 @@ def _paired(
     for data_set in dict.fromkeys(data_sets):
         own = [at for at, one in enumerate(data_sets) if one == data_set]
         gaps.append(_gap(y[own], [rows[at] for at in own], pair))
-    error = float(np.std(gaps, ddof=1)) / math.sqrt(len(gaps))
-    return _effect(len(gaps), float(np.mean(gaps)), error, margin, level, PAIRED)
+    differences = np.round(gaps, _DIGITS)
+    error = float(np.std(differences, ddof=1)) / math.sqrt(len(gaps)) if np.ptp(differences) else 0.0
+    return _effect(len(gaps), float(np.mean(differences)), error, margin, level, PAIRED)
 
 
 def _effect(sets: int, difference: float, error: float, margin: float, level: float, method: str) -> Effect:

@@ -83,8 +83,9 @@ def compare(study: Study, more: Sequence[str], workers: Workers, command: str, f
         record["renamed"] = renamed
     results = gather(record, cells, done)
     if registered is not None:
-        results = replace(results, registered=with_earlier_runs(registered, results.results))
-        record["registered"] = asdict(results.registered)
+        registered = with_earlier_runs(registered, results.results)
+        results = replace(results, registered=registered)
+        record["registered"] = asdict(registered)
     write_atomic(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
     results = replace(results, results=as_asked(results.results, tasks, done))
     write_csv(results.results, folder / "rows.csv")

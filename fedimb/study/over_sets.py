@@ -200,7 +200,8 @@ def _contrasts(study: StudyResults, found: Statistics) -> tuple[list[Contrast], 
         sets, settings, rows = (list(column) for column in zip(*cells, strict=True))
         made = mixed_contrasts(values, sets, settings, rows, pairs, study.bar_margin, found.level)
         effects = dict(zip(pairs, made, strict=True))
-    none = Effect(0, *[math.nan] * 5, "")
+    nan = math.nan
+    none = Effect(0, nan, nan, nan, nan, nan, "")
     keyed = {f"{first} {second}": (first, second) for first, second in study.contrasts}
     p_holm = holm({key: effects.get(pair, none).p for key, pair in keyed.items()})
     equal = holm({key: effects.get(pair, none).p_equal for key, pair in keyed.items()})
@@ -210,7 +211,7 @@ def _contrasts(study: StudyResults, found: Statistics) -> tuple[list[Contrast], 
         said = _said(effect, p_holm[key], equal[key], alpha, score in LOWER_IS_BETTER)
         contrasts.append(Contrast(score, *pair, effect, p_holm[key], equal[key], said))
     if others := {one.effect.method for one in contrasts} - {"", "mixed model"}:
-        notes.append(f"the mixed model could not be fitted; contrasts are by {', '.join(sorted(others))}")
+        notes.append(f"where no mixed model could be fitted, contrasts are by {', '.join(sorted(others))}")
     return contrasts, notes
 
 

@@ -7,6 +7,7 @@ model.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 _ONE_SITE = (
     "clients.count=1",
@@ -49,7 +50,7 @@ _SUMS_ONLY = ("strategy=oneround", _ON_INPUTS, "strategy.oneround.secure=false")
 
 FREE = ("la_post", "uniform+la_post", "ncm", "lda")
 """Rows that cost nothing beside FedAvg, or no training at all: the bar is the best of them (`fedimb.study.bars`)."""
-MIN_COUNTS = (1, 5)
+MIN_COUNTS: tuple[Literal[1, 5], ...] = (1, 5)
 """Rows of all clients that a class needs to be predicted by a free row: 1 uses every row, 5 reveals no single one."""
 
 

@@ -49,7 +49,9 @@ def contents(study: Study, more: Sequence[str] = ()) -> JsonObject:
     tree = study.model_dump(mode="json", exclude=set(_TEXTS))
     registered = tree.pop("registration") or {}
     bar = study.bar_settings
-    present, data, configurations = Present(), {}, {}
+    present = Present()
+    data: dict[str, str] = {}
+    configurations: dict[str, str] = {}
     for setting in study.setting_words:
         data[setting] = present.identity(first_config(study, setting, (), more), None).data
         for label, config in row_configs(study, setting, {}, more).items():

@@ -29,7 +29,7 @@ SCHEMA = json.loads((DOCS / "json.schema.json").read_text(encoding="utf-8"))
 STORIES = {
     "runs": {
         "run", "show", "track sync", "runs list", "runs rm", "runs gc", "predict", "register", "report", "compare",
-        "sweep", "tune",
+        "sweep", "tune", "study register",
     },
     "parts": {"list", "data describe", "data check", "data import", "data split", "doctor", "bench", "new"},
     "people": {
@@ -133,6 +133,13 @@ def test_runs(said, copy, home, template, capsys):
     assert said("tune", "local.lr=0.1,0.2", *SMALL, "--dry-run")["rows"] == {
         "tuned": [["local.lr=0.1"], ["local.lr=0.2"]]
     }
+    claims = {"contrasts": [["focal", "fedavg"]], "margin_reason": "one row of a class of 60"}
+    few = {"one": ["data.n_max=60"], "two": ["data.n_max=80"]}
+    tree = {"base": SMALL, "references": ["fedavg"], "rows": {"focal": ["loss=focal"]}, "data_sets": few}
+    (home / "study.yaml").write_text(json.dumps(tree | {"registration": claims}))
+    registered = said("study", "register", "study.yaml")
+    assert (registered["rows"], registered["data_sets"]) == (["fedavg", "focal"], ["one", "two"])
+    assert Path(registered["file"]).is_file()
     unfinished = copy("la_post-s0-00000000", status="failed")
     assert said("show", "la_post-s0")["status"] == "failed"
     assert [gone["path"] for gone in said("runs", "rm", "la_post-s0", "--yes")["deleted"]] == [str(unfinished)]

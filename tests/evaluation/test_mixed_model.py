@@ -59,6 +59,19 @@ def test_planted_effects_come_back_within_their_intervals():
     assert found["r3", "r1"].p > 0.05
 
 
+def test_a_contrast_is_as_certain_as_its_own_two_rows():
+    """A third row that varies wildly from data set to data set does not blur two that are alike."""
+    scores, sets, partitions, rows = drawn(8, 1, [0.0, 0.02, 0.3], interaction=0.002, error=0.002)
+    wild = np.random.default_rng(5).normal(0, 0.2, len(scores))
+    scores = [score + noise * (row == "r2") for score, noise, row in zip(scores, wild, rows, strict=True)]
+    with_wild, _ = mixed_contrasts(scores, sets, partitions, rows, [("r1", "r0"), ("r2", "r0")], 0.01)
+    own = [at for at, row in enumerate(rows) if row != "r2"]
+    parts = ([values[at] for at in own] for values in (scores, sets, partitions, rows))
+    (alone,) = mixed_contrasts(*parts, [("r1", "r0")], 0.01)
+    assert with_wild == alone
+    assert alone.high - alone.low < 0.02
+
+
 def test_partitions_and_their_rows_are_no_more_data_sets():
     """The same rows in ten partitions instead of one: what differs from set to set stays as uncertain."""
     one, ten = (drawn(6, parts, [0.0, 0.01], interaction=0.05, error=1e-3) for parts in (1, 10))
