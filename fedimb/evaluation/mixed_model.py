@@ -156,8 +156,9 @@ def _fit(
         solved = np.linalg.solve(covariance, np.column_stack([exog[own], scaled[own]]))
         information += exog[own].T @ solved[:, :-1]
         weighted += exog[own].T @ solved[:, -1]
-    inverse = np.linalg.inv(information)
-    return inverse @ weighted * scale + y.mean(), inverse * scale**2
+    inverse: Floats = np.linalg.inv(information)
+    means: Floats = inverse @ weighted * scale + y.mean()
+    return means, inverse * scale**2
 
 
 def _indicators(values: NDArray[np.generic]) -> Floats:

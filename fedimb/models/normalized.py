@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -48,5 +48,5 @@ def normalize_inputs(
 
 
 @lru_cache(maxsize=64)
-def _with_inputs_normalized(kind: type[Classifier]) -> type[Classifier]:
+def _with_inputs_normalized(kind: Any) -> type[Classifier]:  # mypy takes no class for hashable
     return cast(type[Classifier], type(f"Normalized{kind.__name__}", (NormalizesInputs, kind), {}))

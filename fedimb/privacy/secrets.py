@@ -5,6 +5,7 @@ secrets (`fedimb.deploy.site.pairwise_masks.NodeSecrets`), and everything that m
 `ClientContext.secrets`.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Protocol
 
@@ -67,7 +68,7 @@ def clients_in_sum(content: RecordDict) -> list[int]:
     Raises:
         FedimbError: it names none, one twice, or something that is not an id.
     """
-    view = content.config_records.get("view") or {}
+    view: Mapping[str, object] = content.config_records.get("view") or {}
     given = view.get("clients")
     ids = [one for one in given if type(one) is int and one >= 0] if isinstance(given, list) else []
     if not isinstance(given, list) or not ids or len(ids) < len(given) or len({*ids}) < len(ids):

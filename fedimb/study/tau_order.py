@@ -42,9 +42,9 @@ def tau_pairs(study: StudyResults) -> list[Pair]:
     found: dict[tuple[str, str, str], list[tuple[Result, Result]]] = {}
     for setting in study.settings:
         own = [r for label in study.labels for r in study.of(setting, label) if r.status == "finished"]
-        at_own = {(r.folder, r.seed): r for r in own if r.tau_rule in RULES and r.folder is not None}
+        at_own = {(str(r.folder), r.seed): r for r in own if r.tau_rule in RULES and r.folder is not None}
         for one in own:
-            other = at_own.get((one.folder, one.seed))
+            other = at_own.get((str(one.folder), one.seed))
             if one.tau == 1 and not one.tau_rule and other is not None:
                 found.setdefault((setting, one.label, other.label), []).append((one, other))
     return [

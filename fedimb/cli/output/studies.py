@@ -1,5 +1,6 @@
 """Outputs about studies: sweep, compare, tune, demo."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -313,7 +314,7 @@ class StudyFinished(Output):
                     {
                         "score": one.score, "label": one.label, "min_count": one.min_count, "sets": one.sets,
                         "difference": one.difference, "low": one.low, "high": one.high, "verdict": one.said,
-                        "mean_rank": over.rank(one.score, one.label), "by_set": dict(one.by_set),
+                        "mean_rank": over.rank(one.score, one.label) if over else math.nan, "by_set": dict(one.by_set),
                     }
                     for one in (over.verdicts if over else ())
                 ],

@@ -8,6 +8,7 @@ whose calls are too large is refused before anybody is asked.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from fedimb.config.parts import build_model, contracts_of
 from fedimb.deploy.coordinator.deployment import Deployment
@@ -41,7 +42,7 @@ class Traffic:
 def traffic_of(plan: StudyPlan, config: RunConfig) -> Traffic:
     """The traffic of a run under a plan, from its model and the records that its contracts declare."""
     model = build_model(config, len(plan.classes), tuple(plan.input_shape))
-    arrays = {**dict(model.named_parameters()), **buffers_of(model)}
+    arrays: dict[str, Any] = {**dict(model.named_parameters()), **buffers_of(model)}  # tensors and arrays have nbytes
     records = [r for contract in contracts_of(config) for r in (*contract.train, *sum(contract.queries.values(), ()))]
     likewise = 1 + sum(r.kind == "arrays" and r.sensitivity == "model" for r in records)  # records like the model
     pieces = sum(max(1, math.ceil(array.nbytes / PIECE)) for array in arrays.values())

@@ -62,8 +62,8 @@ class FeatureNoise(LocalObjective):
     def on_logits(self, features: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits of the features with noise [n, C]."""
         assert self._model is not None
-        draw = {"generator": self._generator, "device": features.device}
-        noisy = torch.rand(len(labels), **draw) < self._chance[labels]  # type: ignore[call-overload]
-        noise = torch.randn(features.shape, **draw) @ self._root.T  # type: ignore[call-overload]
+        drawn, device = self._generator, features.device
+        noisy = torch.rand(len(labels), generator=drawn, device=device) < self._chance[labels]
+        noise = torch.randn(features.shape, generator=drawn, device=device) @ self._root.T
         shown: Tensor = self._model.head(features + noise * noisy[:, None])
         return shown

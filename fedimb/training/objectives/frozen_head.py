@@ -15,7 +15,7 @@ class FrozenHead(LocalObjective):
     """
 
     def __init__(self) -> None:
-        self._weight: nn.Parameter | None = None
+        self._weight: Tensor | None = None
         self._received: Tensor | None = None
 
     def setup(self, model: nn.Module, parameters: list[Tensor]) -> None:
