@@ -156,7 +156,7 @@ def _fit(
         solved = np.linalg.solve(covariance, np.column_stack([exog[own], scaled[own]]))
         information += exog[own].T @ solved[:, :-1]
         weighted += exog[own].T @ solved[:, -1]
-    inverse: Floats = np.linalg.inv(information)
+    inverse: Floats = np.asarray(np.linalg.inv(information), np.float64)
     means: Floats = inverse @ weighted * scale + y.mean()
     return means, inverse * scale**2
 

@@ -43,10 +43,11 @@ def normalize_inputs(
     shape = (channels, 1, 1) if len(input_shape) == 3 else (1, 1)
     model.register_buffer("channel_mean", torch.tensor(mean, dtype=torch.float32).view(shape), persistent=False)
     model.register_buffer("channel_deviation", torch.tensor(deviation, dtype=torch.float32).view(shape), False)
-    model.__class__ = _with_inputs_normalized(type(model))
+    kind: Any = type(model)  # mypy takes no class of modules for hashable
+    model.__class__ = _with_inputs_normalized(kind)
     return model
 
 
 @lru_cache(maxsize=64)
-def _with_inputs_normalized(kind: Any) -> type[Classifier]:  # mypy takes no class for hashable
+def _with_inputs_normalized(kind: type[Classifier]) -> type[Classifier]:
     return cast(type[Classifier], type(f"Normalized{kind.__name__}", (NormalizesInputs, kind), {}))

@@ -4,9 +4,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from fedimb.plain import JsonObject
 from fedimb.report.html.pictures import COLOURS, FAINT, figure, tidy
-from fedimb.rundir.result import TAU_CURVE, RunResult
+from fedimb.rundir.result import TAU_CURVE, RunResult, TemperatureCurve
 from fedimb.text import aligned, plain
 
 _AROUND = 3  # temperatures shown on each side of the least log loss
@@ -34,7 +33,7 @@ def temperature_lines(result: RunResult, stream: TextIO | None = None) -> list[s
     return lines
 
 
-def _words(rule: str, one: JsonObject) -> str:
+def _words(rule: str, one: TemperatureCurve) -> str:
     rows = f"{one['rows']:,} held-out rows"
     if rule == "validation":
         return f"final model on {one['rows']:,} validation rows"

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,25 @@ TAU_CURVE = "tau_curve.csv"
 """Artifact with the final scores over tau, where a run finds tau on held-out rows: one checkpoint, 17 strengths."""
 LOSS, WEIGHTS, CLASSES = "loss", "weights", "classes"
 """Kinds of suspicion: training diverged, the weights did not move, one class is predicted for every row."""
+
+
+class TemperatureCurve(TypedDict):
+    """Held-out log loss by temperature: mean over ``rows`` rows in nats, and ``tau``, the temperature of the least."""
+
+    tau: float
+    at_edge: bool
+    rows: int
+    folds: int
+    temperatures: list[float]
+    log_loss: list[float]
+
+
+class HeldOut(TypedDict):
+    """What held-out rows say: curves by rule, classes with too few rows, and what the trainings cost by figure."""
+
+    rules: dict[str, TemperatureCurve]
+    never_held_out: list[str]
+    cost: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -124,7 +144,7 @@ class RunResult:
     without_site: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     subgroups: dict[str, object] = field(default_factory=dict)
     attack: dict[str, object] | None = None
-    temperature: JsonObject | None = None
+    temperature: HeldOut | None = None
 
     @property
     def metrics(self) -> dict[str, float]:

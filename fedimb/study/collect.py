@@ -196,7 +196,7 @@ def _scores(run: RunResult, row: RowResult, costs: Costs) -> dict[str, float]:
 
 def _folds_cost(run: RunResult, row: RowResult) -> Mapping[str, float]:
     """What a row whose tau comes from folds costs beside its run: the trainings without a fold."""
-    cost = (run.temperature or {}).get("cost") if row.tau_rule else None
+    cost = run.temperature["cost"] if run.temperature is not None and row.tau_rule else None
     return cost or dict.fromkeys(("steps", "client_seconds", "up_bytes", "down_bytes"), 0.0)
 
 

@@ -10,9 +10,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
-from fedimb import __version__
 from fedimb.atomic import write_atomic
 from fedimb.config.load import config_sha
 from fedimb.errors import ConfigError
@@ -100,7 +100,7 @@ def register(study: Study, path: Path) -> tuple[Path, Registered]:
             )
         return file, Registered((), str(before["sha256"]), str(before["time"]))
     time = datetime.now(UTC).isoformat(timespec="seconds")
-    found = {"study": study.name, "time": time, "fedimb": __version__, "sha256": sha_of(now), "registered": now}
+    found = {"study": study.name, "time": time, "fedimb": version("fedimb"), "sha256": sha_of(now), "registered": now}
     write_atomic(file, (json.dumps(found, indent=1) + "\n").encode())
     return file, Registered((), str(found["sha256"]), time)
 
