@@ -89,7 +89,7 @@ class WeightedSum(ServerOptimizer):
         return {name: previous[name] + scale * update for name, update in mean.items()}
 
 
-@register("strategy", "climb", own_aggregator=True, weighs_clients=True)
+@register("strategy", "climb", own_aggregator=True, weighs_clients=True, innermost=True)
 class Climb(Method):
     """CLIMB: clients whose loss is above the mean gain weight.
 

@@ -18,8 +18,9 @@ import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fedimb.rundir.folder import RunFolder
 from runs import NAMES, data_words, discard, fill, finished
+
+from fedimb.rundir.folder import RunFolder
 
 HERE = Path(__file__).parent
 CLASSES = (0, 2, 4, 3)  # t-shirt, pullover, coat, dress

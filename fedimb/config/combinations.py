@@ -162,6 +162,18 @@ def _labels_not_queried_yet(c: Combination) -> str | None:
     return None
 
 
+def _runs_its_rounds_alone(c: Combination) -> str | None:
+    for outer, inner in _nested(c):
+        if outer.flags.get("innermost"):
+            swapped = f"use strategy=[{inner.name},{outer.name}]"
+            remedy = "remove one of them" if inner.flags.get("innermost") else swapped
+            return (
+                f"strategy '{outer.name}' runs its rounds itself and cannot have strategy '{inner.name}' inside; "
+                f"{remedy}"
+            )
+    return None
+
+
 def _choice_without_effect(c: Combination) -> str | None:
     for outer, inner in _nested(c):
         if not (outer.flags.get("chooses_rows") and inner.flags.get("chooses_rows")):
@@ -313,6 +325,7 @@ RULES: tuple[Rule, ...] = (
     _not_linear,
     _two_cycles,
     _labels_not_queried_yet,
+    _runs_its_rounds_alone,
     _choice_without_effect,
     _term_of_another_loss,
     _head_of_another_kind,

@@ -112,6 +112,9 @@ def _as_first_hashed(tree: Settings) -> None:
     for owner, key in ((tree["local"], "schedule"), (tree, "server_schedule")):
         if ScheduleConfig.model_validate(owner[key]).constant:
             del owner[key]
+    for name, args in tree["calibration"].items():
+        if calibration_part(name) == "la_post" and (args or {}).get("min_count") == 0:
+            tree["calibration"] = tree["calibration"] | {name: {k: v for k, v in args.items() if k != "min_count"}}
     if "objectives" in tree["aggregator"]:  # hashed under its first name
         tree["aggregator"]["terms"] = tree["aggregator"].pop("objectives")
 

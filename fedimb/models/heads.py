@@ -82,8 +82,9 @@ class EquiangularHead(nn.Linear):
     length 1 and the cosine -1 / (C - 1) to each other.
 
     Li et al., "No Fear of Classifier Biases: Neural Collapse Inspired Federated Learning with Synthetic and Fixed
-    Classifier" (FedETF), ICCV 2023, with ``loss=local_balanced_softmax``. M is drawn with the model's weights, so every
-    party makes the same, and it is never sent. The paper evaluates without s, which changes no prediction.
+    Classifier" (FedETF), ICCV 2023, with ``loss=local_balanced_softmax``. M is drawn from its sizes alone, so every
+    party makes the same, and so does whoever loads the model later; it is never sent. The paper evaluates without s,
+    which changes no prediction.
 
     Args:
         in_features: feature width d; the projection has max(d, C) outputs, since M needs at least C rows.
@@ -96,7 +97,8 @@ class EquiangularHead(nn.Linear):
         inner = max(in_features, out_features)
         self.projection = nn.Linear(in_features, inner)
         self.scale = nn.Parameter(torch.full((1,), scale))
-        basis = torch.linalg.qr(torch.randn(inner, out_features, dtype=torch.float64))[0]
+        own = torch.Generator().manual_seed(0)
+        basis = torch.linalg.qr(torch.randn(inner, out_features, dtype=torch.float64, generator=own))[0]
         self.weight = nn.Parameter(equiangular(basis).T.float(), requires_grad=False)
 
     def forward(self, features: Tensor) -> Tensor:

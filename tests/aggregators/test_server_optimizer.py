@@ -412,7 +412,7 @@ FAULTS = [
     ({"weights": lambda self, client: 1.0}, r"such as \{'mean': 1.0\}, and returned a float$"),
     (
         {"weights": lambda self, client: {"mean": -1.0}},
-        r"'mean': -1.0 for a client with \{'num-examples': 1.0\}; return a",
+        r"'mean': -1.0 for a client with \{'client': 0, 'num-examples': 1.0\}; return a",
     ),
     ({"weights": lambda self, client: {"mean": float("nan")}}, "'mean': nan for a client"),
     ({"weights": lambda self, client: {"mean": 1.0, "more": float("inf")}}, "'more': inf for a client"),

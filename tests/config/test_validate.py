@@ -123,7 +123,10 @@ def test_a_validated_configuration_is_read_only(default: dict[str, Any]) -> None
         config.rounds = 3  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("key", [key for key in RunConfig.model_fields if key not in ("privacy", "run", "attack")])
+OPTIONAL = ("privacy", "run", "attack", "server_schedule")
+
+
+@pytest.mark.parametrize("key", [key for key in RunConfig.model_fields if key not in OPTIONAL])
 def test_every_setting_is_required(default: dict[str, Any], key: str) -> None:
     raw = {k: v for k, v in default.items() if k != key}
     with pytest.raises(ConfigError, match=f"^'{key}' is missing: give it a value with {key}=...$"):
@@ -160,6 +163,15 @@ def test_any_value_anywhere_is_accepted_or_one_line(data: st.DataObject) -> None
 _DEFAULT = compose([])
 
 
+NEEDS = (
+    ("strategy", "fednh", "model.head=prototype"),
+    ("strategy", "climb", "aggregator=fedavg"),
+    ("aggregator", "balancefl", "loss=batch_restricted_ce"),
+    ("aggregator", "fedgrab", "loss=bce"),
+)
+"""Options that work only with another one."""
+
+
 def test_every_shipped_option_validates() -> None:
     """One option of every group per composition: composing takes a quarter of a second whatever is in it.
 
@@ -170,6 +182,9 @@ def test_every_shipped_option_validates() -> None:
     alike = ("abalone", "dermatology", "ecoli", "glass", "hcv", "kr_vs_k", "page_blocks", "thyroid", "yeast", "mnist")
     options["data"] = [name for name in options["data"] if name not in (*alike, "fashion_mnist", "yeast_functions")]
     assert all(options.values())
+    for kind, name, *needed in NEEDS:  # one by one with what they need
+        options[kind].remove(name)
+        assert validate(compose([f"{kind}={name}", *needed]))
     for i in range(max(map(len, options.values()))):
         picked = {kind: names[i % len(names)] for kind, names in options.items()}
         config = validate(compose([f"{kind}={name}" for kind, name in picked.items()]))

@@ -75,7 +75,9 @@ def test_the_yaml_has_the_names_defaults_and_types_of_the_dataclass(name: str) -
     for key, value in written.items():
         assert type(value) is type(defaults(name)[key]), key
         assert typed(annotations[key], value) == value
-    assert validate(compose([f"strategy={name}"])).strategy[name] == written
+    head = registry.flags("strategy", name).get("needs_head")
+    needed = [f"model.head={head}"] if head else []
+    assert validate(compose([f"strategy={name}", *needed])).strategy[name] == written
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -139,7 +139,10 @@ def changed(base, augmentation=(), provenance="clear_sum", **parts):
             {"aggregator": {"name": "distil", "objectives": [{"name": "distil"}]}},
             "objective 'distil' is for multiclass data",
         ),
-        ({"augmentation": ["flip", "class_composite"]}, "use flip or noise or pad_crop"),
+        (
+            {"augmentation": ["flip", "class_composite"]},
+            "use auto_augment or color_jitter or cutmix or",
+        ),
         ({"loss": {"name": "weighted_bce"}, "provenance": "dp_sum"}, "its noise is calibrated for one label per row"),
         ({"loss": {"name": "weighted_bce"}, "provenance": "estimated"}, "set prior.provenance=secure_sum"),
     ],

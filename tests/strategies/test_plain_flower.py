@@ -11,12 +11,15 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 from stock_flower import run_app, same, stock_app
 
 from fedimb import registry
-from fedimb.errors import ConfigError
+from fedimb.errors import ConfigError, RunFailed
 from fedimb.records import array_record, arrays_of
 from fedimb.strategies.active import Active
 from fedimb.strategies.base import Method
+from fedimb.strategies.climb import Climb
 from fedimb.strategies.coreset import Coreset
+from fedimb.strategies.creff import Creff
 from fedimb.strategies.fairfal import FairFAL
+from fedimb.strategies.fednh import FedNH
 from fedimb.strategies.fedssg import FedSSG
 from fedimb.strategies.oneround import OneRound
 from fedimb.strategies.plain import Plain
@@ -156,6 +159,11 @@ def test_active_learning_labels_in_each_of_its_cycles(method: type[Active]) -> N
             1,
             "strategy=oneround builds a model at the server: run it with fedimb, not in a plain ServerApp",
         ),
+        (
+            Creff(FedAvg()),
+            3,
+            "strategy=creff needs fedimb's own server: run it with fedimb, not in a plain ServerApp",
+        ),
     ],
 )
 def test_what_a_plain_server_app_lacks_is_said_before_a_round(strategy: Strategy, rounds: int, line: str) -> None:
@@ -164,7 +172,23 @@ def test_what_a_plain_server_app_lacks_is_said_before_a_round(strategy: Strategy
     assert str(caught.value).startswith(line)
 
 
+def test_climb_asks_for_losses_and_weighs_the_clients() -> None:
+    def loss(site: int, content: RecordDict) -> dict[str, Arrays]:
+        return {"x.loss": {"mean": np.array([1.0 + site]), "rows": ints(10).astype(np.int64)}}
+
+    ours = Climb(FedAvg(), dual_lr=0.5)
+    run_app(ours, app_answering({"climb_loss": loss}), num_rounds=3)
+    weights = list(ours.weights.values())
+    assert len(weights) == 4
+    assert max(weights) > min(weights)
+
+
+def test_fednh_says_what_model_it_needs() -> None:
+    with pytest.raises(RunFailed, match=r"use model\.head=prototype"):
+        run_app(FedNH(FedAvg()), num_rounds=1)
+
+
 def test_no_method_is_left_out() -> None:
-    known = {Scope, Coreset, Active, FairFAL, FedSSG, Public, OneRound, Plain}
+    known = {Scope, Coreset, Active, FairFAL, FedSSG, Public, OneRound, Plain, Climb, Creff, FedNH}
     own = [registry.get("strategy", name).factory for name in registry.names("strategy")]
     assert known == {factory for factory in own if factory.__module__.startswith("fedimb.strategies.")}

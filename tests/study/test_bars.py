@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 import pytest
+import torch
 from small_runs import launch_in
 
 from fedimb.config.load import from_json
@@ -132,7 +133,8 @@ def test_validation_rows_are_the_clients_own_and_no_test_rows(tmp_path):
     assert not np.isin(rows, federation.test).any()
     assert not np.isin(rows, federation.train.rows).any()
     store = federation.store
-    matrix = confusion_of(np.asarray(store.y)[rows], model(np.asarray(store.x[rows])))
+    logits = model(torch.from_numpy(np.asarray(store.x[rows])))
+    matrix = confusion_of(torch.from_numpy(np.asarray(store.y)[rows]), logits)
     support = matrix.sum(1)
     recall = np.diag(matrix)[support > 0] / support[support > 0]
     assert validation_scores(path)["none"]["test/macro_recall"] == pytest.approx(recall.mean())
