@@ -176,7 +176,7 @@ def test_climb_asks_for_losses_and_weighs_the_clients() -> None:
     def loss(site: int, content: RecordDict) -> dict[str, Arrays]:
         return {"x.loss": {"mean": np.array([1.0 + site]), "rows": ints(10).astype(np.int64)}}
 
-    ours = Climb(FedAvg(), dual_lr=0.5)
+    ours = Climb(FedAvg(), phase=1, dual_lr=0.5)
     run_app(ours, app_answering({"climb_loss": loss}), num_rounds=3)
     weights = list(ours.weights.values())
     assert len(weights) == 4
