@@ -48,7 +48,7 @@ def mean_gradients(found: Sequence[dict[str, np.ndarray]]) -> tuple[tuple[torch.
     return (torch.from_numpy(mean[0]), torch.from_numpy(mean[1])), torch.from_numpy(holders > 0)
 
 
-@register("strategy", "creff", adjusts_logits=True, innermost=True)
+@register("strategy", "creff", adjusts_logits=True, innermost=True, builds_head=True)
 class Creff(Method):
     """CReFF: the classifier is re-trained at the server on synthetic features whose gradients match the clients'.
 

@@ -75,6 +75,7 @@ class _Found:
     "strategy",
     "oneround",
     adjusts_logits=True,
+    builds_head=True,
     when={("use", "init"): {"adjusts_logits": False}, ("prior", "data"): {"adjusts_logits": False}},
 )
 class OneRound(Method):

@@ -197,6 +197,18 @@ def _head_of_another_kind(c: Combination) -> str | None:
     return None
 
 
+def _two_heads(c: Combination) -> str | None:
+    for pair in _nested(c):
+        keeping = [part for part in pair if part.flags.get("needs_head", "linear") != "linear"]
+        building = [part for part in pair if part.flags.get("builds_head") and part not in keeping]
+        if keeping and building:
+            return (
+                f"strategy '{keeping[0].name}' keeps a head of kind {keeping[0].flags['needs_head']}, and strategy "
+                f"'{building[0].name}' builds another; remove one of them"
+            )
+    return None
+
+
 def _term_of_another_loss(c: Combination) -> str | None:
     for part in c.having("needs_loss", "objective", "strategy", "model"):
         wanted = part.flags["needs_loss"]
@@ -327,6 +339,7 @@ RULES: tuple[Rule, ...] = (
     _labels_not_queried_yet,
     _runs_its_rounds_alone,
     _choice_without_effect,
+    _two_heads,
     _term_of_another_loss,
     _head_of_another_kind,
     _head_that_is_not_its_weight,

@@ -290,7 +290,11 @@ def test_a_coordinator_that_swaps_a_run_key_or_invents_a_site_gets_no_masked_sum
     monkeypatch.setattr("fedimb.serverapp.masked_sum.masked_request", request)
     with pytest.raises(RunFailed):
         serve(folder.path, Loopback(study.homes.values()))
-    why = "a run key of va that va did not sign" if lie == "swapped" else "asked to sum over 4 of 3 with 4 keys"
+    why = (
+        "a run key of va that va did not sign"
+        if lie == "swapped"
+        else "takes part in sums over the 3 sites of the plan alone"
+    )
     assert [event for event in events(folder) if event.startswith("linz ") and why in event]
     sums = [facts for facts in study.messages("linz", folder.path.name) if facts["type"] == "query.masked_counts"]
     assert [(facts["outcome"], facts["records"]) for facts in sums] == [("error", [])]

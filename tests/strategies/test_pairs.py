@@ -28,7 +28,8 @@ ROLES = ("asks_for_labels", "reads_labels", "chooses_rows", "chooses_around")
 def words(*methods):
     """A run of these methods, outermost first, as small as they allow."""
     own = [f"strategy.{name}.{word}" for name in methods for word in TINY.get(name, ())]
-    return ["engine=inline", "rounds=4", "data.public=30", f"strategy=[{','.join(methods)}]", *own]
+    heads = [f"model.head={head}" for name in methods if (head := registry.flags("strategy", name).get("needs_head"))]
+    return ["engine=inline", "rounds=4", "data.public=30", f"strategy=[{','.join(methods)}]", *own, *heads]
 
 
 def role(name):
