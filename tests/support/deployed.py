@@ -199,10 +199,10 @@ def make_study(
     return Study(deployment, homes, config, plan)
 
 
-def small_study(root: Path, rows: Mapping[str, int], *overrides: str, runs: int = 20) -> Study:
+def small_study(root: Path, rows: Mapping[str, int], *overrides: str, runs: int = 20, most_rounds: int = 5) -> Study:
     """A table of so many rows at each site; a logistic model, two rounds."""
     files = {site: write_table(root / f"{site}.csv", n, seed) for seed, (site, n) in enumerate(rows.items())}
-    vary = {"seed": Range(), "rounds": Range(low=1, high=5), "clients.deadline_s": Range()}
+    vary = {"seed": Range(), "rounds": Range(low=1, high=most_rounds), "clients.deadline_s": Range()}
     return make_study(root, files, vary, *small_words(files), *overrides, runs=runs)
 
 

@@ -280,7 +280,7 @@ class Deployed:
             place.mkdir(parents=True)
             more = ("strategy.fairfal.budget=5",) if method == "fairfal" else ()
             words = ("tracking=none", *METHODS[method], *more)
-            study = small_study(place, {"linz": 60, "st-anna": 90}, *words)
+            study = small_study(place, {"linz": 60, "st-anna": 90}, *words, most_rounds=10)
             with Servers(study.deployment, here()), study.nodes():
                 try:
                     study.execute(study.new())
