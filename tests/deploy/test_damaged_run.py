@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from behind_nginx import NGINX
-from deployed import Study, here, in_background, small_study, wait_for_round, weights
+from deployed import Study, here, in_background, small_study, until, wait_for_round, weights
 from seals import flip, rows_of
 
 from fedimb.deploy.coordinator.servers import Servers
 from fedimb.errors import FedimbError
 from fedimb.rundir.result import RunResult
+from fedimb.rundir.seal import SEAL
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,12 +39,18 @@ def study(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Study]:
         yield made
 
 
+def sorted_already(times: list[int]) -> bool:
+    return times == sorted(times)
+
+
 def killed_after(study: Study, rounds: int):
     """A run whose process at the coordinator was killed after so many rounds."""
     folder = study.new()
     study.tamper("linz", "sleep", [rounds + 1], seconds=10, once=True)
     thread, said = in_background(lambda: study.execute(folder))
     wait_for_round(folder, rounds)
+    # the round's line comes before its checkpoint, which is to be there to be damaged
+    until(lambda: [(folder.path / name).stat().st_mtime_ns for name in ("metrics.jsonl", SEAL)], sorted_already, 60)
     (pid,) = folder.read_json("processes.json")["driver"]
     os.kill(int(pid), signal.SIGKILL)
     thread.join(120)
