@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from fedimb.training.objectives.base import LocalObjective
+from fedimb.training.optim import clip_gradients
 
 
 class ClippedGradient(LocalObjective):
@@ -18,6 +19,5 @@ class ClippedGradient(LocalObjective):
 
     @torch.no_grad()
     def on_gradients(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        """Scale all gradients in place by the same factor."""
-        norm = torch.stack(torch._foreach_norm(gradients)).norm()
-        torch._foreach_mul_(gradients, (self.max_norm / norm.clamp_min(1e-12)).clamp_max(1.0))
+        """Scale all gradients in place by the same factor, as ``local.max_grad_norm`` does before other objectives."""
+        clip_gradients(gradients, self.max_norm)
