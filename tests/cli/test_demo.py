@@ -9,7 +9,7 @@ from fedimb.config.load import from_json
 from fedimb.study.cells import plan
 
 QUICK = ["rounds=6", "local.epochs=1", "clients.count=3", "data.n_max=60", "evaluation.bootstrap=0"]
-ROWS = ("majority", "local_mean", "fedavg", "la_post", "tau", "fedprox", "fedprox+la_post", "fedprox+tau", "scope")
+ROWS = ("majority", "local_mean", "fedavg", "la_post", "uniform+la_post", "tau", "ncm", "lda", "fedprox", "fedprox+la_post", "fedprox+tau", "scope")
 
 
 def test_the_rows_asked_for():
