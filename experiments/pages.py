@@ -8,8 +8,8 @@ bears out, and a CSV made anew gives the new page. A figure is
 
     {mean rows.csv macro_recall label=la_post setting='alpha=0.1 IF=50'}
 
-``mean``, ``median``, ``least``, ``most`` and ``sum`` are over the lines that the conditions leave and that have a number
-there; ``half`` is half the width of their 95 % t interval; ``count`` is their number (no column); ``only`` is the value
+``mean``, ``median``, ``least``, ``most`` and ``sum`` are over the lines that the conditions leave and that have a
+number there; ``half`` is half the width of their 95 % t interval; ``count`` is their number (no column); ``only`` is the value
 of the only line; ``gap`` is the mean difference to the lines of other conditions, paired by the other keys of `PAIRED`:
 
     {gap rows.csv macro_recall label=scope setting=skewed -- label=la_post setting=skewed}
