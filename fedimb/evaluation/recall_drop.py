@@ -15,7 +15,7 @@ SLACK = 0.5
 """What a round may lie below its past without counting, in units of the past's spread."""
 LEAST_SPREAD = 0.01
 """Smallest spread assumed, in recall: a class whose recall stands still is not alarmed by a single row."""
-THRESHOLD = 28.0
+THRESHOLD = 32.0
 """Sum of a class that is an alarm; how it was set, and how often it is wrong: experiments/robust."""
 
 

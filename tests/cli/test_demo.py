@@ -59,7 +59,7 @@ def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys)
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name.startswith("demo-") and "." not in e.name]
     runs = client.search_runs([experiment.experiment_id])
-    assert len(runs) == 8
+    assert len(runs) == 11
     assert {(r.data.tags["fedimb.strategy"], r.data.tags["fedimb.seed"]) for r in runs} >= {
         ("la_post", "0"),
         ("balanced_softmax", "0"),
