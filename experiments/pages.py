@@ -9,14 +9,16 @@ bears out, and a CSV made anew gives the new page. A figure is
     {mean rows.csv macro_recall label=la_post setting='alpha=0.1 IF=50'}
 
 ``mean``, ``median``, ``least``, ``most`` and ``sum`` are over the lines that the conditions leave and that have a
-number there; ``half`` is half the width of their 95 % t interval; ``count`` is their number (no column); ``only`` is the value
-of the only line; ``gap`` is the mean difference to the lines of other conditions, paired by the other keys of `PAIRED`:
+number there; ``half`` is half the width of their 95 % t interval; ``count`` is their number (no column); ``only`` is
+the value of the only line; ``gap`` is the mean difference to the lines of other conditions, paired by the other keys of
+`PAIRED`:
 
     {gap rows.csv macro_recall label=scope setting=skewed -- label=la_post setting=skewed}
 
 A condition is ``column=value``, ``column!=value``, or ``column=one|other``. A last word says how it is printed: ``:3``
-is three decimals without the leading zero (the default), ``:+3`` with a sign, ``:%`` per cent, ``:0`` a whole number
-with commas, ``:s`` as it stands in the file. A decimal that is a setting and no result stands as ``{= .1}``.
+is three decimals without the leading zero (the default), ``:+3`` with a sign, ``:%`` per cent (``:1%`` with a decimal),
+``:0`` a whole number with commas, ``:s`` as it stands in the file. A decimal that is a setting and no result stands as
+``{= .1}``.
 """
 
 import csv
@@ -107,8 +109,8 @@ def gap(lines: Sequence[Line], column: str, first: Sequence[str], second: Sequen
 
 def printed(value: float, how: str) -> str:
     """A number as ``how`` says."""
-    if how == "%":
-        return f"{100 * value:.0f} %"
+    if how.endswith("%"):
+        return f"{100 * value:.{int(how[:-1] or 0)}f} %"
     if how == "0":
         return f"{value:,.0f}"
     sign, digits = ("+", how[1:]) if how.startswith("+") else ("", how)
