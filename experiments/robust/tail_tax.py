@@ -110,6 +110,7 @@ def summaries(lines: Lines) -> list[dict[str, object]]:
                 line = {
                     "score": score,
                     **cell,
+                    "fraction": f"{fraction:g}",
                     "defence": defence,
                     "runs": len(own),
                     "mean": np.mean(list(own.values())),

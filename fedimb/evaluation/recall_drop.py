@@ -41,8 +41,9 @@ class RecallDrop:
         >>> falls = [watch.add(0.6) for _ in range(2)]
         >>> max(rises) < 1, falls[-1] > THRESHOLD
         (True, True)
-        >>> largest_drop([0.95] * 10 + [0.93] * 40), largest_drop([0.95] * 10 + [0.93] * 40, rows=60)
-        (60.0, 4.0)
+        >>> lower = [0.95] * 10 + [0.93] * 40
+        >>> round(largest_drop(lower)), round(largest_drop(lower, rows=60))
+        (60, 4)
     """
 
     sum: float = 0.0
