@@ -9,7 +9,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FILLED = sorted(path.parent.name for path in EXPERIMENTS.glob("*/README.src.md"))
 OTHERWISE = {"oneround"}
 """Pages that a script of their own fills in."""
-WAITING = {"baselines", "cifar10", "demo", "encoders", "engine", "fairfal", "fedssg", "heart", "monitor", "privacy"}
+WAITING = {"baselines", "cifar10", "demo", "encoders", "engine", "fairfal", "fedssg", "heart", "monitor"}
 WAITING |= {"literature", "robust", "scope", "yardstick"}
 """Pages with figures typed by hand; to be emptied."""
 
@@ -117,7 +117,8 @@ def test_a_table_has_every_row_and_setting_of_the_file(folder: Path) -> None:
 
 
 def test_lines_are_repeated_for_a_files_and_for_given_values(folder: Path) -> None:
-    each = "{each rows.csv label setting='a b'}\n| $label | {mean rows.csv recall setting='a b' label=$label :2} |\n{end}\n"
+    each = "{each rows.csv label setting='a b'}\n"
+    each += "| $label | {mean rows.csv recall setting='a b' label=$label :2} |\n{end}\n"
     assert pages.fill(each, folder) == "| x | .60 |\n| y | .30 |\n"
     each = "{each label=y|x name='why|the x'}\n$name {count rows.csv label=$label}\n{end}\n"
     assert pages.fill(each, folder) == "why 3\nthe x 3\n"
