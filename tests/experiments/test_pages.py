@@ -10,7 +10,7 @@ FILLED = sorted(path.parent.name for path in EXPERIMENTS.glob("*/README.src.md")
 OTHERWISE = {"oneround"}
 """Pages that a script of their own fills in."""
 WAITING = {"baselines", "demo", "engine", "fairfal", "fedssg", "monitor"}
-WAITING |= {"robust", "scope", "yardstick"}
+WAITING |= {"robust", "scope"}
 """Pages with figures typed by hand; to be emptied."""
 
 _spec = importlib.util.spec_from_file_location("experiment_pages", EXPERIMENTS / "pages.py")
