@@ -9,7 +9,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FILLED = sorted(path.parent.name for path in EXPERIMENTS.glob("*/README.src.md"))
 OTHERWISE = {"oneround"}
 """Pages that a script of their own fills in."""
-WAITING = {"baselines", "demo", "fairfal", "fedssg"}
+WAITING = {"baselines", "fairfal", "fedssg"}
 WAITING |= {"robust", "scope"}
 """Pages with figures typed by hand; to be emptied."""
 
