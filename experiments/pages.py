@@ -9,9 +9,9 @@ bears out, and a CSV made anew gives the new page. Code is left as it is. A figu
     {mean rows.csv macro_recall label=la_post setting='alpha=0.1 IF=50'}
 
 ``mean``, ``median``, ``least``, ``most`` and ``sum`` are over the lines that the conditions leave, ``half`` is half the
-width of their 95 % t interval, ``count`` their number (no column), and ``only`` the value of the only line. ``gap`` is
-the mean difference to the lines of other conditions, paired by the other keys of `PAIRED`; ``wins`` is the number of
-pairs in which the first is greater:
+width of their 95 % t interval (a line a seed), ``count`` their number (no column), and ``only`` the value of the only
+line. ``gap`` is the mean difference to the lines of other conditions, paired by the other keys of `PAIRED`; ``wins`` is
+the number of pairs in which the first is greater:
 
     {gap rows.csv macro_recall label=scope setting=skewed -- label=la_post setting=skewed}
 
@@ -226,15 +226,30 @@ def matched(file: Path, pattern: str) -> str:
     return str(found[0])
 
 
-def sample(folder: Path, words: Sequence[str]) -> np.ndarray:
-    """The numbers that a figure is over."""
+def one_per_seed(lines: Sequence[Line]) -> Sequence[Line]:
+    """The lines, which an interval takes for independent.
+
+    Raises:
+        ValueError: two have one seed, as two settings of a run.
+    """
+    keys = [key for key in ("seed", "repeat") if lines and key in lines[0]]
+    if keys and len({tuple(line[key] for key in keys) for line in lines}) < len(lines):
+        raise ValueError(f"an interval over two lines of one {' and '.join(keys)}: say more")
+    return lines
+
+
+def sample(folder: Path, words: Sequence[str], interval: bool = False) -> np.ndarray:
+    """The numbers that a figure is over; those of an interval have a seed each."""
     what, name, column, *conditions = words
     named = [split(one)[0] for one in conditions if one != "--"]
     lines = lines_of(folder, name, [column, *named])
+    at = conditions.index("--") if what in OVER_PAIRS else len(conditions)
+    own = chosen(lines, conditions[:at])
+    if interval:
+        one_per_seed(own)
     if what in OVER_PAIRS:
-        at = conditions.index("--")
         return differences(lines, column, conditions[:at], conditions[at + 1 :])
-    return numbers(chosen(lines, conditions), column)
+    return numbers(own, column)
 
 
 def term(folder: Path, words: Sequence[str]) -> float:
@@ -246,7 +261,7 @@ def term(folder: Path, words: Sequence[str]) -> float:
         return len(chosen(lines_of(folder, rest[0], [split(one)[0] for one in rest[1:]]), rest[1:]))
     if what == "match":
         return float(matched(folder / rest[0], rest[1]).replace(",", ""))
-    return (OVER | OVER_PAIRS)[what](sample(folder, words))
+    return (OVER | OVER_PAIRS)[what](sample(folder, words, what == "half"))
 
 
 def value(folder: Path, words: Sequence[str]) -> float:
@@ -295,7 +310,7 @@ def table(folder: Path, words: Sequence[str], how: str) -> str:
         cells = []
         for head in heads:
             own = [line for line in lines if (line[down], line[across]) == (row, head)]
-            cells.append(with_half(numbers(own, column), how) if own else "none")
+            cells.append(with_half(numbers(one_per_seed(own), column), how) if own else "none")
         text.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(text)
 
@@ -322,7 +337,9 @@ def figure(folder: Path, words: str) -> str:
         if how == "s":
             return as_it_stands(folder, tokens)
         if how.endswith("±"):
-            return with_half(sample(folder, tokens), how[:-1])
+            if what not in ("mean", "gap"):
+                raise ValueError("'±' is for mean and gap")
+            return with_half(sample(folder, tokens, interval=True), how[:-1])
         return printed(value(folder, tokens), how)
     except (ValueError, KeyError, OSError, IndexError, ZeroDivisionError) as error:
         raise ValueError(f"{{{words}}} in {folder.name}/README.src.md: {type(error).__name__}: {error}") from error
