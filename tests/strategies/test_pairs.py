@@ -17,6 +17,8 @@ METHODS = registry.names("strategy")
 TINY = {
     "active": ("cycles=2", "budget=4", "local_epochs=2"),
     "fairfal": ("cycles=2", "budget=4", "local_epochs=2"),
+    "fediic": ("steps=5",),
+    "fedyoyo": ("strong={name: noise}",),
     "fedssg": ("training={steps: 2}", "pretrain=1", "force=true"),
     "oneround": ("use=post",),
     "public": ("epochs=1",),
@@ -28,8 +30,11 @@ ROLES = ("asks_for_labels", "reads_labels", "chooses_rows", "chooses_around")
 def words(*methods):
     """A run of these methods, outermost first, as small as they allow."""
     own = [f"strategy.{name}.{word}" for name in methods for word in TINY.get(name, ())]
-    heads = [f"model.head={head}" for name in methods if (head := registry.flags("strategy", name).get("needs_head"))]
-    return ["engine=inline", "rounds=4", "data.public=30", f"strategy=[{','.join(methods)}]", *own, *heads]
+    flags = [registry.flags("strategy", name) for name in methods]
+    needed = [f"model.head={one['needs_head']}" for one in flags if one.get("needs_head")]
+    needed += [f"loss={one['needs_loss'][0]}" for one in flags if one.get("needs_loss")]
+    needed += ["local.augmentation=[{name: noise}]" for one in flags if one.get("two_views")]
+    return ["engine=inline", "rounds=4", "data.public=30", f"strategy=[{','.join(methods)}]", *own, *needed]
 
 
 def role(name):
