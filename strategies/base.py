@@ -175,6 +175,18 @@ def sent_along(messages: Iterable[Message], key: str, record: ArrayRecord) -> li
     return made
 
 
+def refuse_inner_method(method: str, inner: Strategy) -> None:
+    """Refuse a method inside one that runs its rounds itself (flag ``innermost``).
+
+    Raises:
+        ConfigError: says where to name it.
+    """
+    if isinstance(inner, Method):
+        raise ConfigError(
+            f"strategy '{method}' runs its rounds itself and cannot wrap another method: name it last of several"
+        )
+
+
 def refuse_without_linear_head(method: str, model: "Classifier") -> None:
     """Refuse a model without a linear head that has a bias, for a method that makes a new one.
 

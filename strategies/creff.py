@@ -27,7 +27,7 @@ from fedimb.seeds import Stream, torch_generator
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.server import Server
 from fedimb.serverapp.steps import Query, Replace, Reply, Rounds, ServerWork
-from fedimb.strategies.base import KeepsWeights, Method, Program, refuse_without_linear_head
+from fedimb.strategies.base import KeepsWeights, Program, refuse_inner_method, refuse_without_linear_head
 from fedimb.training.gradient_matching import drawn_head, fit_head, match_gradients
 
 
@@ -59,10 +59,7 @@ class Creff(KeepsWeights):
     def __init__(self, inner: Strategy, settings: CreffSettings | None = None, **fields: Any) -> None:
         super().__init__(inner)
         self.settings = CreffSettings.of(settings, fields)
-        if isinstance(inner, Method):
-            raise ConfigError(
-                "strategy 'creff' runs its rounds itself and cannot wrap another method: name it last of several"
-            )
+        refuse_inner_method("creff", inner)
 
     def check_server(self, server: Server) -> None:
         """Refuse a model without a linear head that has a bias."""

@@ -19,12 +19,12 @@ from flwr.serverapp.strategy import Strategy
 from torch.nn.functional import linear, normalize
 
 from fedimb.contracts.fediic import CLASS_LOSSES, CLASS_LOSSES_OF, GUIDE, FedIICSettings
-from fedimb.errors import ConfigError, RunFailed
+from fedimb.errors import RunFailed
 from fedimb.records import array_record, arrays_of, to_numpy
 from fedimb.registry import register
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.steps import Query, Reply, Rounds
-from fedimb.strategies.base import Method, Program, sent_along
+from fedimb.strategies.base import Method, Program, refuse_inner_method, sent_along
 from fedimb.training.contrast import spread_apart
 
 _LEAST = 1e-5
@@ -63,10 +63,7 @@ class FedIIC(Method):
     def __init__(self, inner: Strategy, settings: FedIICSettings | None = None, **fields: Any) -> None:
         super().__init__(inner)
         self.settings = FedIICSettings.of(settings, fields)
-        if isinstance(inner, Method):
-            raise ConfigError(
-                "strategy 'fediic' runs its rounds itself and cannot wrap another method: name it last of several"
-            )
+        refuse_inner_method("fediic", inner)
 
     def program(self, run: RunContext) -> Program:
         """The classes' losses before every round."""

@@ -24,7 +24,7 @@ from fedimb.records import arrays_of
 from fedimb.registry import register
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.steps import Query, Reply, Rounds
-from fedimb.strategies.base import Method, Program
+from fedimb.strategies.base import Method, Program, refuse_inner_method
 
 
 @register("strategy", "fedrela", innermost=True, reads_labels=True)
@@ -42,10 +42,7 @@ class FedReLa(Method):
     def __init__(self, inner: Strategy, settings: FedReLaSettings | None = None, **fields: Any) -> None:
         super().__init__(inner)
         self.settings = FedReLaSettings.of(settings, fields)
-        if isinstance(inner, Method):
-            raise ConfigError(
-                "strategy 'fedrela' runs its rounds itself and cannot wrap another method: name it last of several"
-            )
+        refuse_inner_method("fedrela", inner)
 
     def _first(self, rounds: int) -> int:
         return math.floor(self.settings.after * rounds + 1e-9)  # .7 x 10 is 7, not 6.999...

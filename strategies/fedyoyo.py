@@ -14,12 +14,11 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedimb.contracts.fedyoyo import EFFECTIVE, EFFECTIVE_OF, SHARES, FedYoYoSettings
-from fedimb.errors import ConfigError
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.steps import Query, Rounds
-from fedimb.strategies.base import Method, Program, sent_along
+from fedimb.strategies.base import Method, Program, refuse_inner_method, sent_along
 from fedimb.training.effective_numbers import shares_of
 
 
@@ -47,10 +46,7 @@ class FedYoYo(Method):
     def __init__(self, inner: Strategy, settings: FedYoYoSettings | None = None, **fields: Any) -> None:
         super().__init__(inner)
         self.settings = FedYoYoSettings.of(settings, fields)
-        if isinstance(inner, Method):
-            raise ConfigError(
-                "strategy 'fedyoyo' runs its rounds itself and cannot wrap another method: name it last of several"
-            )
+        refuse_inner_method("fedyoyo", inner)
 
     def program(self, run: RunContext) -> Program:
         """Effective numbers before every round, or plain rounds with the run's prior."""

@@ -14,9 +14,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
+from torch.nn.functional import normalize
 
 from fedimb.contracts.rucr import HEAD, HEAD_OF, PROTOTYPES, PROTOTYPES_OF, UNIFIED, RucrSettings
 from fedimb.errors import ConfigError, RunFailed
@@ -25,7 +27,13 @@ from fedimb.registry import register
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.server import Server
 from fedimb.serverapp.steps import Query, Replace, Reply, Rounds
-from fedimb.strategies.base import KeepsWeights, Method, Program, refuse_without_linear_head, sent_along
+from fedimb.strategies.base import (
+    KeepsWeights,
+    Program,
+    refuse_inner_method,
+    refuse_without_linear_head,
+    sent_along,
+)
 
 
 def unified(found: Sequence[tuple[np.ndarray, np.ndarray]], directions: bool = False) -> np.ndarray:
@@ -35,15 +43,14 @@ def unified(found: Sequence[tuple[np.ndarray, np.ndarray]], directions: bool = F
         directions: whether a client's mean counts with its direction only: nu instead of mu.
     """
     rows = np.sum([counts for _, counts in found], axis=0, dtype=np.float64)
-    parts = [_unit(sums.astype(np.float64)) * counts[:, None] if directions else sums for sums, counts in found]
+    parts = [_directions(sums) * counts[:, None] if directions else sums for sums, counts in found]
     total: np.ndarray = np.sum(parts, axis=0, dtype=np.float64) / np.maximum(rows, 1.0)[:, None]
     return total
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    scaled: np.ndarray = rows / np.where(lengths > 0, lengths, 1.0)
-    return scaled
+def _directions(rows: np.ndarray) -> np.ndarray:
+    unit: np.ndarray = normalize(torch.from_numpy(rows.astype(np.float64)), dim=1).numpy()
+    return unit
 
 
 def mean_head(found: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -81,10 +88,7 @@ class Rucr(KeepsWeights):
     def __init__(self, inner: Strategy, settings: RucrSettings | None = None, **fields: Any) -> None:
         super().__init__(inner)
         self.settings = RucrSettings.of(settings, fields)
-        if isinstance(inner, Method):
-            raise ConfigError(
-                "strategy 'rucr' runs its rounds itself and cannot wrap another method: name it last of several"
-            )
+        refuse_inner_method("rucr", inner)
 
     def check_server(self, server: Server) -> None:
         """Refuse a model without a linear head that has a bias."""
