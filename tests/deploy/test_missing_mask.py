@@ -206,8 +206,8 @@ def test_the_figures_that_were_kept_back_stay_hidden(halted):
 
 
 @pytest.mark.slow
-def test_the_run_is_resumed_and_scored_over_all_four(halted, tmp_path):
-    """va is back: other rows, so another set of sites may be summed over. The prior stays that of three."""
+def test_a_site_that_is_back_is_in_no_later_sum_of_the_run(halted, tmp_path):
+    """va replies again; scores over all four, beside counts over three, would tell va's rows of each class."""
     study, folder = halted.study, halted.folder
     grid = Loopback(study.homes.values(), 2)
     serve(folder.path, grid)
@@ -218,13 +218,16 @@ def test_the_run_is_resumed_and_scored_over_all_four(halted, tmp_path):
     own = whole.prior_counts - result.prior_counts
     assert own.sum() == 45  # of va's 60 rows, a quarter validates
     for one, other in zip(result.rows, whole.rows, strict=True):
-        assert one.confusion.sum() == other.confusion.sum()
-    (missing,) = result.left_out
-    assert (missing["site"], missing["where"], missing["record"]) == ("va", "masked_counts", "masked sum")
-    assert "va, masked_counts: masked sum is opened without its figures (3 of 4 are in)" in panels(result)
-    assert _spent(study.homes["linz"]).recovered == 1
+        assert other.confusion.sum() - one.confusion.sum() == 15
+    about = [(one["site"], one["where"], one["record"]) for one in result.left_out]
+    assert about == [("va", "masked_counts", "masked sum"), ("va", "masked_scores", "masked sum")]
+    text = panels(result)
+    assert "va, masked_counts: masked sum is opened without its figures (3 of 4 are in)" in text
+    assert "va, masked_scores: masked sum is opened without its figures, as an earlier sum" in text
+    assert _spent(study.homes["linz"]).recovered == 2
+    assert _spent(study.homes["linz"]).sets == 1
     assert COUNTS not in {kind for _, kind in grid.asked}  # the sum is known
-    assert summed_over(_spent(study.homes["va"])) == ["linz roma st-anna va, validation"]
+    assert summed_over(_spent(study.homes["va"])) == []
 
 
 @pytest.mark.slow
