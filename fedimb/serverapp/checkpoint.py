@@ -169,6 +169,7 @@ class FolderCheckpointer:
             "message": exchange.versions.message,
             "versions": exchange.versions.current,
             "errors": exchange.errors,
+            "told": asdict(exchange.told),
             "traffic": {
                 "up": dict(exchange.traffic.up),
                 "down": dict(exchange.traffic.down),
@@ -222,6 +223,8 @@ class FolderCheckpointer:
         exchange.versions.current = {int(k): int(v) for k, v in info["versions"].items()}
         exchange.versions.commit()
         exchange.errors = int(info["errors"])
+        for name, said in info.get("told", {}).items():  # none in checkpoints of earlier releases
+            getattr(exchange.told, name).update({int(client): rows for client, rows in said.items()})
         traffic = info["traffic"]
         exchange.traffic.up.update(traffic["up"])
         exchange.traffic.down.update(traffic["down"])

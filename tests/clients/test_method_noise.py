@@ -62,5 +62,6 @@ def test_a_sites_noise_is_drawn_from_its_secrets_alone(context, ask):
 
 def test_in_a_simulation_it_is_drawn_from_the_runs_seed(context):
     rng = np.random.default_rng(seed_int(7, Stream.PRIOR_NOISE, 4, 1))
-    noisy = np.maximum([[9], [6], [5]] + np.rint(rng.laplace(0.0, 10.0, (3, 1))), 0)
+    exact = np.array([[9], [6], [5]])
+    noisy = np.maximum(exact + np.rint(rng.laplace(0.0, 10.0, (3, 1))), 0)
     np.testing.assert_array_equal(coverage(context(SIMULATED)), noisy)
