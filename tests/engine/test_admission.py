@@ -208,7 +208,7 @@ def test_a_matrix_whose_rows_changed_their_classes_is_refused():
     assert "'matrix': has 8 rows of class 1, of which there were 2 before" in str(fault(by=by, **trained(), **swapped))
     assert fault(by=by, **trained(), **{"x.confusion": matrix([3, 5], [0, 2])}) is None
     assert fault(by=by, **trained(), **{"x.confusion": matrix([3, 4], [0, 1])}) is None, "records were withdrawn"
-    worker = pickle.loads(pickle.dumps(by.only([0])))  # noqa: S301 - as it travels to another process
+    worker = pickle.loads(pickle.dumps(by.only([0])))
     assert fault(by=worker, **trained(), **swapped) == fault(by=by, **trained(), **swapped)
     assert by.told.only([1]).validation == {}
     own = array_record({"none": np.array([[3, 5], [0, 2]]), "la_post": np.array([[2, 0], [5, 3]])})
