@@ -70,6 +70,31 @@ def test_every_reply_is_screened_its_site_named_and_set_aside(tmp_path):
     assert np.abs(weights(result)["head.weight"]).max() < 5
 
 
+def test_no_site_is_more_than_its_share_of_a_mean_and_of_the_score(tmp_path, caplog):
+    """va has 300 of 360 rows, and says of all that it validates that they are found."""
+    study = small_study(
+        tmp_path, {"linz": 30, "st-anna": 30, "va": 300}, "tracking=none", "clients.max_weight_share=0.5"
+    )
+    for home in study.homes.values():
+        receive_plan(home, study.plan.to_json())
+    study.approve()
+    folder = study.new("rounds=1")
+
+    def boasts(message, reply):
+        for key in ("x.confusion", "x.scores"):
+            if key in reply.content:
+                found = {name: np.diag(matrix.sum(axis=1)) for name, matrix in arrays_of(reply.content, key).items()}
+                reply.content[key] = array_record(found)
+
+    serve(folder.path, EvilSite(study.homes.values(), "va", boasts))
+    assert re.search(r"va: weight 22\d cut to 4\d \(clients.max_weight_share\)", caplog.text)
+    result = RunResult.read(folder.path)
+    assert result.confusion.sum() <= 2 * 16  # of 75 rows of va's, as many count as the others have
+    alone = result.without_site["fedavg"]
+    assert list(alone) == ["linz", "st-anna", "va"]
+    assert alone["va"]["macro_recall"] < min(alone["linz"]["macro_recall"], alone["st-anna"]["macro_recall"])
+
+
 def swaps(message, reply):
     """From round 2 on, and in the scores, the rows of the rare class are said to be of the other one."""
     scores = reply.content.array_records.get("x.scores")
