@@ -39,12 +39,12 @@ class Told:
     """What clients have said of their rows in replies that were used.
 
     Attributes:
-        validation: client id -> validation rows of each class [C], by the last confusion matrix.
-        train: client id -> training rows of each class [C], as counted for the prior.
+        validation: client id -> validation rows of each class [C] int64, by the last confusion matrix.
+        train: client id -> training rows of each class [C] int64, as counted for the prior.
     """
 
-    validation: dict[int, list[int]] = field(default_factory=dict)
-    train: dict[int, list[int]] = field(default_factory=dict)
+    validation: dict[int, np.ndarray] = field(default_factory=dict)
+    train: dict[int, np.ndarray] = field(default_factory=dict)
 
     def only(self, clients: Iterable[int]) -> "Told":
         """The same of these clients alone."""
@@ -57,21 +57,24 @@ class Told:
         Rows of a class may become fewer, as records are withdrawn, and never more. A split leaves a row of each class
         to train on, so a class without one has none to validate on; of rows with several labels that is not so.
         """
-        first: list[int] | None = None
+        first: np.ndarray | None = None
         for name, array in record.items():
             matrix = view(array)
-            rows: list[int] = hits_and_support(matrix)[1].tolist()
-            first = first or rows
-            if rows != first:
-                return Refusal(key, clean_text(name, 60), "has rows of other classes than the reply's first matrix")
+            rows = hits_and_support(matrix)[1]
+            first = rows if first is None else first
             before = self.validation.get(client, rows)
-            if more := [c for c, (was, now) in enumerate(zip(before, rows, strict=True)) if now > was]:
+            more = np.flatnonzero(rows > before)
+            counted = self.train.get(client, rows) if matrix.ndim == 2 else rows
+            none = np.flatnonzero((rows > 0) & (counted == 0))
+            if not np.array_equal(rows, first):
+                text = "has rows of other classes than the reply's first matrix"
+            elif len(more):
                 text = f"has {rows[more[0]]} rows of class {more[0]}, of which there were {before[more[0]]} before"
-                return Refusal(key, clean_text(name, 60), text)
-            counted = self.train.get(client, []) if matrix.ndim == 2 else []
-            if none := [c for c, train in enumerate(counted) if rows[c] and not train]:
+            elif len(none):
                 text = f"has {rows[none[0]]} rows of class {none[0]}, of which the client has counted none to train on"
-                return Refusal(key, clean_text(name, 60), text)
+            else:
+                continue
+            return Refusal(key, clean_text(name, 60), text)
         return None
 
 

@@ -163,13 +163,18 @@ class FolderCheckpointer:
             arrays.update({f"method/{depth}/{k}": v for k, v in own.items()})
             methods.append(spec)
         exchange = loop.exchange
+        for name, said in vars(exchange.told).items():
+            if said:
+                arrays |= {
+                    f"told/{name}/clients": np.array(list(said)),
+                    f"told/{name}/rows": np.stack(list(said.values())),
+                }
         info = {
             "state_dicts": {"methods": methods, "models": models},
             "progress": asdict(loop.progress),
             "message": exchange.versions.message,
             "versions": exchange.versions.current,
             "errors": exchange.errors,
-            "told": asdict(exchange.told),
             "traffic": {
                 "up": dict(exchange.traffic.up),
                 "down": dict(exchange.traffic.down),
@@ -223,8 +228,9 @@ class FolderCheckpointer:
         exchange.versions.current = {int(k): int(v) for k, v in info["versions"].items()}
         exchange.versions.commit()
         exchange.errors = int(info["errors"])
-        for name, said in info.get("told", {}).items():  # none in checkpoints of earlier releases
-            getattr(exchange.told, name).update({int(client): rows for client, rows in said.items()})
+        for name, said in vars(exchange.told).items():
+            own = _below(arrays, f"told/{name}/")  # nothing in checkpoints of earlier releases
+            said.update(zip(own["clients"].tolist(), own["rows"], strict=True) if own else ())
         traffic = info["traffic"]
         exchange.traffic.up.update(traffic["up"])
         exchange.traffic.down.update(traffic["down"])

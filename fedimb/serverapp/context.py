@@ -49,7 +49,7 @@ class RunContext:
         ledger: adds up the privacy spent by noised updates; None if no noise is added.
         aside: ids of the clients that are set aside from now on (`fedimb.serverapp.left_out`).
         without: notes that a client's figures are not in a masked sum: without(query, client, reason).
-        summed: clients in the masked sums so far, if one was opened without a client: later ones are over them too. The
+        summed: clients in the last masked sum that was opened: later ones leave others out. None: none was opened. The
             program sets it, in replayed steps as well.
         attackers: ids of the simulated clients that attack; what they say of their scores is not used.
         learning_rates: metrics of a round, 1-based: the learning rates that are scheduled.

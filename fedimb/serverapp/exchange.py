@@ -205,12 +205,11 @@ class Exchange:
             if reply.refused is not None:
                 continue
             if reply.support is not None:
-                told.validation[reply.client] = [int(n) for n in reply.support]
+                told.validation[reply.client] = reply.support
             if kind == names.CLASS_COUNTS and names.COUNTS in reply.content:
                 about = sent[reply.client].content.config_records["view"]
                 if about["name"] == "train":
-                    counts = arrays_of(reply.content, names.COUNTS)["counts"]
-                    told.train[reply.client] = [int(n) for n in counts]
+                    told.train[reply.client] = arrays_of(reply.content, names.COUNTS)["counts"]
 
     def _whole(self, sent: Sequence[Instruction], reduce: Reduction, costs: Sequence[float], where: str) -> LaneOutcome:
         """An exchange whose replies are all here before any is summed: attackers collude, then bounds apply."""

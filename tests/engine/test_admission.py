@@ -203,7 +203,7 @@ def test_noise_widens_the_limits_and_only_that_much():
 
 def test_a_matrix_whose_rows_changed_their_classes_is_refused():
     by = admission()
-    by.told.validation[0] = [8, 2]
+    by.told.validation[0] = np.array([8, 2])
     swapped = {"x.confusion": matrix([1, 1], [3, 5])}
     assert "'matrix': has 8 rows of class 1, of which there were 2 before" in str(fault(by=by, **trained(), **swapped))
     assert fault(by=by, **trained(), **{"x.confusion": matrix([3, 5], [0, 2])}) is None
@@ -219,7 +219,7 @@ def test_a_matrix_whose_rows_changed_their_classes_is_refused():
 
 def test_a_matrix_with_rows_of_a_class_that_was_counted_empty_is_refused():
     by = admission()
-    by.told.train[0] = [30, 0]
+    by.told.train[0] = np.array([30, 0])
     found = fault(by=by, **trained(), **{"x.confusion": matrix([2, 1], [3, 4])})
     assert "'matrix': has 7 rows of class 1, of which the client has counted none to train on" in str(found)
     assert fault(by=by, **trained(), **{"x.confusion": matrix([6, 1], [0, 0])}) is None

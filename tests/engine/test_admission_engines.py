@@ -1,5 +1,6 @@
 """The same reply is refused with the same words inline and on Ray, and the result is the same to the bit."""
 
+import numpy as np
 import pytest
 from small_runs import launch_in, weights_sha
 
@@ -49,7 +50,7 @@ def test_every_engine_refuses_a_matrix_of_other_rows_than_before(tmp_path, monke
 
     def init(self, *args, **more):
         build(self, *args, **more)
-        self.told.validation.setdefault(1, [0] * self.sizes.axes["C"])
+        self.told.validation.setdefault(1, np.zeros(self.sizes.axes["C"], np.int64))
 
     monkeypatch.setattr(Admission, "__init__", init)
     inline = launch_in(tmp_path / "inline", *WORDS, "engine=inline")
