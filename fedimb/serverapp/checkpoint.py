@@ -165,6 +165,12 @@ class FolderCheckpointer:
             arrays.update({f"method/{depth}/{k}": v for k, v in own.items()})
             methods.append(spec)
         exchange = loop.exchange
+        for name, said in vars(exchange.told).items():
+            if said:
+                arrays |= {
+                    f"told/{name}/clients": np.array(list(said)),
+                    f"told/{name}/rows": np.stack(list(said.values())),
+                }
         info = {
             "state_dicts": {"methods": methods, "models": models},
             "progress": asdict(loop.progress),
@@ -224,6 +230,9 @@ class FolderCheckpointer:
         exchange.versions.current = {int(k): int(v) for k, v in info["versions"].items()}
         exchange.versions.commit()
         exchange.errors = int(info["errors"])
+        for name, said in vars(exchange.told).items():
+            own = _below(arrays, f"told/{name}/")  # nothing in checkpoints of earlier releases
+            said.update(zip(own["clients"].tolist(), own["rows"], strict=True) if own else ())
         traffic = info["traffic"]
         exchange.traffic.up.update(traffic["up"])
         exchange.traffic.down.update(traffic["down"])
