@@ -71,8 +71,9 @@ class FedReLa(Method):
 
 
 def _added(replies: Sequence[Reply], classes: int) -> np.ndarray:
-    found = [arrays_of(reply.content, MOVED)["moved"] for reply in replies]
-    total: np.ndarray = np.sum(found, axis=0, dtype=np.int64) if found else np.zeros((classes, classes), np.int64)
+    total = np.zeros((classes, classes), np.int64)
+    for reply in replies:
+        total += arrays_of(reply.content, MOVED)["moved"].astype(np.int64)
     return total
 
 

@@ -123,8 +123,8 @@ def demo(overrides: Sequence[str], seeds: int) -> DemoFinished:
     print(f"\npicture: {comparison_figure(rows, folder / 'comparison.png')}")
     print(f"numbers: {folder / 'rows.csv'}")
     print(f"report:  {folder / 'report.html'}")
-    if found := charts(done.results):
-        print(f"charts:  {found[0]}\n         {found[1]}")
+    if shown := charts(done.results):
+        print(f"charts:  {shown[0]}\n         {shown[1]}")
     return _finished([done, asked, made], [folder / name for name in ("comparison.png", "rows.csv", "report.html")])
 
 
