@@ -105,12 +105,13 @@ def demo(overrides: Sequence[str], seeds: int) -> DemoFinished:
     rows, folder = run_rows(done.results), done.folder
     if all(row["status"] != "finished" for row in rows):
         return _finished([done], [])
-    from fedimb.report.bar_text import bar_table
+    from fedimb.report.bar_text import bar_csv, bar_table
     from fedimb.report.html.page import page
     from fedimb.study.statistics import statistics
 
     found = statistics(done.results)
     (folder / "report.html").write_text(page(done.results, found))
+    bar_csv(found, folder / "against_bar.csv")
     print(f"{study_table(done.results)}\n\n{bar_table(done.results, found)}")
     print(f"\nscores: mean of the last scored rounds on the test set; +-: 95 % t interval over {seeds} seeds")
     output = [word for word in overrides if word.startswith(("output_dir=", "tracking"))]
