@@ -153,9 +153,10 @@ def _cuda(device: Any) -> bool | None:
 
 @contextlib.contextmanager
 def pretended_gpu(monkeypatch: Any) -> Any:
-    """The mode, with what else of PyTorch asks for a GPU: whether there is one, its memory, generators on it."""
+    """The mode, with what else of PyTorch asks for a GPU: whether there is one, name, memory, generators on it."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (2**30, 2**30))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "a pretended GPU")
     monkeypatch.setattr(torch, "Generator", Generator)
     with PretendedGpu() as mode:
         yield mode

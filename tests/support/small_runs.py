@@ -28,16 +28,21 @@ TINY = {
 }
 
 
-def words_of_methods(*methods: str) -> list[str]:
-    """Inline runs of these methods, outermost first, as small as they allow, with what their flags say they need."""
+def needs_of_methods(*methods: str) -> list[str]:
+    """The words without which these methods are refused, from their flags."""
     from fedimb import registry
 
-    own = [f"strategy.{name}.{word}" for name in methods for word in TINY.get(name, ())]
     flags = [registry.flags("strategy", name) for name in methods]
     needed = [f"model.head={one['needs_head']}" for one in flags if one.get("needs_head")]
     needed += [f"loss={one['needs_loss'][0]}" for one in flags if one.get("needs_loss")]
-    needed += ["local.augmentation=[{name: noise}]" for one in flags if one.get("two_views")]
-    return ["engine=inline", "rounds=4", "data.public=30", f"strategy=[{','.join(methods)}]", *own, *needed]
+    return needed + ["local.augmentation=[{name: noise}]" for one in flags if one.get("two_views")]
+
+
+def words_of_methods(*methods: str) -> list[str]:
+    """Inline runs of these methods, outermost first, as small as they allow."""
+    own = [f"strategy.{name}.{word}" for name in methods for word in TINY.get(name, ())]
+    run = ["engine=inline", "rounds=4", "data.public=30", f"strategy=[{','.join(methods)}]"]
+    return [*run, *own, *needs_of_methods(*methods)]
 
 
 def launch_in(cwd: Path, *overrides: str, engine=None, dirs=()):

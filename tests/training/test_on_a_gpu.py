@@ -9,10 +9,10 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, RecordDict
 from pretended_gpu import pretended_gpu
-from small_runs import launch_in, words_of_methods
 
 from fedimb import registry
 from fedimb.config.validate import GIVEN
+from fedimb.contracts.optimizer import SINCE as OF_FEDDYN
 from fedimb.contracts.platform import STEP
 from fedimb.contracts.variate import SINCE, VARIATE
 from fedimb.models.base import parameters_of
@@ -26,7 +26,6 @@ from fedimb.training.local import train_locally
 from fedimb.training.losses.base import RowLoss
 from fedimb.training.losses.ce import CrossEntropy
 from fedimb.training.losses.smoothing import SmoothedLoss
-from fedimb.training.objectives.dynamic_regularizer import SINCE as OF_FEDDYN
 from fedimb.training.samplers.shuffle import Shuffle
 from fedimb.training.spec import TrainSpec
 from fedimb.training.stacked import Work, train_stacked
@@ -172,15 +171,9 @@ def test_optimiser_settings(gpu):
 
 @pytest.mark.parametrize("name", registry.names("query"))
 def test_every_query_rule_chooses_where_its_input_is(name, gpu):
-    """Clients copy a model's outputs to the CPU for it: see the run of strategy active below."""
+    """Clients copy a model's outputs to the CPU for it."""
     chosen = registry.build("query", name).select(question([12, 5, 3, 1], [3, 2, 1, 1], 6))
     assert not gpu.holds(chosen)
-
-
-@pytest.mark.parametrize("name", registry.names("strategy"))
-def test_every_method(name, gpu, tmp_path):
-    words = [*words_of_methods(name), "rounds=2", "engine.device=cuda", "clients.count=3"]
-    assert launch_in(tmp_path, *words).rows
 
 
 class PlainTensor(CrossEntropy):
