@@ -34,7 +34,7 @@ from fedimb.study.design import Study, Words, read_study
 
 HERE = Path(__file__).parent
 STUDIES = (
-    "baselines/digits",
+    "baselines/study",
     "fairfal/digits",
     "fairfal/views",
     "fedssg/devices",

@@ -222,8 +222,8 @@ def beside_trained(bars: Sequence[Row], folder: Path) -> list[dict[str, object]]
         if row["arm"] == "c=1":
             mine[row["setting"]][row["seed"]] = {score: float(row[score]) for score in COSTS}
     theirs: dict[tuple[str, str, str], dict[str, dict[str, float]]] = defaultdict(dict)
-    for name, file in (("baselines", "digits_rows.csv"), ("fedssg", "rows.csv")):
-        for row in read(folder / name / file):
+    for name in ("baselines", "fedssg"):
+        for row in read(folder / name / "rows.csv"):
             head = f"digits IF {row['setting'].rsplit('=', 1)[-1]}" if name == "baselines" else "devices"
             values = {score: float(row[score] or "nan") for score in COSTS}
             theirs[head, row["setting"], row["label"]][row["seed"]] = values
