@@ -23,7 +23,10 @@ from fedimb.data.subgroups import source_to_open
 from fedimb.encoders.embed import embed, open_encoder
 from fedimb.seeds import Stream, numpy_rng
 
-SETS: Mapping[str, tuple[str, int, int]] = {"cifar10": ("cifar10", 600, 200), "pneumonia": ("pneumonia_tail", 1500, 400)}
+SETS: Mapping[str, tuple[str, int, int]] = {
+    "cifar10": ("cifar10", 600, 200),
+    "pneumonia": ("pneumonia_tail", 1500, 400),
+}
 """File -> data set, and how many training and test images of each class at most."""
 
 
@@ -42,7 +45,9 @@ def write(name: str, to: Path) -> None:
     x = embed(open_encoder({"name": "lite0"}, store), store, rows).numpy()
     names = np.array(store.class_names)
     np.savez(to / f"lite0_{name}.npz", x=x, y=y[rows], test=test[rows], class_names=names)
-    print(f"{name}: {int((~test[rows]).sum()):,} training and {int(test[rows].sum()):,} test rows of {x.shape[1]} values")
+    print(
+        f"{name}: {int((~test[rows]).sum()):,} training and {int(test[rows].sum()):,} test rows of {x.shape[1]} values"
+    )
 
 
 def main() -> None:
