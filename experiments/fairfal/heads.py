@@ -1,4 +1,4 @@
-"""Corrected heads on the rows that every rule had labelled, and the temperatures, from the runs of skewed.yaml and even.yaml.
+"""Corrected heads on the rows that every rule had labelled, and the temperatures: of the runs of skewed and even.yaml.
 
     python experiments/fairfal/heads.py --output runs     # the folder of fairfal-skewed and fairfal-even
 
