@@ -7,22 +7,28 @@ correction for the number of comparisons.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from fedimb.study.pages import Line, Row, difference, fill, interval, read_rows, short, signed, table, write_lines
+from fedimb.study.pages import Line, Row, difference, fill, interval, read_rows, short, table, write_lines
 
 HERE = Path(__file__).parent
+MADE = ("compared.csv", "orders.csv")
+"""Files that `publish` writes beside the page."""
 STUDIES = ("skewed", "even")
-DATA_SETS = ("cifar10", "fashion_mnist")
 RULES = ("random", "entropy", "badge", "kafal", "logo", "quota_random", "quota_entropy", "fairfal")
 HEADS = ("tau 1", "T", "pool", "ncm", "lda")
 SCORES = ("macro_recall", "minority_recall")
+VERDICTS = ("beats", "level", "below", "undecided")
 MARGIN = 0.01
 TAUS = (0, 0.5, 1, 2, 3, 4)
 BySeed = dict[int, float]
+
+
+def _point(row: Row) -> tuple[str, str, float]:
+    return f"{row['data_set']}/{row['setting']}", row["rule"], float(row["tau"])
 
 
 def label_of(rule: str, head: str) -> str:
@@ -41,13 +47,13 @@ class Figures:
 
     def __init__(self, folder: Path) -> None:
         self.studies = [study for study in STUDIES if (folder / f"{study}_rows.csv").exists()]
-        self.places = [f"{name}/{study}" for study in self.studies for name in DATA_SETS]
         self.scores: dict[tuple[str, str, str], BySeed] = defaultdict(dict)
         for study in self.studies:
             for row in read_rows(folder / f"{study}_rows.csv"):
                 for score in SCORES:
                     key = f"{row['setting']}/{study}", row["label"], score
                     self.scores[key][int(row["seed"])] = float(row[score] or "nan")
+        self.places = list(dict.fromkeys(place for place, _, _ in self.scores))
         for row in read_rows(folder / "heads.csv"):
             count = "" if row["min_count"] == "1" else f"@{row['min_count']}"
             for score in SCORES:
@@ -61,7 +67,8 @@ class Figures:
             if row["bar"] == "1"
         }
         self.against = {study: read_rows(folder / f"{study}_against_bar.csv") for study in self.studies}
-        self.contrasts = {study: read_rows(folder / f"{study}_contrasts.csv") for study in self.studies}
+        files = {study: folder / f"{study}_contrasts.csv" for study in self.studies}
+        self.contrasts = {study: read_rows(path) for study, path in files.items() if path.exists()}
         self.compared, self.orders = list(self._compared()), list(self._orders())
 
     def of(self, place: str, rule: str, head: str, score: str) -> BySeed:
@@ -181,7 +188,7 @@ class Figures:
             own = [one for one in self.taus if (f"{one['data_set']}/{one['setting']}", one["rule"]) == (place, rule)]
             taus = {key: float(np.mean([float(one[key]) for one in own])) for key in ("temperature", "oracle_pool")}
             rare = float(np.mean([float(one["rare_labels"]) for one in own]))
-            cells = [f"{short(self.mean(place, rule, h, SCORES[0]))} / {short(self.mean(place, rule, h, SCORES[1]))}" for h in HEADS]
+            cells = [" / ".join(short(self.mean(place, rule, head, score)) for score in SCORES) for head in HEADS]
             shown = f"{taus['temperature']:.2f}, {taus['oracle_pool']:.2f}"
             lines.append([rule, f"{rare:.0f}", shown, *cells])
         head = ["rule", "rare labels", "T, T of the pool", "tau 1", "T", "T of the pool (oracle)", "ncm", "lda"]
@@ -220,11 +227,8 @@ class Figures:
             for rule in rules:
                 cells = []
                 for tau in TAUS:
-                    (one,) = [
-                        row
-                        for row in self.curve
-                        if (f"{row['data_set']}/{row['setting']}", row["rule"]) == (place, rule) and float(row["tau"]) == tau
-                    ]
+                    wanted = place, rule, float(tau)
+                    (one,) = [row for row in self.curve if _point(row) == wanted]
                     cells.append(" / ".join(short(float(one[score])) for score in SCORES))
                 lines.append([place.replace("/", " "), rule, *cells])
         return table(["where", "rule", *(f"tau {tau:g}" for tau in TAUS)], lines)
@@ -238,17 +242,17 @@ class Figures:
                 bar = self.bar[place, count]
                 found = [float(np.mean(list(self.scores[place, bar, score].values()))) for score in SCORES]
                 own = [row for row in self.against[study] if row["setting"] == name and self._ranked(row, str(count))]
-                said = [str(sum(row["verdict"] == one for row in own)) for one in ("beats", "level", "below", "undecided")]
+                said = [str(sum(row["verdict"] == one for row in own)) for one in VERDICTS]
                 lines.append([place.replace("/", " "), str(count), bar, " / ".join(map(short, found)), *said])
-        return table(["where", "minimum count", "bar", "macro / minority", "beats", "level", "below", "undecided"], lines)
+        return table(["where", "minimum count", "bar", "macro / minority", *VERDICTS], lines)
 
     def _table_contrasts(self) -> str:
         lines = []
-        for study in self.studies:
-            for one in self.contrasts[study]:
-                p, equal = (short(float(one[key] or "nan")) for key in ("p_holm", "equal_holm"))
-                lines.append([study, f"{one['first']} - {one['second']}", interval(one), p, equal, f"**{one['verdict']}**"])
-        return table(["clients", "contrast", "difference", "p, Holm", "p, equal", "verdict"], lines)
+        for one in (one for found in self.contrasts.values() for one in found):
+            p, equal = (short(float(one[key] or "nan")) for key in ("p_holm", "equal_holm"))
+            said = f"**{one['verdict']}**"
+            lines.append([f"{one['first']} - {one['second']}", interval(one), p, equal, said])
+        return table(["contrast", "difference", "p, Holm", "p, equal", "verdict"], lines)
 
 
 def publish(to: Path) -> None:
@@ -259,8 +263,6 @@ def publish(to: Path) -> None:
     page = (HERE / "page.md").read_text(encoding="utf-8")
     (to / "README.md").write_text(fill(page, figures), encoding="utf-8")
 
-
-__all__: Sequence[str] = ("Figures", "publish")
 
 if __name__ == "__main__":
     publish(HERE)

@@ -29,7 +29,7 @@ from fedimb.study.experiments import arguments, parser_of
 
 SCORES = ("macro_recall", "minority_recall")
 STUDIES = ("fairfal-skewed", "fairfal-even")
-DATA_SETS = {"embeddings_npz": "cifar10", "npz": "fashion_mnist"}
+DATA_SETS = {"lite0_cifar10": "cifar10", "lite0_pneumonia": "pneumonia"}
 SETTINGS = {0.1: "skewed", 100.0: "even"}
 Line = dict[str, object]
 
@@ -74,7 +74,7 @@ def place_of(config: RunConfig) -> Line | None:
         return None
     query = (config.strategy["active"] or {})["query"]["name"]
     return {
-        "data_set": DATA_SETS[config.data["source"]["name"]],
+        "data_set": DATA_SETS[Path(config.data["source"]["path"]).stem],
         "setting": SETTINGS[float(config.partition["alpha"])],
         "rule": query,
         "seed": config.seed,

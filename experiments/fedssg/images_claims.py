@@ -15,6 +15,8 @@ import numpy as np
 from fedimb.study.pages import Line, difference, fill, interval, read_rows, short, table, write_lines
 
 HERE = Path(__file__).parent
+MADE = ("images_compared.csv",)
+"""Files that `publish` writes beside the page."""
 SCORES = ("macro_recall", "minority_recall")
 MARGIN = 0.01
 HEADS = ("ncm", "lda")
