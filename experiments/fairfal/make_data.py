@@ -4,7 +4,8 @@
 
 lite0_cifar10.npz holds 600 training and 200 test images of each class; lite0_pneumonia.npz 1,500 training images with
 pneumonia, all 388 without and all 624 test images (its validation part, of which eight images are in the training part
-too, is left out). Images are drawn with a fixed seed. The files are data of ``data=embeddings_npz`` and lie in no
+too, is left out). Images are drawn with a fixed seed, and classes are numbered by their training images, the most
+frequent first. The files are data of ``data=embeddings_npz`` and lie in no
 repository. The images are read below $FEDIMB_DATA_DIR; the encoder's packages come with pip install 'fedimb[encoders]'.
 """
 
@@ -43,8 +44,9 @@ def write(name: str, to: Path) -> None:
         parts.append(keep_rows(rows, y, counts, numpy_rng(0, Stream.TAIL, 1)))
     rows = np.sort(np.concatenate(parts))
     x = embed(open_encoder({"name": "lite0"}, store), store, rows).numpy()
-    names = np.array(store.class_names)
-    np.savez(to / f"lite0_{name}.npz", x=x, y=y[rows], test=test[rows], class_names=names)
+    order = np.argsort(-np.bincount(y[parts[0]], minlength=store.n_classes), kind="stable")
+    place, names = np.argsort(order), np.array(store.class_names)[order]
+    np.savez(to / f"lite0_{name}.npz", x=x, y=place[y[rows]], test=test[rows], class_names=names)
     print(
         f"{name}: {int((~test[rows]).sum()):,} training and {int(test[rows].sum()):,} test rows of {x.shape[1]} values"
     )
