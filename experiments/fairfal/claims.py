@@ -6,6 +6,7 @@ README.md is page.md with every figure filled in. Intervals are t intervals over
 correction for the number of comparisons.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ RULES = ("random", "entropy", "badge", "kafal", "logo", "quota_random", "quota_e
 HEADS = ("tau 1", "T", "pool", "ncm", "lda")
 SCORES = ("macro_recall", "minority_recall")
 VERDICTS = ("beats", "level", "below", "undecided")
+SEEDS = 5
 MARGIN = 0.01
 TAUS = (0, 0.5, 1, 2, 3, 4)
 BySeed = dict[int, float]
@@ -53,12 +55,13 @@ class Figures:
                 for score in SCORES:
                     key = f"{row['setting']}/{study}", row["label"], score
                     self.scores[key][int(row["seed"])] = float(row[score] or "nan")
-        self.places = list(dict.fromkeys(place for place, _, _ in self.scores))
         for row in read_rows(folder / "heads.csv"):
             count = "" if row["min_count"] == "1" else f"@{row['min_count']}"
             for score in SCORES:
                 key = f"{row['data_set']}/{row['setting']}", f"{row['rule']} {row['head']}{count}", score
                 self.scores[key][int(row["seed"])] = float(row[score])
+        every = dict.fromkeys(place for place, _, _ in self.scores)
+        self.places = [place for place in every if self._whole(place)]
         self.taus, self.curve = read_rows(folder / "taus.csv"), read_rows(folder / "curve.csv")
         self.bar = {
             (f"{row['setting']}/{study}", int(row["label"].endswith("@5")) * 4 + 1): row["label"]
@@ -70,6 +73,11 @@ class Figures:
         files = {study: folder / f"{study}_contrasts.csv" for study in self.studies}
         self.contrasts = {study: read_rows(path) for study, path in files.items() if path.exists()}
         self.compared, self.orders = list(self._compared()), list(self._orders())
+
+    def _whole(self, place: str) -> bool:
+        """Whether every rule has all seeds on every head; other places are left out of the page."""
+        values = [self.of(place, rule, head, score) for rule in RULES for head in HEADS for score in SCORES]
+        return all(len(one) == SEEDS and all(map(math.isfinite, one.values())) for one in values)
 
     def of(self, place: str, rule: str, head: str, score: str) -> BySeed:
         """Score by seed of a rule on a head."""
@@ -171,7 +179,7 @@ class Figures:
 
     def _verdicts(self, said: str, study: str, count: str = "1") -> str:
         """How many rows have a verdict against the bar in macro recall, free rows and oracles left out."""
-        own = [row for row in self.against[study] if self._ranked(row, count)]
+        own = [r for r in self.against[study] if self._ranked(r, count) and f"{r['setting']}/{study}" in self.places]
         if said == "all":
             return str(len(own))
         return str(sum(row["verdict"] == said for row in own))
