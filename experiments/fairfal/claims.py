@@ -186,7 +186,7 @@ class Figures:
 
     def _ranked(self, row: Row, count: str) -> bool:
         rule, _, tau = row["label"].partition("@")
-        trained = rule in RULES and tau in ("", "T")
+        trained = row["label"] == "la_post" or (rule in RULES and tau in ("", "T"))
         return row["score"] == SCORES[0] and row["min_count"] == count and trained
 
     def _table_rules(self, place: str) -> str:

@@ -81,12 +81,9 @@ def place_of(config: RunConfig) -> Line | None:
     }
 
 
-def found_in(path: Path) -> tuple[list[Line], list[Line], list[Line]]:
+def found_in(path: Path, named: Line) -> tuple[list[Line], list[Line], list[Line]]:
     """Lines of heads.csv and taus.csv, and the points of a curve, of one finished run."""
     folder = RunFolder.open(path)
-    named = place_of(read_config(folder))
-    if named is None:
-        return [], [], []
     federation = read_federation(folder)
     rows = labelled(folder, federation)
     rare = np.isin(np.asarray(federation.store.y)[rows], federation.minority)
@@ -121,11 +118,15 @@ def write(path: Path, lines: Sequence[Mapping[str, object]]) -> None:
 def main() -> None:
     parser = parser_of(__file__, __doc__)
     parser.set_defaults(output=Path("runs"))
+    parser.add_argument("--only", nargs="*", default=list(DATA_SETS.values()), help="data sets, as in cifar10")
     args = arguments(parser)
     lines: tuple[list[Line], list[Line], list[Line]] = [], [], []
     results = [path for name in STUDIES for path in sorted((args.output / name).glob("*/result.json"))]
     for result in results:
-        for own, more in zip(lines, found_in(result.parent), strict=True):
+        named = place_of(read_config(RunFolder.open(result.parent)))
+        if named is None or named["data_set"] not in args.only:
+            continue
+        for own, more in zip(lines, found_in(result.parent, named), strict=True):
             own += more
     order = ("data_set", "setting", "rule", "seed")
     for own in lines:
