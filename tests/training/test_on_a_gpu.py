@@ -9,6 +9,7 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, RecordDict
 from pretended_gpu import pretended_gpu
+from small_runs import launch_in, words_of_methods
 
 from fedimb import registry
 from fedimb.config.validate import GIVEN
@@ -171,9 +172,15 @@ def test_optimiser_settings(gpu):
 
 @pytest.mark.parametrize("name", registry.names("query"))
 def test_every_query_rule_chooses_where_its_input_is(name, gpu):
-    """Clients copy a model's outputs to the CPU for it."""
+    """Clients copy a model's outputs to the CPU for it: see the run of strategy active below."""
     chosen = registry.build("query", name).select(question([12, 5, 3, 1], [3, 2, 1, 1], 6))
     assert not gpu.holds(chosen)
+
+
+@pytest.mark.parametrize("name", registry.names("strategy"))
+def test_every_method(name, gpu, tmp_path):
+    words = [*words_of_methods(name), "rounds=2", "engine.device=cuda", "clients.count=3"]
+    assert launch_in(tmp_path, *words).rows
 
 
 class PlainTensor(CrossEntropy):
