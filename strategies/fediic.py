@@ -100,8 +100,8 @@ class FedIIC(Method):
 
 
 def _added(replies: Sequence[Reply], classes: int) -> np.ndarray:
+    if not replies:
+        return class_losses(np.zeros(classes), np.zeros(classes, np.int64))
     found = [arrays_of(reply.content, CLASS_LOSSES) for reply in replies]
-    sums, counts = np.zeros(classes), np.zeros(classes, np.int64)
-    for one in found:
-        sums, counts = sums + one["sums"].astype(np.float64), counts + one["counts"]
-    return class_losses(sums, counts)
+    sums = np.stack([one["sums"] for one in found]).sum(axis=0, dtype=np.float64)
+    return class_losses(sums, np.stack([one["counts"] for one in found]).sum(axis=0, dtype=np.int64))

@@ -71,9 +71,10 @@ class FedReLa(Method):
 
 
 def _added(replies: Sequence[Reply], classes: int) -> np.ndarray:
-    total = np.zeros((classes, classes), np.int64)
-    for reply in replies:
-        total += arrays_of(reply.content, MOVED)["moved"].astype(np.int64)
+    if not replies:
+        return np.zeros((classes, classes), np.int64)
+    found = np.stack([arrays_of(reply.content, MOVED)["moved"] for reply in replies])
+    total: np.ndarray = found.sum(axis=0, dtype=np.int64)
     return total
 
 
