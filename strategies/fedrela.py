@@ -79,10 +79,11 @@ def _added(replies: Sequence[Reply], classes: int) -> np.ndarray:
 
 
 def _table(moved: np.ndarray, names: Sequence[str]) -> bytes:
-    """The pairs of classes with rows moved, as CSV."""
+    """The pairs of classes with rows moved, as CSV; classes are numbers where their names are not known."""
+    known = dict(enumerate(names))
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["class", "trained as", "rows"])
     for of, to in zip(*np.nonzero(moved), strict=True):
-        table.writerow([names[of], names[to], int(moved[of, to])])
+        table.writerow([*(known.get(int(one), int(one)) for one in (of, to)), int(moved[of, to])])
     return text.getvalue().encode()
