@@ -28,7 +28,7 @@ export OMP_NUM_THREADS := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo deploy-demo test test-slow kill-matrix lint format clean
+.PHONY: help install demo deploy-demo test test-slow kill-matrix gpu-check lint format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ test-slow: $(STAMP)  ## the tests that take minutes each
 
 kill-matrix: $(STAMP)  ## kill runs at random moments, resume and compare them (an hour; continues where it ended)
 	PYTHONPATH=tests/support $(BIN)/python tests/support/kill_matrix.py
+
+gpu-check: $(STAMP)  ## compare runs on a GPU with runs on the CPU and time them (under ten minutes; needs CUDA)
+	$(BIN)/python experiments/engine/gpu_check.py --to runs/gpu_check.csv
 
 # The links fedimb/strategies, fedimb/clients and fedimb/configs are followed by mypy and skipped by ruff,
 # so each file is checked once by each.

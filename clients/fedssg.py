@@ -1,6 +1,7 @@
 """FedSSG at a site: report row counts, make or audit samples when asked, and train on real and synthetic rows."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from fedimb.contracts.fedssg import (
     WANTED,
     FedSSGSettings,
 )
-from fedimb.errors import ConfigError
+from fedimb.errors import ConfigError, FedimbError
 from fedimb.generation.base import Generator
 from fedimb.generation.coverage import coverage, noised
 from fedimb.generation.devices import describe_devices, device_ids, n_devices
@@ -131,7 +132,9 @@ class FedSSGClient(Client):
         store = context.data.store
         counts = coverage(y.numpy(), d.numpy(), store.n_classes, n_devices(store))
         if self.settings.epsilon is not None:
-            counts = noised(counts, self.settings.epsilon, context.rng(Stream.PRIOR_NOISE))
+            counts = noised(
+                counts, self.settings.epsilon, partial(context.secrets.laplace, context, Stream.PRIOR_NOISE)
+            )
         reply = RecordDict({COVERAGE_COUNTS: array_record({"counts": counts.astype(np.int32)})})
         if self.settings.style and x.ndim == 4:
             reply[STYLE] = array_record(describe_devices(x, d, n_devices(store)))
@@ -168,18 +171,19 @@ class FedSSGClient(Client):
         before anything leaves.
         """
         made, received, about = self._received(content, context), arrays_of(content, GENERATOR), _about(content)
+        self._check_order(about)
         memory = _Memory.of(context, about["generator"])
         classes = teaching_classes(rows.learned, memory.n_classes, self._least()) & ~memory.given_away
         measured = np.full((memory.n_classes, len(MEASURED)), np.nan)
         while classes.any():
             learned, kept = (batch.cut(classes[batch.y]) for batch in (rows.learned, rows.kept))
             load_into(made, received)
-            training = replace(self.training, steps=about["steps"], warmup=0)
+            training = replace(self.training, steps=self.settings.local_steps, warmup=0)
             seed = seed_int(context.config.seed, Stream.METHOD, 100 + about["round"], context.client)
             train_generator(made, as_examples(learned), training, seed)
             if self.settings.gate == "off" or not made.trainable:
                 break
-            alpha = self.audit.alpha / (2 * about["rounds"])
+            alpha = self.audit.alpha / (2 * self.settings.rounds)
             attack = MembershipAttack(made, seed)
             found = weight_leakage(attack, learned, kept, memory.n_classes, self.audit, alpha, seed)
             measured = np.where(np.isnan(found), measured, found)
@@ -191,6 +195,21 @@ class FedSSGClient(Client):
         memory.taught |= classes
         memory.keep(context)
         return self._taught(made, received, rows.learned.cut(classes[rows.learned.y]), measured)
+
+    def _check_order(self, about: Mapping[str, int]) -> None:
+        """Refuse numbers that are not the configuration's: more rounds would dull the attack on the weights.
+
+        Raises:
+            FedimbError: which number it is.
+        """
+        settled = {"rounds": self.settings.rounds, "steps": self.settings.local_steps}
+        for name, own in settled.items():
+            if about[name] != own:
+                raise FedimbError(f"the message says {name}={about[name]} of the generator; this run has {own}")
+        if not 0 <= about["round"] < self.settings.rounds:
+            raise FedimbError(
+                f"the message is for round {about['round']} of the generator; this run has {self.settings.rounds}"
+            )
 
     def _taught(self, made: Generator, received: Arrays, learned: Batch, measured: np.ndarray) -> RecordDict:
         """The reply to `_teach`; what these rows did not train leaves as it was received."""

@@ -1,6 +1,7 @@
 """SCOPE at a site: score the rows, report moments per class, prune by the consensus, keep the coreset."""
 
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -28,6 +29,7 @@ from fedimb.encoders.embed import embed, open_encoder
 from fedimb.errors import ConfigError
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
+from fedimb.seeds import Stream
 from fedimb.selection.moments import add_noise, class_moments, suppress
 from fedimb.selection.profile import Profile
 from fedimb.selection.projections import project
@@ -115,7 +117,8 @@ class ScopeClient(Client):
         scores = project(self._embeddings(context), labels, vectors)
         context.state["scores"] = array_record({"scores": scores.numpy()})
         moments = class_moments(scores, labels, len(vectors))
-        moments = suppress(add_noise(moments, self.settings.sigma, context.generator()), self.settings.min_count)
+        normals = partial(context.secrets.normals, context, Stream.METHOD)
+        moments = suppress(add_noise(moments, self.settings.sigma, normals), self.settings.min_count)
         return RecordDict(
             {
                 PROFILE: array_record(

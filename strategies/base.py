@@ -16,14 +16,18 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from fedimb.errors import ConfigError
+from fedimb.models.base import parameters_of
 from fedimb.plain import StateDict
+from fedimb.records import to_numpy
 from fedimb.serverapp.steps import Reply, Rounds, Step
 
 if TYPE_CHECKING:
+    from fedimb.models.base import Classifier
     from fedimb.serverapp.context import RunContext
     from fedimb.serverapp.server import Server
 
@@ -140,3 +144,57 @@ class Method(Strategy):
         from fedimb.serverapp.plain_server import start
 
         return start(self, grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
+
+
+_KEPT = "kept."
+
+
+class KeepsWeights(Method):
+    """A method whose server makes a part of the model: it keeps the weights aggregated last, in ``memory``."""
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The inner strategy's; the weights are kept."""
+        merged, metrics = super().aggregate_train(server_round, replies)
+        if merged is not None:
+            self.memory |= {_KEPT + name: value for name, value in to_numpy(merged).items()}
+        return merged, metrics
+
+    def aggregated(self, server: "Server") -> dict[str, np.ndarray]:
+        """The global model's parameters as aggregated last, or its initial ones if no round had a reply."""
+        start = parameters_of(server.model())
+        return {name: np.asarray(self.memory.get(_KEPT + name, value), value.dtype) for name, value in start.items()}
+
+
+def sent_along(messages: Iterable[Message], key: str, record: ArrayRecord) -> list[Message]:
+    """Train messages that also carry a record, the same object in all of them."""
+    made = list(messages)
+    for message in made:
+        message.content = RecordDict({**message.content, key: record})
+    return made
+
+
+def refuse_inner_method(method: str, inner: Strategy) -> None:
+    """Refuse a method inside one that runs its rounds itself (flag ``innermost``).
+
+    Raises:
+        ConfigError: says where to name it.
+    """
+    if isinstance(inner, Method):
+        raise ConfigError(
+            f"strategy '{method}' runs its rounds itself and cannot wrap another method: name it last of several"
+        )
+
+
+def refuse_without_linear_head(method: str, model: "Classifier") -> None:
+    """Refuse a model without a linear head that has a bias, for a method that makes a new one.
+
+    Raises:
+        ConfigError: names the parameter that is missing.
+    """
+    if missing := [name for name in ("head.weight", "head.bias") if name not in parameters_of(model)]:
+        raise ConfigError(
+            f"strategy.{method}: the model has no trainable {missing[0]}, so its head cannot be re-trained; use "
+            "model.head=linear"
+        )

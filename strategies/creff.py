@@ -11,28 +11,24 @@ head's training. A client's gradient is over all rows of a class; the paper's co
 augmentation seeded by the clock.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from fedimb.contracts.creff import GRADIENTS, GRADIENTS_OF, HEAD, CreffSettings
 from fedimb.errors import ConfigError
-from fedimb.models.base import parameters_of
-from fedimb.records import array_record, arrays_of, to_numpy
+from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
 from fedimb.seeds import Stream, torch_generator
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.server import Server
 from fedimb.serverapp.steps import Query, Replace, Reply, Rounds, ServerWork
-from fedimb.strategies.base import Method, Program
+from fedimb.strategies.base import KeepsWeights, Program, refuse_inner_method, refuse_without_linear_head
 from fedimb.training.gradient_matching import drawn_head, fit_head, match_gradients
-
-_KEPT = "kept."
-_NAMES = ("head.weight", "head.bias")
 
 
 def mean_gradients(found: Sequence[dict[str, np.ndarray]]) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
@@ -49,7 +45,7 @@ def mean_gradients(found: Sequence[dict[str, np.ndarray]]) -> tuple[tuple[torch.
 
 
 @register("strategy", "creff", adjusts_logits=True, innermost=True, builds_head=True)
-class Creff(Method):
+class Creff(KeepsWeights):
     """CReFF: the classifier is re-trained at the server on synthetic features whose gradients match the clients'.
 
     Args:
@@ -63,18 +59,11 @@ class Creff(Method):
     def __init__(self, inner: Strategy, settings: CreffSettings | None = None, **fields: Any) -> None:
         super().__init__(inner)
         self.settings = CreffSettings.of(settings, fields)
-        if isinstance(inner, Method):
-            raise ConfigError(
-                "strategy 'creff' runs its rounds itself and cannot wrap another method: name it last of several"
-            )
+        refuse_inner_method("creff", inner)
 
     def check_server(self, server: Server) -> None:
         """Refuse a model without a linear head that has a bias."""
-        if missing := [name for name in _NAMES if name not in parameters_of(server.model())]:
-            raise ConfigError(
-                f"strategy.creff: the model has no trainable {missing[0]}, so its head cannot be re-trained; use "
-                "model.head=linear"
-            )
+        refuse_without_linear_head("creff", server.model())
 
     def program(self, run: RunContext) -> Program:
         """Gradients, features and a new head before every round; the new head becomes the model's at the end."""
@@ -88,10 +77,8 @@ class Creff(Method):
             replies = yield Query(GRADIENTS_OF, RecordDict({HEAD: array_record(head)}), model="global")
             yield ServerWork("creff_head", self._work(run, number, replies))
             yield Rounds(1)
-        start = parameters_of(run.server.model())
-        body = {name: np.asarray(self.memory.get(_KEPT + name, value), value.dtype) for name, value in start.items()}
         made = {f"head.{part}": np.asarray(self.memory[part], np.float32) for part in ("weight", "bias")}
-        yield Replace(body | made)
+        yield Replace(self.aggregated(run.server) | made)
 
     def _begin(self, run: RunContext, width: int) -> None:
         """Features of noise and a random head, unless a resumed run has its own."""
@@ -123,12 +110,3 @@ class Creff(Method):
             return None
 
         return work
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """The inner strategy's; the weights are kept for the end."""
-        merged, metrics = super().aggregate_train(server_round, replies)
-        if merged is not None:
-            self.memory |= {_KEPT + name: value for name, value in to_numpy(merged).items()}
-        return merged, metrics

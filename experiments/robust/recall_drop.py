@@ -5,7 +5,8 @@
 
 The unit is the run: it rings if the sum of any class passes the threshold in any round. `fitted` is the 98 % quantile
 of the clean runs whose seeds served only for that; the threshold in `fedimb.evaluation.recall_drop` is this, rounded
-up.
+up. It is judged on `clean`: seeds made after it was set. `clean_before` are those on which a former threshold, from
+fewer runs, had been judged.
 Intervals are Clopper and Pearson's, 95 %.
 """
 
@@ -19,8 +20,12 @@ from scipy.stats import beta
 from fedimb.evaluation.recall_drop import THRESHOLD, RecallDrop, largest_drop
 
 HERE = Path(__file__).parent
-CLASSES = ("t_shirt", "pullover", "coat", "dress")
+ROWS = {"t_shirt": 475, "pullover": 383, "coat": 310, "dress": 250}
+"""Validation rows of the six clients, about: a quarter of a class. In a run with an attack four clients' count."""
+CLASSES = tuple(ROWS)
 RARE, START = "dress", 13
+JUDGED_FROM = 1208
+"""First seed of the clean runs that nobody had looked at when the threshold was set."""
 
 Line = dict[str, str]
 
@@ -30,9 +35,14 @@ def recalls(line: Line, name: str) -> list[float]:
     return [int(one) / 1000 for one in line[name].split()]
 
 
+def rows(line: Line, name: str) -> float:
+    """The scored rows of a class."""
+    return ROWS[name] * (4 / 6 if line["kind"] in ("flipped", "from_start") else 1)
+
+
 def largest(line: Line) -> float:
     """The largest sum of any class."""
-    return max(largest_drop(recalls(line, name)) for name in CLASSES)
+    return max(largest_drop(recalls(line, name), rows(line, name)) for name in CLASSES)
 
 
 def first_alarm(line: Line) -> int | None:
@@ -40,7 +50,8 @@ def first_alarm(line: Line) -> int | None:
     rounds = []
     for name in CLASSES:
         watch = RecallDrop()
-        rounds += [n for n, one in enumerate(recalls(line, name), 1) if watch.add(one) > THRESHOLD][:1]
+        own = rows(line, name)
+        rounds += [n for n, one in enumerate(recalls(line, name), 1) if watch.add(one, own) > THRESHOLD][:1]
     return min(rounds, default=None)
 
 
@@ -54,6 +65,9 @@ def interval(hits: int, runs: int) -> tuple[float, float]:
 def main() -> None:
     """Count, write and print."""
     lines = [line for line in csv.DictReader((HERE / "recall_runs.csv").open()) if line["status"] == "finished"]
+    for line in lines:
+        if line["kind"] == "clean" and int(line["seed"]) < JUDGED_FROM:
+            line["kind"] = "clean_before"
     kinds = dict.fromkeys((line["kind"], line["rate"]) for line in lines)
     found = []
     for kind, rate in sorted(kinds):

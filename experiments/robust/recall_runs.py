@@ -31,6 +31,10 @@ HELD = 2 / 6 * 1000 / (1900 + 1534 + 1239 + 1000)
 """Share of all labels that are dresses of the attackers."""
 FIRST = {"threshold": 0, "clean": 1000, "flipped": 2000, "from_start": 3000}
 """First seed of each kind of run: no seed serves twice."""
+THRESHOLD_RUNS = 300
+"""Runs that serve for the threshold alone: a 98 % quantile of fewer is loose."""
+ATTACKED = 208
+"""An attack of each rate comes with every eighth of so many clean runs."""
 KEYS = ("kind", "rate", "seed")
 COLUMNS = (*KEYS, "status", *(NAMES[one] for one in CLASSES), "cpu_s")
 
@@ -54,14 +58,15 @@ def words(output: Path) -> list[str]:
 
 def wanted(most: int) -> Iterator[dict[str, object]]:
     """Which runs, so that every kind grows evenly."""
-    for n in range(most):
-        yield {"kind": "clean", "rate": 0, "seed": FIRST["clean"] + n}
-        if n % 3 == 0:
-            yield {"kind": "threshold", "rate": 0, "seed": FIRST["threshold"] + n // 3}
-        if n % 8 == 0:
+    for n in range(max(most, THRESHOLD_RUNS)):
+        if n < most:
+            yield {"kind": "clean", "rate": 0, "seed": FIRST["clean"] + n}
+        if n < THRESHOLD_RUNS:
+            yield {"kind": "threshold", "rate": 0, "seed": FIRST["threshold"] + n}
+        if n < ATTACKED and n % 8 == 0:
             for rate in RATES:
                 yield {"kind": "flipped", "rate": rate, "seed": FIRST["flipped"] + n // 8}
-        if n % 16 == 0:
+        if n < ATTACKED and n % 16 == 0:
             yield {"kind": "from_start", "rate": RATES[-1], "seed": FIRST["from_start"] + n // 16}
 
 
@@ -86,7 +91,7 @@ def one(run: Mapping[str, object], output: Path) -> dict[str, object]:
 def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--most", type=int, default=208, help="clean runs that are judged; the others follow from it")
+    parser.add_argument("--most", type=int, default=416, help="clean runs")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no run after that many minutes")
     parser.add_argument("--output", type=Path, default=Path("runs/robust"), help="folder of the data and run folders")
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="do every K-th run from the I-th: I K")

@@ -2,7 +2,7 @@
 
     python experiments/robust/tail_tax.py                # repeat the command to continue
     python experiments/robust/tail_tax.py --minutes 30   # as many as fit
-    python experiments/robust/tail_tax.py --minutes 0    # only write table.txt from runs.csv
+    python experiments/robust/tail_tax.py --minutes 0    # only write taxes.csv from runs.csv
 
 Fashion-MNIST as 7 x 7 pictures with an exponential tail (600 ... 60 rows of 10 classes, drawn by seed), 24 clients,
 Dirichlet skew .1 or .5, 12 rounds of 4 epochs, logistic regression; the official test rows, 1,000 a class. One line per
@@ -12,6 +12,7 @@ number of attackers are told 7, the most that attack (Bulyan 5, the most it can 
 
 import argparse
 import csv
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -44,6 +45,9 @@ WITHSTOOD = {"bulyan": 5}
 KEYS = ("skew", "defence", "attack", "fraction", "seed")
 SCORES = ("minority_recall", "macro_recall", "minority_recall_la_post", "macro_recall_la_post")
 COLUMNS = (*KEYS, "status", *SCORES, "cpu_s")
+SUMMARY = ("score", "skew", "attack", "fraction", "defence", "runs", "mean", "seeds", "gain", "low", "high",
+           "returned", "returned_low", "returned_high")  # fmt: skip
+CELLS = [("none", 0.0)] + [("sign_flip", f) for f in (0.2, 0.1, 0.3)] + [("rare_mimic", f) for f in (0.2, 0.1, 0.3)]
 LEAST_TAX = 0.03
 
 
@@ -60,8 +64,7 @@ def words(output: Path, skew: str) -> list[str]:
 
 def wanted() -> Iterator[dict[str, object]]:
     """Which runs: all without attackers, then 20 % of the first attack, then the others."""
-    cells = [("none", 0.0)] + [("sign_flip", f) for f in (0.2, 0.1, 0.3)] + [("rare_mimic", f) for f in (0.2, 0.1, 0.3)]
-    for attack, fraction in cells:
+    for attack, fraction in CELLS:
         for seed in SEEDS:
             for skew in SKEWS:
                 for defence in DEFENCES:
@@ -94,69 +97,71 @@ def scores(lines: Lines, score: str, **cell: object) -> dict[int, float]:
     return {int(line["seed"]): float(line[score]) for line in found}
 
 
-def paired(a: dict[int, float], b: dict[int, float]) -> str:
+def summaries(lines: Lines) -> list[dict[str, object]]:
+    """One line per score and cell: its mean, the difference to the weighted mean on the same seeds, what it returns."""
+    found = []
+    for score, skew in itertools.product(SCORES, SKEWS):
+        for attack, fraction in CELLS:
+            cell = {"skew": skew, "attack": attack, "fraction": fraction}
+            by = {d: scores(lines, score, defence=d, **cell) for d in DEFENCES}
+            for defence, own in by.items():
+                if not own:
+                    continue
+                line = {
+                    "score": score,
+                    **cell,
+                    "fraction": f"{fraction:g}",
+                    "defence": defence,
+                    "runs": len(own),
+                    "mean": np.mean(list(own.values())),
+                }
+                if defence != "mean":
+                    line |= difference(own, by["mean"])
+                if defence in REFUNDS and attack == "none":
+                    line |= returned(by["mean"], by["median"], own)
+                found.append({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in line.items()})
+    return found
+
+
+def difference(a: dict[int, float], b: dict[int, float]) -> dict[str, object]:
     """Mean of a - b over common seeds with its 95 % t interval, and the number of seeds."""
     gaps = [a[s] - b[s] for s in sorted(a.keys() & b.keys())]
     if len(gaps) < 2:
-        return f"- (n={len(gaps)})"
-    mean, low, high = t_interval(gaps)
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}] n={len(gaps)}"
+        return {"seeds": len(gaps)}
+    return {"seeds": len(gaps), **dict(zip(("gain", "low", "high"), t_interval(gaps), strict=True))}
 
 
-def returned(mean: dict[int, float], median: dict[int, float], refund: dict[int, float]) -> str:
-    """Share of the median's tax that a refund returns, with a 95 % bootstrap interval over seeds (ratio of means)."""
+def returned(mean: dict[int, float], median: dict[int, float], refund: dict[int, float]) -> dict[str, object]:
+    """Share of the median's tax that a refund returns, with a 95 % bootstrap interval over seeds (ratio of means).
+
+    Empty where the tax is below `LEAST_TAX`; an end of the interval is infinite where draws have no tax to return.
+    """
     seeds = sorted(mean.keys() & median.keys() & refund.keys())
     tax = np.array([mean[s] - median[s] for s in seeds])
     back = np.array([refund[s] - median[s] for s in seeds])
     if len(seeds) < 2 or tax.mean() < LEAST_TAX:
-        return f"no tax of {LEAST_TAX} to return" if len(seeds) >= 2 else "-"
+        return {}
     drawn = np.random.default_rng(0).integers(0, len(seeds), (10_000, len(seeds)))
     taxes = tax[drawn].mean(axis=1)
     ratios = np.where(taxes > 0, back[drawn].mean(axis=1) / np.where(taxes > 0, taxes, 1), np.inf)
     low, high = np.quantile(ratios, [0.025, 0.975], method="inverted_cdf")  # a draw without a tax is infinity
-    upper = f"{high:.0%}" if np.isfinite(high) else "unbounded"
-    return f"{back.mean() / tax.mean():.0%} [{low:.0%}, {upper}] n={len(seeds)}"
-
-
-def table(lines: Lines) -> str:
-    """The tables of the page."""
-    out = []
-    for score in SCORES:
-        for skew in SKEWS:
-            clean = {d: scores(lines, score, skew=skew, defence=d, attack="none") for d in DEFENCES}
-            out += [f"\n{score}, skew {skew}: without attackers, and tax (mean - defence)"]
-            for d in DEFENCES:
-                level = np.mean(list(clean[d].values())) if clean[d] else float("nan")
-                out.append(f"  {d:<19} {level:.3f}   tax {paired(clean['mean'], clean[d]) if d != 'mean' else ''}")
-            for d in REFUNDS:
-                out.append(
-                    f"  {d:<19} returns of the median's tax: {returned(clean['mean'], clean['median'], clean[d])}"
-                )
-            for attack in list(ATTACKS)[1:]:
-                for fraction in (0.1, 0.2, 0.3):
-                    cell = {"skew": skew, "attack": attack, "fraction": fraction}
-                    base = scores(lines, score, defence="mean", **cell)
-                    if not base:
-                        continue
-                    out.append(f"  {attack} by {fraction:.0%}: mean {np.mean(list(base.values())):.3f}; saved by")
-                    for d in list(DEFENCES)[1:]:
-                        if found := scores(lines, score, defence=d, **cell):
-                            level = np.mean(list(found.values()))
-                            out.append(f"    {d:<19} {level:.3f}   {paired(found, base)}")
-    return "\n".join(out).strip() + "\n"
+    return {"returned": back.mean() / tax.mean(), "returned_low": low, "returned_high": high}
 
 
 def main() -> None:
-    """Run what is missing and write the tables."""
+    """Run what is missing and write the summaries."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no run after that many minutes")
     parser.add_argument("--output", type=Path, default=Path("runs/robust"), help="folder of the data and run folders")
     args = parser.parse_args()
     if args.minutes > 0:
         fill(HERE / "runs.csv", COLUMNS, KEYS, wanted(), lambda run: one(run, args.output), args.minutes)
-    text = table(list(csv.DictReader((HERE / "runs.csv").open())))
-    (HERE / "table.txt").write_text(text)
-    print(text)
+    found = summaries(list(csv.DictReader((HERE / "runs.csv").open())))
+    with (HERE / "taxes.csv").open("w", newline="") as opened:
+        writer = csv.DictWriter(opened, SUMMARY, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+    print((HERE / "taxes.csv").read_text())
 
 
 if __name__ == "__main__":

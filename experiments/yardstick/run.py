@@ -3,6 +3,7 @@
     python experiments/yardstick/run.py            # 12 seeds; writes the CSVs and table.txt beside this file
     python experiments/yardstick/run.py alpha0.1   # one setting; the table reads the CSVs of the others
     python experiments/yardstick/run.py --seeds 2 --to runs/look
+    python experiments/yardstick/run.py last_client     # only last_client.csv, which needs no runs
 
 Finished runs are kept below runs/yardstick and not repeated.
 """
@@ -14,6 +15,7 @@ import numpy as np
 
 from fedimb.config.compose import compose
 from fedimb.config.validate import validate
+from fedimb.data.prepare import prepare
 from fedimb.evaluation.intervals import t_interval
 from fedimb.schema import RunConfig
 from fedimb.study.experiments import arguments, parser_of, publish, run_to_csv
@@ -104,12 +106,29 @@ def table(found: dict[str, Scores]) -> str:
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
+def write_last_client(seeds: int, to: Path) -> None:
+    """What the two ways of rounding give the last client: its rows, and its rows of the three rarest classes."""
+    with open(to / "last_client.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["setting", "seed", "rows", "minority_rows", "all_rows", "all_minority_rows"])
+        for setting in ("alpha0.5", "floor"):
+            for seed in range(seeds):
+                config = validate(compose([*BASE, *SETTINGS[setting], f"seed={seed}"]))
+                federation = prepare(config.data, config.partition, config.clients.count, seed)
+                counts, rare = federation.counts, federation.counts[:, list(federation.minority)]
+                writer.writerow([setting, seed, counts[-1].sum(), rare[-1].sum(), counts.sum(), rare.sum()])
+
+
 def main() -> None:
     parser = parser_of(__file__, __doc__)
-    parser.add_argument("settings", nargs="*", choices=[*TRUNKS, []], help="default: all")
+    parser.add_argument("settings", nargs="*", choices=[*TRUNKS, "last_client", []], help="default: all")
     parser.add_argument("--seeds", type=int, default=12)
     args = arguments(parser)
-    plans = {setting: plan(setting, args.seeds, args.output) for setting in args.settings or TRUNKS}
+    write_last_client(args.seeds, args.to)
+    if args.settings == ["last_client"]:
+        return
+    settings = [setting for setting in args.settings or TRUNKS if setting != "last_client"]
+    plans = {setting: plan(setting, args.seeds, args.output) for setting in settings}
     for setting, configs in plans.items():
         run_to_csv(configs, args.to / f"{setting}.csv")
     publish(table(read(args.to)), args.to)

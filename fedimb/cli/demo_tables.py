@@ -15,7 +15,7 @@ from fedimb.report.plots import comparison_figure
 from fedimb.report.study_tables import run_rows, study_table
 from fedimb.study.cells import plan
 from fedimb.study.compare import Compared, compare, study_folder
-from fedimb.study.design import Row, Study
+from fedimb.study.design import BarSettings, Row, Study
 from fedimb.study.results import StudyResults
 
 ROWS = {
@@ -25,8 +25,7 @@ ROWS = {
     "balanced_softmax": ("loss=balanced_softmax",),
     "scope": ("strategy=scope",),
 }
-REFERENCES = ["majority", "local_mean", "fedavg", "la_post", "tau"]
-
+REFERENCES = ["majority", "local_mean", "fedavg", "la_post", "uniform+la_post", "tau", "ncm", "lda"]
 
 LABELS = (
     "data.n_max=114",
@@ -73,7 +72,8 @@ def study_of(seeds: int, name: str) -> Study:
     if seeds < 1:
         raise ConfigError(f"--seeds must be at least 1; got {seeds}")
     rows = {label: Row(words=words) for label, words in ROWS.items()}
-    return Study(name=name, about="fedimb demo", rows=rows, references=REFERENCES, seeds=seeds)
+    bar = BarSettings(min_counts=(1,))
+    return Study(name=name, about="fedimb demo", rows=rows, references=REFERENCES, seeds=seeds, bar=bar)
 
 
 def label_study(seeds: int, name: str) -> Study:
@@ -105,11 +105,14 @@ def demo(overrides: Sequence[str], seeds: int) -> DemoFinished:
     rows, folder = run_rows(done.results), done.folder
     if all(row["status"] != "finished" for row in rows):
         return _finished([done], [])
+    from fedimb.report.bar_text import bar_csv, bar_table
     from fedimb.report.html.page import page
     from fedimb.study.statistics import statistics
 
-    (folder / "report.html").write_text(page(done.results, statistics(done.results)))
-    print(study_table(done.results))
+    found = statistics(done.results)
+    (folder / "report.html").write_text(page(done.results, found))
+    bar_csv(found, folder / "against_bar.csv")
+    print(f"{study_table(done.results)}\n\n{bar_table(done.results, found)}")
     print(f"\nscores: mean of the last scored rounds on the test set; +-: 95 % t interval over {seeds} seeds")
     output = [word for word in overrides if word.startswith(("output_dir=", "tracking"))]
     asked = compare(labels, output, default_workers(folder), "fedimb demo")
@@ -121,8 +124,8 @@ def demo(overrides: Sequence[str], seeds: int) -> DemoFinished:
     print(f"\npicture: {comparison_figure(rows, folder / 'comparison.png')}")
     print(f"numbers: {folder / 'rows.csv'}")
     print(f"report:  {folder / 'report.html'}")
-    if found := charts(done.results):
-        print(f"charts:  {found[0]}\n         {found[1]}")
+    if shown := charts(done.results):
+        print(f"charts:  {shown[0]}\n         {shown[1]}")
     return _finished([done, asked, made], [folder / name for name in ("comparison.png", "rows.csv", "report.html")])
 
 

@@ -45,6 +45,7 @@ The columns:
     needs loss        works only with that loss
     needs head        works only with that model.head
     builds head       computes the head itself, for models with a linear one
+    two views         compares two views of each row, so an augmentation that mixes rows is refused
     innermost         has no other method inside: the last of several
     resamples         draws rows by class, so that the model's probabilities are those of another class prior
     folds             trains again without each of so many folds of the rows

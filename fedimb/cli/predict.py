@@ -213,7 +213,8 @@ def source_of(words: list[str], source: list[str] | None, result: "RunResult") -
     """The source given by DATA or --source, for `fedimb.data.store.open_source`; None: the run's test set.
 
     Raises:
-        ConfigError: both given, a word that is neither a path nor a setting, or a YAML without a source.
+        ConfigError: both given, a word that is neither a path nor a setting, a setting that predictions do not use, or
+            a YAML without a source.
         DataError: no such file.
     """
     from fedimb.errors import ConfigError
@@ -227,11 +228,29 @@ def source_of(words: list[str], source: list[str] | None, result: "RunResult") -
     if all("=" in word for word in words) and not Path(words[0]).exists():
         from fedimb.config.compose import compose
 
+        _refuse_settings([word.partition("=")[0].lstrip("+") for word in words])
+
         chosen: Settings = compose(words)["data"]["source"]
         return chosen
     if len(words) > 1:
         raise ConfigError(f"cannot use {' '.join(words)}: give one file or folder, or data=... settings")
     return _from_path(Path(words[0]).expanduser(), result)
+
+
+def _refuse_settings(keys: Sequence[str]) -> None:
+    """Refuse settings that would be read and have no effect. Raises ConfigError."""
+    from fedimb.errors import ConfigError
+
+    for key in keys:
+        if key == "data.subgroups":
+            raise ConfigError(
+                "data.subgroups: predictions are not scored by subgroup, as nothing would hide small cells: leave it "
+                "out (docs/subgroups.md)"
+            )
+        if key not in ("data", "data.source") and not key.startswith("data.source."):
+            raise ConfigError(
+                f"{key} has no effect on predictions, which are of all rows: give data=NAME and data.source.*"
+            )
 
 
 def _settings(words: list[str]) -> Settings:
@@ -267,6 +286,8 @@ def _from_yaml(path: Path) -> dict[str, object]:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if isinstance(content, dict) and isinstance(content.get("data"), dict):
         content = content["data"]  # one that chooses a model too, as configs/data/cifar10.yaml
+    if isinstance(content, dict) and content.get("subgroups"):
+        _refuse_settings(["data.subgroups"])
     found = content.get("source", content) if isinstance(content, dict) else None
     if not isinstance(found, dict) or not isinstance(found.get("name"), str):
         raise ConfigError(f"{path} names no source: write source: {{name: npz, path: new.npz}}")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fedimb.cli.predict_output import check_output, write_predictions
 from fedimb.config.load import row_label
 from fedimb.data.new_rows import Expected, RowBatch, store_batches
+from fedimb.data.subgroups import parse_subgroups
 from fedimb.errors import ConfigError, DataError, FedimbError
 from fedimb.evaluation.confusion import confusion_matrix
 from fedimb.evaluation.multilabel import label_confusion
@@ -95,6 +96,11 @@ def score_to(result: RunResult, source: Settings | None, out: Path, options: Opt
     if why := "; ".join(why for row in result.rows if row.label == scored.label for why in row.suspect.values()):
         scored.warnings.append(f"the run is suspect: {why}")
     write_predictions(_batches(result, model, source, options, scored), out, options.probabilities)
+    if scored.confusion is not None and parse_subgroups(config.data.get("subgroups")):
+        scored.warnings.append(
+            "the scores are of all rows: predictions are not scored by the run's data.subgroups; those of its own rows "
+            "are in artifacts/subgroups.json"
+        )
     if chosen is not None:
         if options.choose_on is not None and source is not None and _same_data(options.choose_on, source):
             scored.warnings.append(

@@ -131,6 +131,8 @@ class LocalTraining:
         spec = spec.change(loss=spec.loss.to(self._device))
         x, y = context.data.tensors(spec.view)
         primary = context.data.primary(spec.view)
+        if spec.labels is not None:
+            y = primary = spec.labels.to(self._device)
         if context.attack is not None:
             x, y, primary = _poisoned(context, x, y, primary)
         metrics: dict[str, float] = {}

@@ -131,7 +131,8 @@ class ClientRuntime:
                     prepared = self.training.prepare(pending.context, _evaluate(message))
                     reply = self.training.reply(prepared, self.training.train(prepared))
                 else:
-                    reply = self._query(action, message.content, pending.context)
+                    with torch.device("cpu"):  # methods choose rows on the CPU; what they train says where
+                        reply = self._query(action, message.content, pending.context)
         context = pending.context
         if fingerprint(context.state) != pending.before:
             self.store.save(client, context.step, context.state, pending.keep)

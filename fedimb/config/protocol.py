@@ -40,6 +40,7 @@ def check_protocol(config: RunConfig) -> None:
         )
     _check_rounds(config)
     _check_mixing(config)
+    _check_views(config)
 
 
 def _check_mixing(config: RunConfig) -> None:
@@ -51,6 +52,30 @@ def _check_mixing(config: RunConfig) -> None:
             f"local.augmentation={names}: '{names[mixing[0]]}' mixes rows and their labels, so it goes last, and alone "
             "of its kind"
         )
+
+
+def _check_views(config: RunConfig) -> None:
+    """Refuse what a method that compares two views of each row (flag ``two_views``) cannot use."""
+    names = [part["name"] for part in config.local.augmentation]
+    for name in config.strategy:
+        if not (views := registry.flags("strategy", name).get("two_views")):
+            continue
+        if mixing := [one for one in names if registry.flags("augmentation", one).get("mixes")]:
+            raise ConfigError(
+                f"strategy '{name}' compares two views of each row, and augmentation '{mixing[0]}' mixes rows; leave "
+                "it out of local.augmentation"
+            )
+        if views == "both" and not names:
+            raise ConfigError(
+                f"strategy '{name}' compares two draws of local.augmentation, which is empty, so that both would be "
+                "the row itself; set e.g. local.augmentation=[{name: noise}] for tables, [{name: rand_augment}] for "
+                "images"
+            )
+        if config.local.label_smoothing:
+            raise ConfigError(
+                f"strategy '{name}' adjusts the loss of its views itself, without local.label_smoothing="
+                f"{config.local.label_smoothing:g}; set it to 0"
+            )
 
 
 def _check_rounds(config: RunConfig) -> None:

@@ -57,5 +57,6 @@ CREFF = Contract(
         ),
     },
     often={GRADIENTS_OF: "before every round, from every client with data"},
+    replaces=1,
 )
 register("contract", "creff")(CREFF)

@@ -101,7 +101,8 @@ class BudgetConfig(Strict):
         days: rounds, queries and samples of this many days count; None: all.
         epsilon: privacy loss of noisy updates, and of noisy counts, each with the site's own share of the noise.
         delta: the delta of that epsilon.
-        sum_sets: number of different sets of sites that masked sums may be over: two sums can be subtracted.
+        sum_sets: number of different sets of sites that masked sums may be over, about training or validation rows: two
+            sums can be subtracted.
     """
 
     rounds: Annotated[int, Field(ge=0)] | None = None

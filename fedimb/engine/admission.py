@@ -4,6 +4,9 @@ What a record may hold is declared in its contract (`fedimb.contracts.base.Value
 large the model is and what it was sent is known here. A reply that breaks a declaration is left out as a whole, and its
 first fault is kept with the reply as a `Refusal`.
 
+What a client has said of its rows in earlier replies is kept too (`Told`): a confusion matrix whose rows are of other
+classes than before, or of one that it has counted no row of, contradicts it.
+
 Values that are not finite in weights are left to the lanes, because training may diverge without anybody's intent. A
 masked figure cannot be screened singly: see `check_total`.
 """
@@ -16,14 +19,63 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 
+from fedimb.by_reference import view
+from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract, Record
 from fedimb.engine.record_checks import Declared, Refusal, Sizes, check_declared
 from fedimb.errors import RunFailed
+from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.subgroups import UNIT
 from fedimb.privacy.egress_filter import declared_for
 from fedimb.text import clean_text
 
 _KINDS = {ArrayRecord: "arrays", MetricRecord: "metrics", ConfigRecord: "config"}
+_MATRICES = {("train", names.CONFUSION), (f"query.{names.SCORED}", names.SCORES)}
+"""(type of the message, record) that hold confusion matrices of a client's validation rows, in the clear."""
+
+
+@dataclass
+class Told:
+    """What clients have said of their rows in replies that were used.
+
+    Attributes:
+        validation: client id -> validation rows of each class [C] int64, by the last confusion matrix.
+        train: client id -> training rows of each class [C] int64, as counted for the prior.
+    """
+
+    validation: dict[int, np.ndarray] = field(default_factory=dict)
+    train: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def only(self, clients: Iterable[int]) -> "Told":
+        """The same of these clients alone."""
+        own = set(clients)
+        return Told(*({c: rows for c, rows in one.items() if c in own} for one in (self.validation, self.train)))
+
+    def contradiction(self, client: int, key: str, record: ArrayRecord) -> Refusal | None:
+        """What in a record of confusion matrices is not as the client said before; None: nothing.
+
+        Rows of a class may become fewer, as records are withdrawn, and never more. A split leaves a row of each class
+        to train on, so a class without one has none to validate on; of rows with several labels that is not so.
+        """
+        first: np.ndarray | None = None
+        for name, array in record.items():
+            matrix = view(array)
+            rows = hits_and_support(matrix)[1]
+            first = rows if first is None else first
+            before = self.validation.get(client, rows)
+            more = np.flatnonzero(rows > before)
+            counted = self.train.get(client, rows) if matrix.ndim == 2 else rows
+            none = np.flatnonzero((rows > 0) & (counted == 0))
+            if not np.array_equal(rows, first):
+                text = "has rows of other classes than the reply's first matrix"
+            elif len(more):
+                text = f"has {rows[more[0]]} rows of class {more[0]}, of which there were {before[more[0]]} before"
+            elif len(none):
+                text = f"has {rows[none[0]]} rows of class {none[0]}, of which the client has counted none to train on"
+            else:
+                continue
+            return Refusal(key, clean_text(name, 60), text)
+        return None
 
 
 @dataclass
@@ -37,6 +89,7 @@ class Admission:
         rows: client id -> (training rows, validation rows), as the plan or the partition has them.
         signed: whether replies are known to come from whom they name. Only then are a client's refused replies counted
             against it (`fedimb.serverapp.exchange.Exchange`): anybody could send faults in another's name.
+        told: what clients have said in earlier replies; who sends the messages keeps it up to date.
     """
 
     contracts: Sequence[Contract]
@@ -44,12 +97,14 @@ class Admission:
     sizes: Sizes
     rows: Mapping[int, tuple[int, int]]
     signed: bool = True
+    told: Told = field(default_factory=Told)
     _declared: dict[str, tuple[dict[str, Declared], list[str]]] = field(default_factory=dict, repr=False)
     _limits: dict[int, dict[str, float]] = field(default_factory=dict, repr=False)
 
     def only(self, clients: Iterable[int]) -> "Admission":
         """The same for these clients alone, to be sent to another process."""
-        return replace(self, rows={c: self.rows[c] for c in clients}, _declared={}, _limits={})
+        rows = {c: self.rows[c] for c in clients}
+        return replace(self, rows=rows, told=self.told.only(rows), _declared={}, _limits={})
 
     def refusal(self, client: int, message: Message, sent: Message | None) -> Refusal | None:
         """The first fault of a client's reply, which is not an error; None: it may be used.
@@ -57,7 +112,8 @@ class Admission:
         Args:
             sent: the message it replies to.
         """
-        declared, required = self._records((sent or message).metadata.message_type)  # not what the reply says of itself
+        kind = (sent or message).metadata.message_type  # not what the reply says of itself
+        declared, required = self._records(kind)
         limits, sizes = self._limits_of(client), self.sizes
         content = dict(message.content.items())
         received = {} if sent is None else dict(sent.content.items())
@@ -68,6 +124,9 @@ class Admission:
             if _KINDS[type(record)] != own.record.kind:
                 return Refusal(key, "", f"is {_KINDS[type(record)]}, declared as {own.record.kind}")
             if (found := check_declared(own, record, received.get(key), sizes, limits)) is not None:
+                return found
+            matrices = record if (kind, key) in _MATRICES and isinstance(record, ArrayRecord) else None
+            if matrices is not None and (found := self.told.contradiction(client, key, matrices)) is not None:
                 return found
         for key in required:
             if key not in content:

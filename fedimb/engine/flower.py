@@ -48,6 +48,8 @@ class FlowerLauncher:
         workers: Ray actors of a run; None: one per core.
     """
 
+    reusable = False
+
     def __init__(self, workers: int | None = None) -> None:
         # Flower gives Ray one attempt of 30 seconds to start; here it may take longer, and is tried again.
         self._ray, self._address = RayEngine(workers), ""

@@ -90,6 +90,8 @@ def in_lanes(
 class FlowerEngine:
     """The engine inside a ServerApp: Flower has started the clients and will stop them."""
 
+    reusable = False
+
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
 

@@ -62,6 +62,7 @@ class InlineEngine:
         return InlineGrid(ready_app(), job.n_clients, job.context, ahead)
 
     temp_dir = None
+    reusable = True
 
     def processes(self) -> list[int]:
         """Ids of processes this engine started: none."""

@@ -18,6 +18,11 @@ class Engine(Protocol):
     in another process, and ``advance(rounds)`` is called as rounds end.
     """
 
+    @property
+    def reusable(self) -> bool:
+        """Whether another run's grid can be had while this run goes on: not if its clients were started for it."""
+        ...
+
     def grid(self, job: Job) -> SimulationGrid:
         """A Flower Grid over one run's clients."""
         ...

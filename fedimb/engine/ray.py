@@ -42,6 +42,8 @@ class RayEngine:
         ConfigError: a setting that no machine could satisfy.
     """
 
+    reusable = True
+
     def __init__(self, workers: int | None = None, gpus_per_worker: float = 0.0, address: str | None = None) -> None:
         check_settings(workers, gpus_per_worker, address)
         self._count, self._gpus, self._address = workers, gpus_per_worker, address

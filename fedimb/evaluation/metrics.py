@@ -176,6 +176,10 @@ def recall_keys(class_names: Sequence[str]) -> list[str]:
     return numbered("recall", class_names)
 
 
+TESTED = "/tested/"
+"""In the names of metrics, in place of ``/recall/``: how many rows of the class the clients' recall is over."""
+
+
 def metric_names(class_names: Sequence[str], prefix: str = "test", task: str = "multiclass") -> list[str]:
     """The keys that `named_scores` returns, in the same order."""
     names = LABEL_SCORES if task == "multilabel" else SCORES

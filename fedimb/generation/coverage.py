@@ -5,6 +5,7 @@ Laplace draw, so a noisy count is an integer and its decimals reveal nothing.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ def coverage(y: NDArray[np.int64], d: NDArray[np.int64] | None, n_classes: int, 
     return flat.reshape(n_classes, n_devices).astype(np.int64)
 
 
-def noised(counts: Counts, epsilon: float, rng: np.random.Generator, rows_per_unit: int = 1) -> Counts:
+def noised(counts: Counts, epsilon: float, laplace: Callable[[int], np.ndarray], rows_per_unit: int = 1) -> Counts:
     """Counts with Laplace noise of scale rows_per_unit / epsilon on every cell, rounded, at least 0: epsilon-DP.
 
     Adding or removing a row changes one cell by one, so the L1 sensitivity is 1 per row. Empty cells get noise too:
@@ -45,7 +46,8 @@ def noised(counts: Counts, epsilon: float, rng: np.random.Generator, rows_per_un
     Args:
         counts: [C, D] >= 0.
         epsilon: > 0; infinity returns the counts as they are.
-        rng: source of all randomness.
+        laplace: function from a number to so many Laplace numbers of scale 1, as
+            `fedimb.privacy.secrets.Secrets.laplace`.
         rows_per_unit: maximum number of rows of one protected unit (a patient), >= 1.
 
     Raises:
@@ -57,7 +59,7 @@ def noised(counts: Counts, epsilon: float, rng: np.random.Generator, rows_per_un
         raise ConfigError(f"rows_per_unit={rows_per_unit}: give at least 1")
     if math.isinf(epsilon):
         return counts.copy()
-    noise = np.rint(rng.laplace(0.0, rows_per_unit / epsilon, counts.shape))
+    noise = np.rint(rows_per_unit / epsilon * laplace(counts.size)).reshape(counts.shape)
     return np.maximum(counts + noise, 0).astype(np.int64)
 
 

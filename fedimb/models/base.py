@@ -73,7 +73,7 @@ def buffers_of(model: nn.Module) -> dict[str, np.ndarray]:
 
 def head_arrays(model: Classifier) -> tuple[str, ...]:
     """Names of the trainable parameters of the head that have one row per class; empty if it is not trained."""
-    own = {id(p) for p in model.head.parameters()}
+    own = {id(p) for p in model.head.parameters(recurse=False)}  # not of a projection beside the rows
     classes = model.head.out_features
     named = model.named_parameters()
     return tuple(n for n, p in named if id(p) in own and p.requires_grad and p.shape[:1] == (classes,))

@@ -1,4 +1,4 @@
-"""The last layer of every model: linear (with or without a bias), cosine, or quadratic in the features."""
+"""The last layer of every model: linear (with or without a bias or a projector), cosine, or quadratic in features."""
 
 from typing import Literal
 
@@ -8,17 +8,19 @@ from torch.nn import functional as F
 
 from fedimb.errors import ConfigError
 
-Head = Literal["linear", "cosine", "bias_free", "prototype", "etf", "quadratic", "diagonal"]
+Head = Literal["linear", "cosine", "bias_free", "prototype", "etf", "projected", "quadratic", "diagonal"]
 
 
 OWN_HEAD = {
     ("head", "cosine"): {"own_head": "a cosine head"},
     ("head", "prototype"): {"own_head": "class prototypes as head", "head_kind": "prototype"},
     ("head", "etf"): {"own_head": "a fixed simplex as head"},
+    ("head", "projected"): {"head_kind": "projected"},
     ("head", "quadratic"): {"own_head": "a quadratic head"},
     ("head", "diagonal"): {"own_head": "a quadratic head"},
 }
-"""For ``when`` of a model: what its head is where logits are not features times weight plus bias."""
+"""For ``when`` of a model: what its head is where logits are not features times weight plus bias, and its kind where a
+method needs that."""
 
 
 class CosineHead(nn.Linear):
@@ -125,6 +127,24 @@ class BiasFreeHead(nn.Linear):
         super().__init__(in_features, out_features, bias=False)
 
 
+class ProjectedHead(nn.Linear):
+    """A linear head with a projector beside it, which methods that compare features train and send with the model.
+
+    FedIIC (Wu et al., MICCAI 2023) contrasts projections of features and of the head's rows. Logits do not depend on
+    the projector; its output has the width max(d, C).
+
+    Args:
+        in_features: feature width d.
+        out_features: number of classes C.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        inner = max(in_features, out_features)
+        layers = nn.Linear(in_features, in_features), nn.ReLU(), nn.Linear(in_features, inner)
+        self.projector = nn.Sequential(*layers)
+
+
 class QuadraticHead(nn.Linear):
     """Logits = w_c'x + b_c - x'K_c x / 2, with a matrix K_c per class: the boundary of Gaussians of unequal covariance.
 
@@ -181,6 +201,7 @@ def build_head(kind: Head, width: int, n_classes: int) -> nn.Linear:
         "bias_free": BiasFreeHead,
         "prototype": PrototypeHead,
         "etf": EquiangularHead,
+        "projected": ProjectedHead,
         "quadratic": QuadraticHead,
         "diagonal": DiagonalHead,
     }

@@ -5,7 +5,7 @@ secrets (`fedimb.deploy.site.pairwise_masks.NodeSecrets`), and everything that m
 `ClientContext.secrets`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from flwr.app import RecordDict
 from fedimb.errors import FedimbError
 from fedimb.privacy.secure_sum import mask_values
 from fedimb.schema import RunConfig
-from fedimb.seeds import Stream, numpy_rng
+from fedimb.seeds import Stream, numpy_rng, torch_generator
 
 
 class MessageInfo(Protocol):
@@ -29,6 +29,11 @@ class MessageInfo(Protocol):
     @property
     def step(self) -> int:
         """Number of the message."""
+        ...
+
+    @property
+    def round(self) -> int:
+        """The round that it belongs to."""
         ...
 
     @property
@@ -57,6 +62,14 @@ class Secrets(Protocol):
 
     def normal(self, asked: MessageInfo, stream: Stream, count: int) -> np.ndarray:
         """Standard normal numbers [count] float64 for one purpose."""
+        ...
+
+    def normals(self, asked: MessageInfo, stream: Stream, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        """Standard normal numbers, float64 arrays of these shapes, for one purpose of a method."""
+        ...
+
+    def laplace(self, asked: MessageInfo, stream: Stream, count: int) -> np.ndarray:
+        """Laplace numbers [count] float64 of scale 1 for one purpose."""
         ...
 
 
@@ -107,6 +120,17 @@ class FromSeed:
     def normal(self, asked: MessageInfo, stream: Stream, count: int) -> np.ndarray:
         """From the client's own stream."""
         return numpy_rng(asked.config.seed, stream, asked.step, asked.client).standard_normal(count)
+
+    def normals(self, asked: MessageInfo, stream: Stream, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        """From the client's own stream of the round."""
+        import torch
+
+        generator = torch_generator(asked.config.seed, stream, asked.round, asked.client)
+        return [torch.randn(shape, generator=generator, dtype=torch.float64).numpy() for shape in shapes]
+
+    def laplace(self, asked: MessageInfo, stream: Stream, count: int) -> np.ndarray:
+        """From the client's own stream of the round."""
+        return numpy_rng(asked.config.seed, stream, asked.round, asked.client).laplace(size=count)
 
 
 SIMULATED = FromSeed()

@@ -9,7 +9,7 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, wraps
 from types import FunctionType
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
@@ -129,9 +129,16 @@ def typed(annotation: Any, value: Any) -> Any:
         # JSON mode is strict about numbers but accepts a list for a tuple, which strict Python mode refuses
         return adapter.validate_python(value) if text is None else adapter.validate_json(text, strict=True)
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = "".join(f"[{step}]" for step in problem["loc"] if isinstance(step, int))
-        raise ValueError(f"{where} {problem['msg'][:1].lower()}{problem['msg'][1:]}".strip()) from None
+        where, *others = [_place(problem["loc"]) for problem in error.errors()]
+        kinds = [where == other for other in (where, *others)]  # of a union every kind that it is not, at one place
+        said = dict.fromkeys(problem["msg"] for problem, own in zip(error.errors(), kinds, strict=True) if own)
+        first, *more = [f"{one[:1].lower()}{one[1:]}" for one in said]
+        more = [one.removeprefix("input should be ") for one in more]
+        raise ValueError(f"{where} {' or '.join([first, *more])}".strip()) from None
+
+
+def _place(path: Sequence[int | str]) -> str:
+    return "".join(f"[{step}]" for step in path if isinstance(step, int))
 
 
 @lru_cache(maxsize=1024)

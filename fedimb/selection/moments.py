@@ -5,11 +5,10 @@ law of total variance, which is exact because variances are population variances
 left out (with one row the mean *is* that row's score), and Gaussian noise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -89,7 +88,9 @@ def suppress(moments: Moments, min_count: int) -> Moments:
     )
 
 
-def add_noise(moments: Moments, sigma: float, generator: torch.Generator) -> Moments:
+def add_noise(
+    moments: Moments, sigma: float, normals: Callable[[Sequence[tuple[int, ...]]], Sequence[Floats]]
+) -> Moments:
     """Moments derived from sums with Gaussian noise.
 
     Noise is added, for every class, held or not, to the count, the sum of each score and the sum of its squares, each
@@ -101,7 +102,7 @@ def add_noise(moments: Moments, sigma: float, generator: torch.Generator) -> Mom
 
     Args:
         sigma: standard deviation, in rows; 0 returns the moments unchanged.
-        generator: every draw comes from it.
+        normals: function from shapes to standard normal arrays of them, as `fedimb.privacy.secrets.Secrets.normals`.
 
     Raises:
         ConfigError: sigma is negative or not finite.
@@ -114,14 +115,10 @@ def add_noise(moments: Moments, sigma: float, generator: torch.Generator) -> Mom
     if np.abs(moments.mean).max(initial=0) > 1 + 1e-9:
         raise DataError("noise is scaled for scores in [-1, 1], but a class mean is outside: scale the scores first")
 
-    def noisy(values: Floats) -> Floats:
-        drawn = torch.randn(values.shape, generator=generator, dtype=torch.float64).numpy()
-        total: Floats = values + sigma * drawn
-        return total
-
     rows = moments.counts[:, None]
-    counts = noisy(moments.counts)
-    sums, squares = noisy(rows * moments.mean), noisy(rows * (moments.variance + moments.mean**2))
+    exact = [moments.counts, rows * moments.mean, rows * (moments.variance + moments.mean**2)]
+    drawn = normals([values.shape for values in exact])
+    counts, sums, squares = (values + sigma * noise for values, noise in zip(exact, drawn, strict=True))
     usable = counts >= 1
     divisor = np.where(usable, counts, 1.0)[:, None]
     mean = np.where(usable[:, None], np.clip(sums / divisor, -1, 1), 0.0)

@@ -288,6 +288,7 @@ def build_loop(
         config.checkpoint.every,
         config.evaluation.last_k,
         sent,
+        evaluator.tested,
     )
     left_out = LeftOut(folder.path, federation.client_names, checkpointer.event)
     exchange = Exchange(

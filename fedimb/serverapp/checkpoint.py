@@ -7,7 +7,7 @@ the last checkpoint, or something that only it builds on, is damaged, the one be
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,6 +46,7 @@ class FolderCheckpointer:
         evaluate_every, checkpoint_every: in rounds; the last round of a Rounds step always counts.
         last_k: scored rounds behind a summary score.
         sent: function called after each checkpoint (MLflow, progress) with the loop and the round's metrics by row.
+        tested: the server's test rows of each class, if it has any.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class FolderCheckpointer:
         checkpoint_every: int,
         last_k: int,
         sent: Callable[[Loop, dict[str, dict[str, float]]], None],
+        tested: Sequence[int] = (),
     ) -> None:
         self.folder, self._evaluate, self._rows = folder, evaluate, rows
         self._evaluate_every, self._checkpoint_every, self._sent = evaluate_every, checkpoint_every, sent
@@ -64,7 +66,7 @@ class FolderCheckpointer:
         self._metrics_size = 0
         self._watch = StateWatch()
         self._saved = Checkpoints(folder, self._check_states)
-        self._last_k, self._monitor = last_k, Monitor(last_k)
+        self._last_k, self._tested, self._monitor = last_k, tested, Monitor(last_k, (), tested)
 
     def _check_states(self, versions: Mapping[int, int]) -> None:
         """Raise StateLost if a simulated client's state cannot be loaded; sites of a deployment keep their own."""
@@ -163,6 +165,12 @@ class FolderCheckpointer:
             arrays.update({f"method/{depth}/{k}": v for k, v in own.items()})
             methods.append(spec)
         exchange = loop.exchange
+        for name, said in vars(exchange.told).items():
+            if said:
+                arrays |= {
+                    f"told/{name}/clients": np.array(list(said)),
+                    f"told/{name}/rows": np.stack(list(said.values())),
+                }
         info = {
             "state_dicts": {"methods": methods, "models": models},
             "progress": asdict(loop.progress),
@@ -222,13 +230,16 @@ class FolderCheckpointer:
         exchange.versions.current = {int(k): int(v) for k, v in info["versions"].items()}
         exchange.versions.commit()
         exchange.errors = int(info["errors"])
+        for name, said in vars(exchange.told).items():
+            own = _below(arrays, f"told/{name}/")  # nothing in checkpoints of earlier releases
+            said.update(zip(own["clients"].tolist(), own["rows"], strict=True) if own else ())
         traffic = info["traffic"]
         exchange.traffic.up.update(traffic["up"])
         exchange.traffic.down.update(traffic["down"])
         exchange.traffic.total_up, exchange.traffic.total_down = traffic["total_up"], traffic["total_down"]
         self._metrics_size = int(info["metrics_size"])
         self.folder.truncate_metrics(self._metrics_size)
-        self._monitor = Monitor(self._last_k, self.folder.metrics())
+        self._monitor = Monitor(self._last_k, self.folder.metrics(), self._tested)
         return True
 
 

@@ -49,6 +49,8 @@ class RunContext:
         ledger: adds up the privacy spent by noised updates; None if no noise is added.
         aside: ids of the clients that are set aside from now on (`fedimb.serverapp.left_out`).
         without: notes that a client's figures are not in a masked sum: without(query, client, reason).
+        summed: clients in the last masked sum that was opened: later ones leave others out. None: none was opened. The
+            program sets it, in replayed steps as well.
         attackers: ids of the simulated clients that attack; what they say of their scores is not used.
         learning_rates: metrics of a round, 1-based: the learning rates that are scheduled.
         find_taus: sub-program that finds the strength of post-hoc corrections on held-out rows, if any asks for it. A
@@ -78,6 +80,7 @@ class RunContext:
     ledger: Ledger | None = None
     aside: Callable[[], set[int]] = set
     without: Callable[[str, int, str], None] = lambda query, client, reason: None
+    summed: frozenset[int] | None = None
     attackers: tuple[int, ...] = ()
     learning_rates: Callable[[int], dict[str, float]] = lambda server_round: {}
     find_taus: Callable[[], Generator[Any, Any, None]] = _nothing_to_find

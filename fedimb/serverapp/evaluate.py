@@ -16,7 +16,7 @@ from fedimb.engine.lanes import ClientReply, LaneOutcome
 from fedimb.evaluation.confusion import confusion_of
 from fedimb.evaluation.domains import Domains, domain_recalls
 from fedimb.evaluation.intervals import bootstrap_scores
-from fedimb.evaluation.metrics import named_scores, scores
+from fedimb.evaluation.metrics import TESTED, hits_and_support, named_scores, scores
 from fedimb.evaluation.multilabel import bootstrap_labels
 from fedimb.evaluation.probabilities import ProbabilityScores, probabilities_of, probability_scores
 from fedimb.evaluation.subgroups import subgroup_metrics
@@ -98,6 +98,16 @@ class Evaluator:
         self.without_subgroups = tuple(names[client] if names else f"client {client}" for client in scores.without)
         if self._of_subgroups is not None and scores.subgroups:
             self.hidden_of_sites = self._of_subgroups.take(scores.subgroups, scores.cells)
+
+    @property
+    def tested(self) -> tuple[int, ...]:
+        """Test rows of each class, those with the label if rows have several; empty if the server has none."""
+        if not len(self._y):
+            return ()
+        rows = (
+            self._y.sum(dim=0) if self._y.ndim == 2 else torch.bincount(self._y, minlength=self._federation.n_classes)
+        )
+        return tuple(map(int, rows.tolist()))
 
     @property
     def waits_for_tau(self) -> bool:
@@ -250,7 +260,9 @@ class Evaluator:
         if self._of_subgroups is not None and self._of_subgroups.floor is not None:
             return kept  # the lowest is one site's own figure
         if not len(self._y):
-            kept |= {k: v for k, v in metrics.items() if k.startswith("client/recall/")}
+            recalls = {k: v for k, v in metrics.items() if k.startswith("client/recall/")}
+            rows = hits_and_support(matrix)[1].tolist()
+            kept |= recalls | {k.replace("/recall/", TESTED, 1): float(n) for k, n in zip(recalls, rows, strict=True)}
         minority = list(federation.minority)
         worst = [
             float(np.mean(a.hits[held] / a.support[held]))

@@ -11,11 +11,11 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedimb.contracts import platform as names
-from fedimb.engine.admission import Admission
+from fedimb.engine.admission import Admission, Told
 from fedimb.engine.grid import exchange
 from fedimb.engine.lanes import ClientReply, Instruction, LaneOutcome, Reduction, sum_replies
 from fedimb.errors import RunDiverged, RunFailed
-from fedimb.records import array_record, payload_bytes
+from fedimb.records import array_record, arrays_of, payload_bytes
 from fedimb.schema import ClientsConfig
 from fedimb.serverapp.attackers import Attackers
 from fedimb.serverapp.client_sampler import ClientSampler
@@ -164,6 +164,7 @@ class Exchange:
             outcome = self._whole(sent, reduce, costs, where)
         else:
             outcome = exchange(self.grid, sent, reduce, costs, self._admission)
+        self._remember(kind, outcome.replies, dict(sent))
         sizes: dict[int, int] = {}
         down = sum(_message_bytes(m, sizes) for _, m in instructions)
         self.traffic.add(kind, sum(a.up_bytes for a in outcome.replies), down)
@@ -191,6 +192,24 @@ class Exchange:
                 f"fix the others and resume: all are asked again. {shown}"
             )
         return outcome
+
+    @property
+    def told(self) -> Told:
+        """What clients have said of their rows, which later replies must agree with."""
+        return Told() if self._admission is None else self._admission.told
+
+    def _remember(self, kind: str, replies: Sequence[ClientReply], sent: Mapping[int, Message]) -> None:
+        """Keep what replies that were not refused say of their clients' rows."""
+        told = self.told
+        for reply in replies:
+            if reply.refused is not None:
+                continue
+            if reply.support is not None:
+                told.validation[reply.client] = reply.support
+            if kind == names.CLASS_COUNTS and names.COUNTS in reply.content:
+                about = sent[reply.client].content.config_records["view"]
+                if about["name"] == "train":
+                    told.train[reply.client] = arrays_of(reply.content, names.COUNTS)["counts"]
 
     def _whole(self, sent: Sequence[Instruction], reduce: Reduction, costs: Sequence[float], where: str) -> LaneOutcome:
         """An exchange whose replies are all here before any is summed: attackers collude, then bounds apply."""

@@ -51,7 +51,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
     model = loop.model()
     evaluator(model.parameters, model.buffers, loop.context.counts, None)
     rows: list[JsonObject] = []
-    monitor = Monitor(config.evaluation.last_k, folder.metrics())
+    monitor = Monitor(config.evaluation.last_k, folder.metrics(), evaluator.tested)
     suspect: dict[str, dict[str, str]] = {}
     for row in [row for row in evaluator.labels if row in evaluator.matrices]:
         matrix = evaluator.matrices[row]

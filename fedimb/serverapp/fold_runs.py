@@ -32,7 +32,7 @@ def folds_on(folder: RunFolder, engine: Engine) -> RunFold:
 
     Args:
         folder: of the run whose folds these are.
-        engine: the run's; one that does a whole run elsewhere is not used, and the clients are in this process.
+        engine: the run's; one that serves this run alone is not used, and the clients are in this process.
     """
 
     def run(number: int, config: RunConfig, federation: Federation) -> FoldRun:
@@ -51,7 +51,7 @@ def folds_on(folder: RunFolder, engine: Engine) -> RunFold:
 def _train(path: Path, config: RunConfig, federation: Federation, engine: Engine) -> FoldRun:
     folder = _written(path, config, federation)
     job = Job(str(path.absolute()), (path / "config.json").read_text(), config.clients.count)
-    own = engine if type(engine).__name__ == "RayEngine" else InlineEngine()
+    own = engine if engine.reusable else InlineEngine()
     quiet = ProgressBar(config.rounds, enabled=False)
     loop, checkpointer, evaluator = build_loop(folder, config, federation, own.grid(job), NoTracker(), quiet)
     checkpointer.restore(loop)

@@ -331,7 +331,8 @@ class Loop:
         model.replace(step.weights)
         self.progress.server_round += 1
         self._round_done(1)
-        still = {UNMOVED: 1.0} if unmoved(before, model.parameters) else {}
+        learned = step.model == "global" and bool(self.context.initial)  # before any round, by the method itself
+        still = {UNMOVED: 1.0} if unmoved(before, model.parameters) and not learned else {}
         self.checkpointer.after_round(self, {names.REPLACED: 1.0} | still, last=True)
 
     def _wait(self, step: Wait) -> None:

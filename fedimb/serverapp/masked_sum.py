@@ -2,7 +2,8 @@
 
 In a simulation, and between fewer than four sites, masks cancel only if everybody replies: otherwise the step fails,
 and a resume asks all again. From four sites on the sum is over those that replied, opened with two more messages to
-each of them (`fedimb.privacy.recoverable_sum`): one per sum if nobody is missing, too.
+each of them (`fedimb.privacy.recoverable_sum`): one per sum if nobody is missing, too. A client that was missing from
+one sum of a run is left out of the later ones: two sums over different clients could be subtracted, so sites open one.
 """
 
 import logging
@@ -61,22 +62,27 @@ def masked_sum(
     replies = yield Query(query.name, query.content, query.model, at_least=least)
     found = _of_one_request(replies, asked)
     alive = sorted(found)
+    earlier = alive if context.summed is None else [client for client in alive if client in context.summed]
+    if len(earlier) >= least:
+        alive = earlier
     for client in asked:
-        if client not in found:
-            context.without(query.name, client, _without(query.name, len(alive), len(asked)))
+        if client not in alive:
+            context.without(query.name, client, _without(query.name, len(alive), len(asked), client in found))
     if len(alive) < least:
         raise RunFailed(
             f"{query.name}: {len(alive)} of {len(asked)} sent masked figures of one request, and {least} are needed to "
             "open their sum: start a new run, or make a plan for the other sites"
         )
     total = yield from _opened(asked, {client: found[client] for client in alive}, figures, federation)
+    context.summed = frozenset(alive)
     return total, alive
 
 
-def _without(query: str, alive: int, asked: int) -> str:
+def _without(query: str, alive: int, asked: int, replied: bool) -> str:
     """What is said of a client that is not in a sum. Each noisy reply has its share of the planned variance."""
     noise = f", with {100 * math.sqrt(alive / asked):.0f} % of the noise" if query == names.NOISY_COUNTS else ""
-    return f"is opened without its figures ({alive} of {asked} are in{noise})"
+    why = ", as an earlier sum of this run was" if replied else ""
+    return f"is opened without its figures{why} ({alive} of {asked} are in{noise})"
 
 
 def _of_one_request(replies: Sequence[Reply], asked: Sequence[int]) -> dict[int, RecordDict]:

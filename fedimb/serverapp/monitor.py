@@ -1,14 +1,16 @@
 """Did the run learn? Watches a run's metric lines, round by round, for signs that its result is worth nothing.
 
-Everything is judged from the lines alone: a run that was killed and resumed is judged like an uninterrupted one, on any
-engine. A suspicion is a mark on the result, not an error; a minority class that is never predicted is not one.
+Everything is judged from the lines and the server's number of test rows alone: a run that was killed and resumed is
+judged like an uninterrupted one, on any engine. A suspicion is a mark on the result, not an error; a minority class
+that is never predicted is not one.
 """
 
 import logging
 import math
+import re
 import statistics
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 
 from fedimb.contracts.platform import REPLACED
 from fedimb.engine.lanes import LaneOutcome
+from fedimb.evaluation.metrics import TESTED
 from fedimb.evaluation.recall_drop import THRESHOLD, RecallDrop
 from fedimb.plain import JsonObject
 from fedimb.records import Arrays
@@ -64,14 +67,20 @@ class _Course:
     recalls: dict[str, RecallDrop] = field(default_factory=dict)
     alarms: dict[str, str] = field(default_factory=dict)
 
-    def watch(self, line: JsonObject) -> None:
-        """Follow the recall of every class: on the server's test rows, or else on the clients' rows."""
+    def watch(self, line: JsonObject, tested: Sequence[int]) -> None:
+        """Follow the recall of every class: on the server's test rows, or else on the clients' rows.
+
+        Args:
+            tested: test rows of each class; empty if the clients have them.
+        """
         metrics: Mapping[str, Any] = line["metrics"]
         prefixes = {name.split("/")[0] for name in self.recalls} or {"test" if _tested(metrics) else "client"}
         for name in (key for key in metrics if key.split("/")[0] in prefixes and key.split("/")[1] == "recall"):
             watched = self.recalls.setdefault(name, RecallDrop())
             recall = math.nan if metrics[name] is None else float(metrics[name])
-            if watched.add(recall) > THRESHOLD and name not in self.alarms:
+            own = tested[int(re.split("[/_]", name)[2])] if len(tested) and name.startswith("test/") else None
+            rows = metrics.get(name.replace("/recall/", TESTED, 1)) if own is None else own
+            if watched.add(recall, rows or math.inf) > THRESHOLD and name not in self.alarms:
                 text = f"recall {recall:.3f} in round {line['step']}, {watched.expected:.3f} expected"
                 self.alarms[name] = f"{text} from the scored rounds before it fell"
 
@@ -82,10 +91,11 @@ class Monitor:
     Args:
         last_k: scored rounds behind a summary score (``evaluation.last_k``).
         lines: lines of an earlier process.
+        tested: the server's test rows of each class, if it has any.
     """
 
-    def __init__(self, last_k: int, lines: Iterable[JsonObject] = ()) -> None:
-        self._last_k, self._rows = last_k, dict[str, _Course]()
+    def __init__(self, last_k: int, lines: Iterable[JsonObject] = (), tested: Sequence[int] = ()) -> None:
+        self._last_k, self._rows, self._tested = last_k, dict[str, _Course](), tested
         self._told: set[str] = set()
         for line in lines:
             self.observe(line)
@@ -105,7 +115,7 @@ class Monitor:
             course.recalls.clear()
         if REPLACED in metrics:
             course.constant.clear()  # earlier scores belong to other weights
-        course.watch(line)
+        course.watch(line, self._tested)
         if "test/macro_recall" in metrics:
             course.constant.append(_constant(metrics))
 

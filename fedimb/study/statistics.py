@@ -1,7 +1,8 @@
 """Statistics of a study: every row against the control within a setting, and how rows rank over settings.
 
-Rules: rows are compared on the same seeds; Holm corrects over the rows of one setting and score; a run that diverged or
-failed is counted and shown, loses to a run that finished, and rules out a claim; ranks are over settings, not seeds.
+Rules: rows are compared on the same seeds; Holm corrects over the rows of one setting and score, but those as
+given beside their tuned twins; a run that diverged or failed is counted and shown, loses to a run that finished, and
+rules out a claim; ranks are over settings, not seeds.
 The tests themselves are in `fedimb.evaluation.significance` and `fedimb.evaluation.ranks`.
 """
 
@@ -19,6 +20,7 @@ from fedimb.evaluation.ranks import Ranks, friedman
 from fedimb.evaluation.significance import Paired, differences, holm, paired, power_note
 from fedimb.evaluation.verdict import Verdict, verdict
 from fedimb.seeds import Stream, numpy_rng
+from fedimb.study.design import as_given
 from fedimb.study.results import COLUMNS, LOWER_IS_BETTER, StudyResults
 
 Spread = Literal["t", "bca"]
@@ -177,6 +179,7 @@ def statistics(
         raise ConfigError(f"control '{study.control}' is not a row of the study.{nearest(study.control, study.labels)}")
     keys = itertools.product(study.settings, scores, study.labels)
     summaries = {key: _summary(study, key, level, spread) for key in keys}
+    given = set(map(as_given, study.taken_apart))  # described by their gains: more tests would cost the others power
     comparisons: dict[Key, Comparison] = {}
     notes: dict[str, list[str]] = {}
     if study.control is None:
@@ -184,7 +187,7 @@ def statistics(
     else:
         for setting in study.settings:
             for score in scores:
-                own = {label: summaries[setting, score, label] for label in study.labels}
+                own = {label: summaries[setting, score, label] for label in study.labels if label not in given}
                 found = _against(own, study.control, margin, level)
                 comparisons |= {(setting, score, c.label): c for c in found}
                 pairs = {c.test.n for c in found}

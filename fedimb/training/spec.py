@@ -73,6 +73,8 @@ class TrainSpec:
         max_grad_norm: a longer gradient, of all trained parameters together, is cut to this L2 norm; None: no bound.
         extra: additional training rows, appended to those of the view, (x [m, *shape] float32, y [m] int64): for
             example synthetic rows of a method. Never used for evaluation; the sampler gets the labels of both.
+        labels: classes [n] int64 to train the view's rows as, instead of their own; class counts, validation and scores
+            keep those. None: their own.
     """
 
     view: str
@@ -90,6 +92,7 @@ class TrainSpec:
     nesterov: bool = False
     decay_exempt: tuple[str, ...] = ()
     max_grad_norm: float | None = None
+    labels: Tensor | None = None
 
     def change(self, **changes: Any) -> "TrainSpec":
         """A copy with some fields changed: what a method's client side usually returns."""

@@ -9,13 +9,14 @@ from fedimb.config.load import from_json
 from fedimb.study.cells import plan
 
 QUICK = ["rounds=6", "local.epochs=1", "clients.count=3", "data.n_max=60", "evaluation.bootstrap=0"]
-ROWS = ("majority", "local_mean", "fedavg", "la_post", "tau", "fedprox", "fedprox+la_post", "fedprox+tau", "scope")
+ROWS = ("majority", "local_mean", "fedavg", "la_post", "uniform+la_post", "tau", "ncm", "lda")
+ROWS += ("fedprox", "fedprox+la_post", "fedprox+tau", "scope")
 
 
 def test_the_rows_asked_for():
     cells, tasks = plan(study_of(3, "demo"))
     runs = [from_json(task.config) for task in tasks if task.kind == "run"]
-    assert len(runs) == 12
+    assert len(runs) == 12 + 9  # equal weights, and two heads from sums
     assert {run.seed for run in runs} == {0, 1, 2}
     assert all(run.rounds == 40 and run.clients.count == 10 and run.data["imbalance_factor"] == 50 for run in runs)
     assert len(cells) == 3 * (len(ROWS) + 1)
@@ -58,7 +59,7 @@ def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys)
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name.startswith("demo-") and "." not in e.name]
     runs = client.search_runs([experiment.experiment_id])
-    assert len(runs) == 8
+    assert len(runs) == 11
     assert {(r.data.tags["fedimb.strategy"], r.data.tags["fedimb.seed"]) for r in runs} >= {
         ("la_post", "0"),
         ("balanced_softmax", "0"),

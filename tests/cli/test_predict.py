@@ -12,7 +12,7 @@ from seals import unseal
 from small_runs import launch_in
 
 from fedimb import registry
-from fedimb.cli import main, predict
+from fedimb.cli import main, predict, scoring
 from fedimb.data.new_rows import check_classes
 from fedimb.errors import ConfigError, DataError
 from fedimb.evaluation.confusion import confusion_matrix
@@ -150,6 +150,27 @@ def test_another_class_list_is_refused_by_name(given, line):
     check_classes(("a", "b", "c"), ("a", "b", "c"))
     with pytest.raises(DataError, match=line):
         check_classes(given, ("a", "b", "c"))
+
+
+def test_scores_by_subgroup_are_refused_in_words_and_never_left_out_silently(run, home, capsys, monkeypatch):
+    words = ["predict", "fedavg", "data=digits", "--out", "x.csv"]
+    assert main([*words[:3], "data.subgroups=[sex]", *words[3:]]) == 2
+    assert "predictions are not scored by subgroup" in capsys.readouterr().err
+    assert main([*words[:3], "data.limit=10", *words[3:]]) == 2
+    assert "data.limit has no effect on predictions" in capsys.readouterr().err
+    (home / "d.yaml").write_text("data:\n  source: {name: digits}\n  subgroups: [sex]\n")
+    assert main(["predict", "fedavg", "d.yaml", "--out", "x.csv"]) == 2
+    assert "predictions are not scored by subgroup" in capsys.readouterr().err
+    assert not (home / "x.csv").exists()
+    read_config = scoring.read_config
+
+    def grouped(folder):
+        config = read_config(folder)
+        return config.model_copy(update={"data": {**config.data, "subgroups": ["site"]}})
+
+    monkeypatch.setattr(scoring, "read_config", grouped)
+    assert main(["predict", "fedavg", "--out", "x.csv"]) == 0
+    assert "not scored by the run's data.subgroups" in capsys.readouterr().err
 
 
 def test_other_classes_and_other_shapes_end_the_command(run, capsys):

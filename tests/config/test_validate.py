@@ -166,6 +166,8 @@ _DEFAULT = compose([])
 NEEDS = (
     ("strategy", "fednh", "model.head=prototype"),
     ("strategy", "climb", "aggregator=fedavg"),
+    ("strategy", "fediic", "model.head=projected", "local.augmentation=[{name: noise}]"),
+    ("strategy", "fedyoyo", "loss=dla"),
     ("aggregator", "balancefl", "loss=batch_restricted_ce"),
     ("aggregator", "fedgrab", "loss=bce"),
 )

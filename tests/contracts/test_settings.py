@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 import pytest
 from flwr.serverapp.strategy import FedAvg, Strategy
+from small_runs import needs_of_methods
 
 from fedimb import registry
 from fedimb.clients.base import Client
@@ -75,9 +76,7 @@ def test_the_yaml_has_the_names_defaults_and_types_of_the_dataclass(name: str) -
     for key, value in written.items():
         assert type(value) is type(defaults(name)[key]), key
         assert typed(annotations[key], value) == value
-    head = registry.flags("strategy", name).get("needs_head")
-    needed = [f"model.head={head}"] if head else []
-    assert validate(compose([f"strategy={name}", *needed])).strategy[name] == written
+    assert validate(compose([f"strategy={name}", *needs_of_methods(name)])).strategy[name] == written
 
 
 @pytest.mark.parametrize("name", METHODS)

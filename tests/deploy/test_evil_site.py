@@ -1,6 +1,7 @@
 """One site lies, in one process: nothing it sends is used before it is checked, it is named, and the run goes on."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -67,6 +68,59 @@ def test_every_reply_is_screened_its_site_named_and_set_aside(tmp_path):
     assert "va, round 1: metrics num-examples is 1e+15" in text
     assert list(result.without_site["fedavg"]) == ["linz", "st-anna"]
     assert np.abs(weights(result)["head.weight"]).max() < 5
+
+
+def test_no_site_is_more_than_its_share_of_a_mean_and_of_the_score(tmp_path, caplog):
+    """va has 300 of 360 rows, and says of all that it validates that they are found."""
+    study = small_study(
+        tmp_path, {"linz": 30, "st-anna": 30, "va": 300}, "tracking=none", "clients.max_weight_share=0.5"
+    )
+    for home in study.homes.values():
+        receive_plan(home, study.plan.to_json())
+    study.approve()
+    folder = study.new("rounds=1")
+
+    def boasts(message, reply):
+        for key in ("x.confusion", "x.scores"):
+            if key in reply.content:
+                found = {name: np.diag(matrix.sum(axis=1)) for name, matrix in arrays_of(reply.content, key).items()}
+                reply.content[key] = array_record(found)
+
+    serve(folder.path, EvilSite(study.homes.values(), "va", boasts))
+    assert re.search(r"va: weight 22\d cut to 4\d \(clients.max_weight_share\)", caplog.text)
+    result = RunResult.read(folder.path)
+    assert result.confusion.sum() <= 2 * 16  # of 75 rows of va's, as many count as the others have
+    alone = result.without_site["fedavg"]
+    assert list(alone) == ["linz", "st-anna", "va"]
+    assert alone["va"]["macro_recall"] < min(alone["linz"]["macro_recall"], alone["st-anna"]["macro_recall"])
+
+
+def swaps(message, reply):
+    """From round 2 on, and in the scores, the rows of the rare class are said to be of the other one."""
+    scores = reply.content.array_records.get("x.scores")
+    if round_of(message) == 2 or scores is not None:
+        key = "x.confusion" if scores is None else "x.scores"
+        matrices = arrays_of(reply.content, key)
+        reply.content[key] = array_record({name: matrix[::-1, ::-1].copy() for name, matrix in matrices.items()})
+
+
+def test_a_site_that_swaps_rare_and_common_rows_is_named_after_a_kill_too(tmp_path):
+    study = approved(tmp_path, "evaluation.every=1")
+    folder = study.new("rounds=2")
+
+    def dies(message, reply):
+        if round_of(message) == 2:
+            raise OSError("the servers are gone")
+
+    with pytest.raises(OSError, match="gone"):
+        serve(folder.path, EvilSite(study.homes.values(), "va", dies))
+    serve(folder.path, EvilSite(study.homes.values(), "va", swaps, 2))
+    found = [(one["site"], one["where"], one["record"], one["field"]) for one in RunResult.read(folder.path).left_out]
+    assert found == [("va", "round 2", "x.confusion", "matrix"), ("va", "query scored", "x.scores", "none")]
+    assert all(
+        re.search(r"has \d+ rows of class \d, of which there were \d+ before", one["reason"])
+        for one in RunResult.read(folder.path).left_out
+    )
 
 
 @pytest.mark.slow

@@ -205,9 +205,41 @@ def test_the_figures_that_were_kept_back_stay_hidden(halted):
     assert rest.min() > 1000  # as random as before: va's own mask is left on its counts of 9 and 36 rows
 
 
+def test_a_coordinator_killed_while_a_sum_is_opened_opens_it_once(tmp_path):
+    """Killed after linz has signed the list of sites, and again after two have revealed their shares."""
+    study = approved(tmp_path)
+    folder, asked = study.new(), []
+
+    def served(run_id, *death):
+        def faults(site, message):
+            if (site, message.metadata.message_type) == death:
+                raise OSError("the servers are gone")
+
+        grid = Loopback(study.homes.values(), run_id, faults)
+        try:
+            serve(folder.path, grid)
+        finally:
+            asked.extend(grid.asked)
+
+    for run_id, death in enumerate((("roma", "query.sum_agree"), ("st-anna", "query.sum_open")), 1):
+        with pytest.raises(OSError, match="gone"):
+            served(run_id, *death)
+    served(3)
+    assert RunResult.read(folder.path).prior_counts.sum() == 135
+    assert RunResult.read(folder.path).left_out == []
+    for site, home in study.homes.items():
+        counted = _spent(home)
+        assert (counted.runs, counted.rounds, counted.queries) == (1, 1, 7)  # as of a run that nobody has killed
+        assert (counted.sets, counted.recovered) == (1, 0)
+        lines = [line["facts"] for line in AuditLog(home.file("audit.jsonl")).lines() if line["kind"] == "masked sum"]
+        assert [facts["over"] for facts in lines] == [["linz", "roma", "st-anna", "va"]] * 2
+        assert asked.count((site, COUNTS)) == 1  # what they sent is known
+    assert asked.count(("linz", "query.sum_agree")) == 3  # its signature is sent again, byte for byte
+
+
 @pytest.mark.slow
-def test_the_run_is_resumed_and_scored_over_all_four(halted, tmp_path):
-    """va is back: other rows, so another set of sites may be summed over. The prior stays that of three."""
+def test_a_site_that_is_back_is_in_no_later_sum_of_the_run(halted, tmp_path):
+    """va replies again; scores over all four, beside counts over three, would tell va's rows of each class."""
     study, folder = halted.study, halted.folder
     grid = Loopback(study.homes.values(), 2)
     serve(folder.path, grid)
@@ -218,13 +250,16 @@ def test_the_run_is_resumed_and_scored_over_all_four(halted, tmp_path):
     own = whole.prior_counts - result.prior_counts
     assert own.sum() == 45  # of va's 60 rows, a quarter validates
     for one, other in zip(result.rows, whole.rows, strict=True):
-        assert one.confusion.sum() == other.confusion.sum()
-    (missing,) = result.left_out
-    assert (missing["site"], missing["where"], missing["record"]) == ("va", "masked_counts", "masked sum")
-    assert "va, masked_counts: masked sum is opened without its figures (3 of 4 are in)" in panels(result)
-    assert _spent(study.homes["linz"]).recovered == 1
+        assert other.confusion.sum() - one.confusion.sum() == 15
+    about = [(one["site"], one["where"], one["record"]) for one in result.left_out]
+    assert about == [("va", "masked_counts", "masked sum"), ("va", "masked_scores", "masked sum")]
+    text = panels(result)
+    assert "va, masked_counts: masked sum is opened without its figures (3 of 4 are in)" in text
+    assert "va, masked_scores: masked sum is opened without its figures, as an earlier sum" in text
+    assert _spent(study.homes["linz"]).recovered == 2
+    assert _spent(study.homes["linz"]).sets == 1
     assert COUNTS not in {kind for _, kind in grid.asked}  # the sum is known
-    assert summed_over(_spent(study.homes["va"])) == ["linz roma st-anna va, validation"]
+    assert summed_over(_spent(study.homes["va"])) == []
 
 
 @pytest.mark.slow

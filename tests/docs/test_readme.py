@@ -1,9 +1,11 @@
 """The README's first screen: what it is, installed, run, seen, why; and the output shown is what the command prints."""
 
+import csv
 import os
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +52,26 @@ def test_the_first_command_prints_what_is_shown(tmp_path: Path) -> None:
     assert [hashed.sub("", line) for line in without_numbers(printed)] == [
         hashed.sub("", line) for line in without_numbers(shown("fedimb run"))
     ]
+
+
+def test_the_demos_tables_are_those_of_its_files() -> None:
+    tables = README.split("$ fedimb demo\n", 1)[1].split("```", 1)[0]
+    parts = re.split(r"active learning: |synthetic samples: ", tables)
+    for part, name in zip(parts, ("rows", "labels_rows", "server_rows"), strict=True):
+        found: dict[str, list[list[float]]] = defaultdict(list)
+        with (ROOT / "experiments" / "demo" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+            for line in csv.DictReader(file):
+                scores = [float(line[k]) for k in ("macro_recall", "minority_recall", "min_class_recall")]
+                found[line["label"]].append(scores)
+        shown = {
+            words[0]: re.findall(r"(\d\.\d+) ±", line)
+            for line in part.split("\n\n")[0].splitlines()
+            if (words := line.split()) and "±" in line and words[0] != "mean"
+        }
+        assert shown.keys() == found.keys()
+        for label, runs in found.items():
+            means = [sum(column) / len(runs) for column in zip(*runs, strict=True)]
+            assert all(abs(float(a) - b) < 6e-4 for a, b in zip(shown[label], means, strict=True)), label
 
 
 def test_make_is_how_the_project_is_driven() -> None:

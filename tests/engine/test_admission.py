@@ -1,6 +1,7 @@
 """Admission: what every contract declares is what clients send, and nothing else passes, on any engine."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -198,6 +199,30 @@ def test_noise_widens_the_limits_and_only_that_much():
     assert fault("query.fedssg_coverage", by, **{"x.coverage": arrays(counts=np.full((2, 2), 60, "i4"))}) is None
     wild = arrays(counts=np.full((2, 2), 10**6, "i4"))
     assert "allowed are 0 to 110" in str(fault("query.fedssg_coverage", by, **{"x.coverage": wild}))
+
+
+def test_a_matrix_whose_rows_changed_their_classes_is_refused():
+    by = admission()
+    by.told.validation[0] = np.array([8, 2])
+    swapped = {"x.confusion": matrix([1, 1], [3, 5])}
+    assert "'matrix': has 8 rows of class 1, of which there were 2 before" in str(fault(by=by, **trained(), **swapped))
+    assert fault(by=by, **trained(), **{"x.confusion": matrix([3, 5], [0, 2])}) is None
+    assert fault(by=by, **trained(), **{"x.confusion": matrix([3, 4], [0, 1])}) is None, "records were withdrawn"
+    worker = pickle.loads(pickle.dumps(by.only([0])))
+    assert fault(by=worker, **trained(), **swapped) == fault(by=by, **trained(), **swapped)
+    assert by.told.only([1]).validation == {}
+    own = array_record({"none": np.array([[3, 5], [0, 2]]), "la_post": np.array([[2, 0], [5, 3]])})
+    assert "'la_post': has rows of other classes" in str(fault("query.scored", by, **{"x.scores": own}))
+    both = {name: np.array([[1, 1], [5, 3]]) for name in ("none", "la_post")}
+    assert "'none': has 8 rows of class 1" in str(fault("query.scored", by, **{"x.scores": array_record(both)}))
+
+
+def test_a_matrix_with_rows_of_a_class_that_was_counted_empty_is_refused():
+    by = admission()
+    by.told.train[0] = np.array([30, 0])
+    found = fault(by=by, **trained(), **{"x.confusion": matrix([2, 1], [3, 4])})
+    assert "'matrix': has 7 rows of class 1, of which the client has counted none to train on" in str(found)
+    assert fault(by=by, **trained(), **{"x.confusion": matrix([6, 1], [0, 0])}) is None
 
 
 def test_weights_by_weighting_and_methods_that_add_rows():

@@ -1,5 +1,6 @@
 """The same reply is refused with the same words inline and on Ray, and the result is the same to the bit."""
 
+import numpy as np
 import pytest
 from small_runs import launch_in, weights_sha
 
@@ -39,4 +40,22 @@ def test_every_engine_refuses_the_same_reply(tmp_path, strict):
         ray = launch_in(tmp_path / "ray", *WORDS, "engine=ray", "engine.workers=2", engine=engine)
     assert told(ray) == told(inline)
     assert len(told(ray)) == 4
+    assert weights_sha(ray) == weights_sha(inline)
+
+
+@pytest.mark.slow
+def test_every_engine_refuses_a_matrix_of_other_rows_than_before(tmp_path, monkeypatch):
+    """Client 1 is taken to have said in an earlier round that it has no row of any class."""
+    build = Admission.__init__
+
+    def init(self, *args, **more):
+        build(self, *args, **more)
+        self.told.validation.setdefault(1, np.zeros(self.sizes.axes["C"], np.int64))
+
+    monkeypatch.setattr(Admission, "__init__", init)
+    inline = launch_in(tmp_path / "inline", *WORDS, "engine=inline")
+    with RayEngine(2) as engine:
+        ray = launch_in(tmp_path / "ray", *WORDS, "engine=ray", "engine.workers=2", engine=engine)
+    assert [one[:4] for one in told(inline)] == [(f"round {n}", 1, "x.confusion", "matrix") for n in (1, 2)]
+    assert told(ray) == told(inline)
     assert weights_sha(ray) == weights_sha(inline)

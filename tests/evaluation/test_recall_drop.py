@@ -23,7 +23,14 @@ def test_the_sum_is_what_the_formula_says():
 
 def test_a_single_bad_round_is_forgotten_and_a_lasting_fall_rings():
     assert largest_drop([*STEADY, 0.72, *STEADY, *STEADY]) < THRESHOLD
-    assert largest_drop([*STEADY, *[0.7] * 8]) > THRESHOLD
+    assert largest_drop([*STEADY, *[0.7] * 9]) > THRESHOLD
+
+
+def test_one_or_two_rows_of_a_class_are_no_alarm():
+    less = [19 / 20] * 8 + [18.5 / 20] * 20  # one row of forty, to the end
+    assert largest_drop(less) > THRESHOLD
+    assert largest_drop(less, rows=40) == 0
+    assert largest_drop([19 / 20] * 8 + [15 / 20] * 20, rows=40) > THRESHOLD
 
 
 def test_growth_and_standing_still_do_not_ring():

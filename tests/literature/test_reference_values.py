@@ -16,32 +16,42 @@ from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
 from fedimb.clients.fednh import class_prototypes
+from fedimb.clients.rucr import feature_sums, mixtures
 from fedimb.engine.lanes import gather
+from fedimb.models.base import Classifier
 from fedimb.models.heads import EquiangularHead, PrototypeHead, equiangular
 from fedimb.records import array_record
 from fedimb.serverapp.aggregator import Aggregator
 from fedimb.strategies.climb import WeightedSum, dual_step, multipliers
 from fedimb.strategies.creff import mean_gradients
 from fedimb.strategies.fednh import moved_prototypes
+from fedimb.strategies.rucr import unified
+from fedimb.training.augmentations.two_views import TwoViews
 from fedimb.training.calibrations.base import Outputs
 from fedimb.training.calibrations.fednpc import fit
 from fedimb.training.calibrations.gla_fr import GlobalAlignment
 from fedimb.training.calibrations.tau import TauNormalisation
+from fedimb.training.contrast import difficulty_shift, inter_contrast, intra_contrast, spread_apart
+from fedimb.training.effective_numbers import effective_numbers, shares_of
 from fedimb.training.gradient_matching import class_gradients, fit_head, head_gradient, match_gradients, mismatch
 from fedimb.training.losses.ala import AdaptiveLogitAdjustment
-from fedimb.training.losses.base import targets_of
+from fedimb.training.losses.base import AdjustedCrossEntropy, targets_of
 from fedimb.training.losses.batch_restricted_ce import BatchRestrictedCrossEntropy
 from fedimb.training.losses.bce import BinaryCrossEntropy
+from fedimb.training.losses.dla import DistributionAwareAdjustment
 from fedimb.training.losses.fedrs import FedRS
 from fedimb.training.losses.fedvls import FedVLS
-from fedimb.training.losses.local_balanced_softmax import LocalBalancedSoftmax
+from fedimb.training.losses.local_balanced_softmax import LocalBalancedSoftmax, log_shares
 from fedimb.training.objectives.decorrelate import Decorrelate
 from fedimb.training.objectives.distil import Distil
 from fedimb.training.objectives.feature_noise import noise_probability, pooled_covariance
 from fedimb.training.objectives.gradient_balancer import Controllers, gain
 from fedimb.training.objectives.inherit import Inherit
 from fedimb.training.objectives.not_true_distil import NotTrueDistillation
+from fedimb.training.objectives.self_distil import SelfDistillation, distillation
+from fedimb.training.objectives.unified_contrast import UnifiedContrast
 from fedimb.training.prior import prior_of_head
+from fedimb.training.relabelling import flip_rates, rarity, relabelled
 
 FOLDER = Path(__file__).parent / "reference"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
@@ -55,11 +65,7 @@ ELSEWHERE = {
 """Files that the tests of their part read, which must exist and name them."""
 
 NOT_BUILT = {
-    "fediic": "needs a projector, two augmented views of a batch and contrast in the clients' loss",
     "fedloge": "the sparse fixed head and the personal head; its global alignment is the calibration gla_fr, below",
-    "fedrela": "needs a client's labels as a view that training uses and counts do not",
-    "fedyoyo": "needs weak and strong views of a batch",
-    "rucr": "needs prototypes in the clients' loss and a last phase that trains heads only",
 }
 """Methods that fedimb does not have yet, and why. A name leaves this list with its method."""
 
@@ -149,6 +155,99 @@ def fedrod(given, right, tolerance):
         loss = LocalBalancedSoftmax(5, absent, np.array(given["local_counts"]))
         expected = right[f"generic_loss{key}"], right[f"generic_gradient{key}"]
         near_both(loss, given["logits"], given["labels"], *expected, FLOAT32)
+
+
+@check
+def fedrela(given, right, tolerance):
+    labels = torch.tensor(given["labels"])
+    near(rarity(torch.bincount(labels, minlength=5)), right["priors"], tolerance)
+    rates = flip_rates(tensor(given["posteriors"]), labels, given["top_percent"])
+    near(rates, right["flip_rates"], tolerance)
+    new = relabelled(rates, labels, tensor(given["uniforms"]))
+    assert new.tolist() == right["new_labels"]
+    assert int((new != labels).sum()) == right["relabelled"]
+
+
+@check
+def rucr(given, right, tolerance):
+    clients = [(tensor(given[f"features_client{k}"]), torch.tensor(given[f"labels_client{k}"])) for k in (1, 2)]
+    found = [tuple(part.numpy() for part in feature_sums(*rows, 5)) for rows in clients]
+    prototypes, directions = unified(found), unified(found, directions=True)
+    near(prototypes, right["prototypes"], tolerance)
+    near(directions, right["norm_prototypes"], tolerance)
+    counts = tensor(sum(counts for _, counts in found))
+    contrast = UnifiedContrast(tensor(prototypes), counts, given["ratio_weight"], given["temperature"])
+    contrast.on_rows(clients[0][1])
+
+    def loss(features, labels):
+        return contrast.loss(None, features, features, labels)
+
+    rows = given["features_client1"], given["labels_client1"]
+    near_both(loss, *rows, right["contrastive_loss"], right["gradient_in_features"], tolerance)
+    row = clients[0][0][given["mix_row_of_client1"]].expand(5, 1, -1)
+    mixed = mixtures(tensor(directions), row, torch.full((5, 1), given["mix_lambda"], dtype=torch.float64))
+    near(mixed[given["mix_class"], 0], right["mixed_feature"], tolerance)
+
+
+class Identity(nn.Module):
+    """A classifier whose inputs are the logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Identity()
+
+    def features(self, inputs):
+        return inputs
+
+
+@check
+def fedyoyo(given, right, tolerance):
+    found = []
+    for k in (1, 2):
+        rows = tensor(given[f"features_client{k}"]), torch.tensor(given[f"labels_client{k}"])
+        found.append(effective_numbers(*rows, 5, len(rows[1])).numpy())
+        np.testing.assert_allclose(found[-1], right[f"effective_client{k}"], rtol=tolerance)
+    shares = shares_of(found[0] + found[1])
+    shares = shares / shares.sum()
+    near(shares, right["prior"], tolerance)
+    loss = DistributionAwareAdjustment(5, given["gamma"], given["tau"], shares, np.array(given["local_counts"]))
+    views = TwoViews((), ())
+    views.other = strong = tensor(given["strong_logits"]).requires_grad_()
+    weak, labels = tensor(given["weak_logits"]).requires_grad_(), torch.tensor(given["labels"])
+    near((loss(weak, labels) + loss(strong, labels)) / 2, right["cross_entropy"], FLOAT32)
+    taught, rows = distillation(loss.adjusted(weak), loss.adjusted(strong), labels, given["temperature"])
+    near(taught, right["distillation"], FLOAT32)
+    assert rows.tolist() == right["distilled_rows"]
+    weight = given["lamda"] * min(given["round"] / given["warmup"], 1)
+    distil = SelfDistillation(views, loss, weight, given["temperature"])
+    model = type("Rows", (Identity, Classifier), {})()
+    total = loss(weak, labels) + distil.loss(model, weak, weak, labels)
+    near(total, right["total"], FLOAT32)
+    near(torch.cat(torch.autograd.grad(total, (weak, strong))), right["gradient"], FLOAT32)
+
+
+@check
+def fediic(given, right, tolerance):
+    for key, which in (("counts_all_held", ""), ("local_counts", "_absent")):
+        logs = torch.from_numpy(log_shares(np.array(given[key], float), "floor"))
+        shift = difficulty_shift(logs, tensor(given["class_losses"]), given["d_exponent"])
+        loss = AdjustedCrossEntropy(shift)
+        wanted = right[f"dala_loss{which}"], right[f"dala_gradient{which}"]
+        near_both(loss, given["logits"], given["labels"], *wanted, FLOAT32 if which else tolerance)
+    shares = logs.exp()
+
+    def intra(views, labels):
+        return intra_contrast(views, labels, shares, given["intra_floor"])
+
+    start = tensor(given["prototypes_start"])
+
+    def inter(views, labels):
+        return inter_contrast(views, labels, nn.functional.normalize(start, dim=1), given["inter_temperature"])
+
+    for name, part in (("intra", intra), ("inter", inter)):
+        wanted = right[f"{name}_loss"], right[f"{name}_gradient"]
+        near_both(part, given["views"], given["labels"], *wanted, tolerance)
+    near(spread_apart(start, 5, 0.1), right["prototypes_after_5_steps"], tolerance)
 
 
 @check

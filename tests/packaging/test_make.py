@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TARGETS = {"deploy-demo", "kill-matrix", "install", "demo", "test", "test-slow", "lint", "format", "clean", "help"}
+TARGETS = {
+    "deploy-demo",
+    "gpu-check",
+    "kill-matrix",
+    "install",
+    "demo",
+    "test",
+    "test-slow",
+    "lint",
+    "format",
+    "clean",
+    "help",
+}
 # `python -m venv DIR` leaves a python that logs its arguments, fails while the file FAIL exists, or is killed.
 FAKE = """#!/bin/sh
 case "$1" in

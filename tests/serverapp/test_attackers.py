@@ -92,7 +92,8 @@ def test_false_counts_reach_the_prior_and_undeclared_rows_are_refused(tmp_path):
     common = int(true.prior_counts.argmax())
     assert lying.prior_counts.sum() > 5 * true.prior_counts.sum()
     assert int(lying.prior_counts.argmax()) == common
-    assert lying.left_out == []
+    assert {one["client"] for one in lying.left_out} == set(lying.attack["clients"])
+    assert all("has counted none to train on" in one["reason"] for one in lying.left_out), "its own matrices say so"
     told = launch_in(tmp_path, *TINY, "attack=count_inflation", "attack.declared=false", "rounds=4")
     assert {one["client"] for one in told.left_out} == set(told.attack["clients"])
     assert "set aside" in told.left_out[-1]["reason"]

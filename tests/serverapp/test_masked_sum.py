@@ -22,6 +22,10 @@ SITES = ("bern", "linz", "roma", "st-anna", "va")
 VALUES = {client: np.array([client, 10 * client]) for client in CLIENTS}
 
 
+def new_run():
+    return RunContext(rounds=1, n_clients=5, n_classes=2, class_names=(), seed=0)
+
+
 class Sites:
     """Clients of one request. ``change``: what a client sends instead, by (client, query)."""
 
@@ -72,10 +76,10 @@ class Sites:
             opened[f"from/{sender}"] = rows[[order.index(o) for o in opened_seeds(sender, CLIENTS, asked["alive"])]]
         return RecordDict({names.OPENED: array_record(opened)})
 
-    def play(self, query="masked_counts"):
+    def play(self, query="masked_counts", context=None):
         """(sum, clients in it, what was said of the others)."""
         said = []
-        context = RunContext(rounds=1, n_clients=5, n_classes=2, class_names=(), seed=0)
+        context = context or new_run()
         context.without = lambda *missing: said.append(missing)
         federation = SimpleNamespace(pairs=dict.fromkeys(CLIENTS, "key"), client_names=SITES)
         program, replies = masked_sum(Query(query), "train", CLIENTS, federation, context, figures_of), None
@@ -103,6 +107,18 @@ def test_all_or_all_but_one():
         [("noisy_counts", 2, "is opened without its figures (4 of 5 are in, with 89 % of the noise)")],
     )
     assert sites.asked == [(name, [0, 1, 3, 4]) for name in ("noisy_counts", "sum_agree", "sum_open")]
+
+
+def test_one_that_was_missing_is_in_no_later_sum_of_the_run():
+    """It is back: a sum over all five, minus that over the other four, would be its figures."""
+    run = new_run()
+    assert Sites(gone=[2]).play(context=run)[1] == [0, 1, 3, 4]
+    sites = Sites()
+    why = "is opened without its figures, as an earlier sum of this run was (4 of 5 are in)"
+    assert sites.play("masked_scores", run) == ([8, 80], [0, 1, 3, 4], [("masked_scores", 2, why)])
+    assert [who for _, who in sites.asked] == [CLIENTS, [0, 1, 3, 4], [0, 1, 3, 4]]
+    later = Sites(gone=[3])  # too few are left of those: the sites decide whether they open one over others
+    assert later.play("masked_scores", run)[1] == [0, 1, 2, 4]
 
 
 def other(record, name, value):

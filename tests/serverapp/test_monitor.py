@@ -221,6 +221,16 @@ def test_a_class_whose_recall_falls_is_an_alarm_and_not_a_suspicion():
     assert Monitor(3, lines).suspicions("r") == {}
 
 
+def test_a_class_of_few_scored_rows_needs_a_deeper_fall():
+    recalls = [0.95] * 10 + [0.925] * 30
+    assert list(alarmed(recalls)) == ["b"]
+    rows = {f"r{n}": {"client/tested/00_a": 900.0, "client/tested/01_b": 40.0} for n in range(1, 41)}
+    assert alarmed(recalls, "client", **rows) == {}
+    lines = [{"row": "r", "step": n, "time": 0, "metrics": {"test/recall/01_b": r}} for n, r in enumerate(recalls)]
+    assert Monitor(3, lines, (900, 40)).alarms("r") == {}
+    assert list(Monitor(3, lines, (900, 4000)).alarms("r")) == ["b"]
+
+
 def test_a_model_that_is_drawn_anew_or_replaced_starts_again():
     assert alarmed(FALLS, r11={RESET: 1.0}) == alarmed(FALLS, r11={REPLACED: 1.0}) == {}
     lines = [{"row": "r", "step": 1, "time": 0, "metrics": {RESET: 2.0}}]

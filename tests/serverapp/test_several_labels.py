@@ -28,7 +28,7 @@ def file(tmp_path_factory):
     targets = rng.random((240, 3)) < RATES
     x = 3.0 * targets @ rng.normal(size=(3, 6)) + rng.normal(size=(240, 6))
     path = tmp_path_factory.mktemp("several") / "d.npz"
-    np.savez(path, x=x.astype(np.float32), y=targets)
+    np.savez(path, x=x.astype(np.float32), y=targets, sex=np.arange(240) % 2)
     return path
 
 
@@ -152,6 +152,13 @@ def test_what_does_not_fit_is_refused_before_there_is_a_run_folder(base, changes
         launch(changed(base, **changes))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not list(Path(base.output_dir).iterdir())
+
+
+def test_scores_by_subgroup_are_refused_before_there_is_a_run_folder(base):
+    says = "data.subgroups needs one class per row, but these rows have several labels"
+    with pytest.raises(ConfigError, match=says):
+        launch(changed(base, data={**base.data, "subgroups": ["sex"]}))
     assert not list(Path(base.output_dir).iterdir())
 
 

@@ -16,6 +16,7 @@ from fedimb.generation.export import split_holdout
 from fedimb.generation.federated import LEAST_VOTED
 from fedimb.generation.generators.table_flow import TableFlow
 from fedimb.records import arrays_of
+from fedimb.strategies import fedssg_pools
 
 WORDS = (
     *("data=synthetic_table", "data.source.rows=1500", "data.imbalance_factor=12", "data.n_max=null", "engine=inline"),
@@ -185,6 +186,18 @@ def test_weights_that_give_a_class_away_are_trained_again_without_it(tmp_path, m
     for _, _, reply in wire.of("fedssg_teach"):
         assert arrays_of(reply, "x.taught")["classes"][2] == 0
     assert sum(2 in classes for classes in trained) == 2, "once at each client that has it: not again in the next round"
+
+
+def test_a_client_takes_rounds_and_steps_from_its_configuration_not_from_a_message(tmp_path, monkeypatch):
+    """The level of the attack on the weights is shared by the rounds: of a million, no class would be given away."""
+    honest = fedssg_pools.FederatedGenerator
+
+    def lying(made, clients, rounds, steps, number):
+        return honest(made, clients, 10**6, steps, number)
+
+    monkeypatch.setattr(fedssg_pools, "FederatedGenerator", lying)
+    with pytest.raises(RunFailed, match=r"the message says rounds=1000000 of the generator; this run has 2"):
+        launch_in(tmp_path, *WORDS, *HARMLESS)
 
 
 def test_where_nobody_has_rows_enough_it_says_so_before_any_training(tmp_path):

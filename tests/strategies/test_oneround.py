@@ -13,10 +13,13 @@ from fedimb import registry
 from fedimb.config.compose import compose
 from fedimb.config.validate import validate
 from fedimb.contracts.oneround import OneRoundSettings
+from fedimb.data.views import to_tensors
 from fedimb.deploy.study_plan.outbound_records import Sizes, message_counts, outbound_records
 from fedimb.deploy.study_plan.plan import _masked
+from fedimb.discriminant.pooled import head_of
 from fedimb.errors import ConfigError
 from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.stored import read_federation
 
 ALONE = ("engine=inline", "model=logistic", "strategy=oneround", "clients.count=4", "strategy.oneround.min_count=1")
 
@@ -210,3 +213,20 @@ def test_what_auto_means():
     contract = registry.build("contract", "oneround")
     assert contract.sends("oneround_masked_sums", {})
     assert not contract.sends("oneround_sums", {})
+
+
+@pytest.mark.parametrize(("head", "min_count"), [("lda", 1), ("ncm", 1), ("lda", 35)])
+def test_rows_in_one_place_give_the_head_of_the_run(tmp_path, alone, head, min_count):
+    """`head_of` has the bits of the run's model file; at 35 rows two classes fall below the floor."""
+    more = (f"strategy.oneround.head={head}", f"strategy.oneround.min_count={min_count}")
+    result = alone if (head, min_count) == ("lda", 1) else launch_in(tmp_path, *ALONE, *more, "data.n_max=60")
+    federation = read_federation(RunFolder.open(result.folder))
+    rows = np.concatenate(list(federation.train))
+    x, y = (part.numpy() for part in to_tensors(federation.store, rows, federation.scaling))
+    scores = head_of(x.reshape(len(x), -1).astype(np.float64), y, federation.n_classes, head, min_count)
+    known, made = np.isfinite(scores.bias), weights(result)
+    assert known.all() == (min_count == 1)
+    centred = scores.weight - known[:, None] * scores.weight[known].mean(axis=0)
+    np.testing.assert_array_equal(made["head.weight"], centred.astype(np.float32))
+    own = (scores.bias[known] - scores.bias[known].mean()).astype(np.float32)
+    np.testing.assert_array_equal(made["head.bias"][known], own)

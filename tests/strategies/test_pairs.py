@@ -4,7 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from small_runs import launch_in
+from small_runs import launch_in, words_of_methods
 
 from fedimb import registry
 from fedimb.annotation.base import Answers
@@ -14,22 +14,7 @@ from fedimb.config.combinations import Combination, refusal
 from fedimb.errors import ConfigError
 
 METHODS = registry.names("strategy")
-TINY = {
-    "active": ("cycles=2", "budget=4", "local_epochs=2"),
-    "fairfal": ("cycles=2", "budget=4", "local_epochs=2"),
-    "fedssg": ("training={steps: 2}", "pretrain=1", "force=true"),
-    "oneround": ("use=post",),
-    "public": ("epochs=1",),
-    "scope": ("warmup=1",),
-}
 ROLES = ("asks_for_labels", "reads_labels", "chooses_rows", "chooses_around")
-
-
-def words(*methods):
-    """A run of these methods, outermost first, as small as they allow."""
-    own = [f"strategy.{name}.{word}" for name in methods for word in TINY.get(name, ())]
-    heads = [f"model.head={head}" for name in methods if (head := registry.flags("strategy", name).get("needs_head"))]
-    return ["engine=inline", "rounds=4", "data.public=30", f"strategy=[{','.join(methods)}]", *own, *heads]
 
 
 def role(name):
@@ -68,19 +53,19 @@ def trained(monkeypatch):
 
 @pytest.mark.parametrize(("outer", "inner"), BY_ROLE)
 def test_a_pair_of_every_two_roles_runs(tmp_path, outer, inner):
-    assert launch_in(tmp_path, *words(outer, inner)).rows
+    assert launch_in(tmp_path, *words_of_methods(outer, inner)).rows
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("outer", "inner"), [pair for pair in PAIRS if pair not in BY_ROLE])
 def test_every_allowed_pair_runs(tmp_path, outer, inner):
-    assert launch_in(tmp_path, *words(outer, inner)).rows
+    assert launch_in(tmp_path, *words_of_methods(outer, inner)).rows
 
 
 @pytest.mark.parametrize(("outer", "inner"), REFUSED)
 def test_the_others_are_refused_before_any_work(tmp_path, outer, inner):
     with pytest.raises(ConfigError, match="refused combination") as caught:
-        launch_in(tmp_path, *words(outer, inner))
+        launch_in(tmp_path, *words_of_methods(outer, inner))
     assert "\n" not in str(caught.value)
     if allowed(inner, outer):
         assert f"use strategy=[{inner},{outer}]" in str(caught.value)
@@ -90,7 +75,7 @@ def test_the_others_are_refused_before_any_work(tmp_path, outer, inner):
 @pytest.mark.parametrize("outer", ["active", "fairfal"])
 @pytest.mark.parametrize("inner", ["coreset", "scope"])
 def test_a_coreset_is_chosen_within_what_is_labelled(tmp_path, trained, outer, inner):
-    launch_in(tmp_path, *words(outer, inner))
+    launch_in(tmp_path, *words_of_methods(outer, inner))
     sizes = {}
     for client, rows, y, _, _ in trained:
         if "coreset" in rows:
@@ -114,7 +99,7 @@ BESIDE = ("strategy.fairfal.budget=10", "partition=iid")
 
 @pytest.mark.parametrize("made", ["generator", "smote", "public"])
 def test_synthetic_rows_stand_beside_labelled_ones(tmp_path, trained, made):
-    launch_in(tmp_path, *words("fairfal", "fedssg"), *BESIDE, f"strategy.fedssg.made={made}")
+    launch_in(tmp_path, *words_of_methods("fairfal", "fedssg"), *BESIDE, f"strategy.fedssg.made={made}")
     for _, rows, y, extra, _ in trained:
         np.testing.assert_array_equal(rows["trained_on"], rows["labelled"])
         assert len(rows["labelled"]) in (10, 20)
@@ -125,7 +110,7 @@ def test_synthetic_rows_stand_beside_labelled_ones(tmp_path, trained, made):
 
 def test_the_prior_counts_labelled_and_synthetic_rows(tmp_path, trained):
     made = ("strategy.fedssg.made=oversample", "calibration=la_post")
-    result = launch_in(tmp_path, *words("fairfal", "fedssg"), *BESIDE, *made)
+    result = launch_in(tmp_path, *words_of_methods("fairfal", "fedssg"), *BESIDE, *made)
     last = trained[-5:]
     real, extra = sum(len(rows["labelled"]) for _, rows, *_ in last), sum(extra for *_, extra, _ in last)
     assert extra
@@ -133,14 +118,14 @@ def test_the_prior_counts_labelled_and_synthetic_rows(tmp_path, trained):
 
 
 def test_three_methods_choose_in_every_cycle_anew(tmp_path, trained):
-    three = words("active", "coreset", "scope")
+    three = words_of_methods("active", "coreset", "scope")
     launch_in(tmp_path, *three, "strategy.coreset.match=inner")
     for _, rows, *_ in trained:
         assert set(rows["trained_on"]) <= set(rows["labelled"])
 
 
 def test_steps_are_those_of_what_is_labelled_unless_the_coreset_says_otherwise(tmp_path, trained):
-    small = [*words("active", "coreset"), "local.batch_size=2"]
+    small = [*words_of_methods("active", "coreset"), "local.batch_size=2"]
     launch_in(tmp_path, *small)
     equal = [(len(rows["labelled"]), steps) for _, rows, _, _, steps in trained]
     trained.clear()
@@ -169,7 +154,7 @@ def test_a_client_without_a_label_takes_part_and_trains_on_nothing_real(tmp_path
         return oracle
 
     monkeypatch.setattr(active, "open_oracle", unjudged)
-    launch_in(tmp_path, *words("active", inner), *more)
+    launch_in(tmp_path, *words_of_methods("active", inner), *more)
     empty = [(rows, y, extra) for _, rows, y, extra, _ in trained if not len(rows["labelled"])]
     assert len(empty) == 4
     for rows, y, extra in empty:
@@ -180,11 +165,11 @@ def test_a_client_without_a_label_takes_part_and_trains_on_nothing_real(tmp_path
 @pytest.mark.parametrize("inner", ["scope", "coreset"])
 def test_a_warm_up_that_fills_a_cycle_is_refused_before_any_work(tmp_path, inner):
     with pytest.raises(ConfigError, match=f"strategy.{inner}.warmup=2 uses up all rounds=2"):
-        launch_in(tmp_path, *words("active", inner), f"strategy.{inner}.warmup=2")
+        launch_in(tmp_path, *words_of_methods("active", inner), f"strategy.{inner}.warmup=2")
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_warm_up_comes_in_every_cycle_and_none_lasts_longer(tmp_path):
-    result = launch_in(tmp_path, *words("active", "coreset"), "strategy.coreset.warmup=1")
+    result = launch_in(tmp_path, *words_of_methods("active", "coreset"), "strategy.coreset.warmup=1")
     lines = (result.folder / "journal.jsonl").read_text().splitlines()
     assert sum('"name": "Rounds(1)"' in line and '"start"' in line for line in lines) == 4

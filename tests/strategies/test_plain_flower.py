@@ -19,11 +19,15 @@ from fedimb.strategies.climb import Climb
 from fedimb.strategies.coreset import Coreset
 from fedimb.strategies.creff import Creff
 from fedimb.strategies.fairfal import FairFAL
+from fedimb.strategies.fediic import FedIIC
 from fedimb.strategies.fednh import FedNH
+from fedimb.strategies.fedrela import FedReLa
 from fedimb.strategies.fedssg import FedSSG
+from fedimb.strategies.fedyoyo import FedYoYo
 from fedimb.strategies.oneround import OneRound
 from fedimb.strategies.plain import Plain
 from fedimb.strategies.public import Public
+from fedimb.strategies.rucr import Rucr
 from fedimb.strategies.scope import Scope
 
 CLASSES, FEATURES = 3, 4
@@ -164,6 +168,11 @@ def test_active_learning_labels_in_each_of_its_cycles(method: type[Active]) -> N
             3,
             "strategy=creff needs fedimb's own server: run it with fedimb, not in a plain ServerApp",
         ),
+        (
+            Rucr(FedAvg()),
+            3,
+            "strategy=rucr needs fedimb's own server: run it with fedimb, not in a plain ServerApp",
+        ),
     ],
 )
 def test_what_a_plain_server_app_lacks_is_said_before_a_round(strategy: Strategy, rounds: int, line: str) -> None:
@@ -183,6 +192,34 @@ def test_climb_asks_for_losses_and_weighs_the_clients() -> None:
     assert max(weights) > min(weights)
 
 
+def test_fedyoyo_sends_class_shares_from_effective_numbers() -> None:
+    def numbers(site: int, content: RecordDict) -> dict[str, Arrays]:
+        return {"x.effective": {"numbers": np.array([9.0, site], np.float32)}}
+
+    ours = FedYoYo(FedAvg())
+    run_app(ours, app_answering({"fedyoyo_effective": numbers}), num_rounds=1)
+    assert np.asarray(ours.memory["shares"]).tolist() == [1 + 4 * 9, 1 + sum(range(4))]
+
+
+def test_fedrela_asks_for_new_labels_once() -> None:
+    asked = []
+
+    def moved(site: int, content: RecordDict) -> dict[str, Arrays]:
+        asked.append(site)
+        return {"x.relabelled": {"moved": np.array([[0, 2], [0, 0]])}}
+
+    run_app(FedReLa(FedAvg(), after=0.5), app_answering({"fedrela_relabel": moved}), num_rounds=4)
+    assert sorted(asked) == [0, 1, 2, 3]
+
+
+def test_fediic_says_what_model_it_needs() -> None:
+    def losses(site: int, content: RecordDict) -> dict[str, Arrays]:
+        return {"x.class_losses": {"sums": np.ones(2, np.float32), "counts": np.array([3, 4])}}
+
+    with pytest.raises(RunFailed, match=r"use model\.head=projected"):
+        run_app(FedIIC(FedAvg()), app_answering({"fediic_losses": losses}), num_rounds=1)
+
+
 def test_fednh_says_what_model_it_needs() -> None:
     with pytest.raises(RunFailed, match=r"use model\.head=prototype"):
         run_app(FedNH(FedAvg()), num_rounds=1)
@@ -190,5 +227,6 @@ def test_fednh_says_what_model_it_needs() -> None:
 
 def test_no_method_is_left_out() -> None:
     known = {Scope, Coreset, Active, FairFAL, FedSSG, Public, OneRound, Plain, Climb, Creff, FedNH}
+    known |= {FedIIC, FedReLa, FedYoYo, Rucr}
     own = [registry.get("strategy", name).factory for name in registry.names("strategy")]
     assert known == {factory for factory in own if factory.__module__.startswith("fedimb.strategies.")}

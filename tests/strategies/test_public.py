@@ -32,6 +32,7 @@ def lines(result):
 
 def test_only_trains_no_client_and_is_what_init_starts_from(tmp_path, monkeypatch):
     only = launch_in(tmp_path, *CONTROL, "strategy.public.use=only", "calibration=la_post")
+    assert not only.suspect  # the server has trained its weights before the run's only round
     (line,) = lines(only)
     assert line["comm/up_bytes"] == line["comm/up_bytes/class_counts"]  # those of la_post; no weights travelled
     assert only.prior_counts.tolist() == [5.0] * 10  # what it corrects for is what was trained on

@@ -1,11 +1,14 @@
 """A gain's parts: what each is, that they sum, and what is left out."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from fedimb.study.design import as_given
 from fedimb.study.gains import take_apart
 from fedimb.study.results import Result, Setting, StudyResults
+from fedimb.study.statistics import statistics
 
 
 def study(scores, score="macro_recall"):
@@ -58,3 +61,11 @@ def test_a_seed_that_any_of_the_four_runs_lacks_is_left_out():
 def test_a_row_that_is_not_there_is_named():
     with pytest.raises(KeyError, match="other"):
         take_apart(study(SCORES), ["other"], "fedavg")
+
+
+def test_rows_as_given_are_not_tested_and_cost_the_others_no_power():
+    own = study({key: value for key, value in SCORES.items() if "given" not in key})
+    alone = statistics(own).comparisons["default", "macro_recall", "mine"]
+    made = statistics(dataclasses.replace(study(SCORES), taken_apart=("fedavg", "mine")))
+    assert {label for _, _, label in made.comparisons} == {"mine"}
+    assert made.comparisons["default", "macro_recall", "mine"].p_holm == alone.p_holm

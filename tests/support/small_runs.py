@@ -14,6 +14,37 @@ def config(*overrides: str, dirs=()):
     return validate(compose([*SMALL, *overrides], list(dirs)))
 
 
+TINY = {
+    "active": ("cycles=2", "budget=4", "local_epochs=2"),
+    "creff": ("per_class=3", "match_steps=2", "head_epochs=2"),
+    "fairfal": ("cycles=2", "budget=4", "local_epochs=2"),
+    "fediic": ("steps=5",),
+    "fedyoyo": ("strong={name: noise}",),
+    "fedssg": ("training={steps: 2}", "pretrain=1", "force=true"),
+    "oneround": ("use=post",),
+    "public": ("epochs=1",),
+    "rucr": ("per_class=5", "head_epochs=2"),
+    "scope": ("warmup=1",),
+}
+
+
+def needs_of_methods(*methods: str) -> list[str]:
+    """The words without which these methods are refused, from their flags."""
+    from fedimb import registry
+
+    flags = [registry.flags("strategy", name) for name in methods]
+    needed = [f"model.head={one['needs_head']}" for one in flags if one.get("needs_head")]
+    needed += [f"loss={one['needs_loss'][0]}" for one in flags if one.get("needs_loss")]
+    return needed + ["local.augmentation=[{name: noise}]" for one in flags if one.get("two_views")]
+
+
+def words_of_methods(*methods: str) -> list[str]:
+    """Inline runs of these methods, outermost first, as small as they allow."""
+    own = [f"strategy.{name}.{word}" for name in methods for word in TINY.get(name, ())]
+    run = ["engine=inline", "rounds=4", "data.public=30", f"strategy=[{','.join(methods)}]"]
+    return [*run, *own, *needs_of_methods(*methods)]
+
+
 def launch_in(cwd: Path, *overrides: str, engine=None, dirs=()):
     """Run small settings with run folders below ``cwd``."""
     from fedimb.serverapp.launch import launch

@@ -10,12 +10,20 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "fairfal": {"cycles": 2, "budget": 4, "local_epochs": 2},
     "fedssg": {"training": {"steps": 2}, "pretrain": 1, "force": True, "run_words": ["data.public=3"]},
     "creff": {"per_class": 3, "match_steps": 2, "head_epochs": 2, "min_count": 1},
+    "fediic": {
+        "min_count": 1,
+        "steps": 20,
+        "run_words": ["model.head=projected", "local.augmentation=[{name: noise}]"],
+    },
+    "fedrela": {"min_count": 1, "top_percent": 50.0},
+    "fedyoyo": {"min_count": 1, "strong": {"name": "noise"}, "run_words": ["loss=dla"]},
     "fednh": {"min_count": 1, "run_words": ["model.head=prototype"]},
     "oneround": {"min_count": 1, "run_words": ["model=logistic"]},
     "public": {"epochs": 1, "run_words": ["data.public=3"]},
+    "rucr": {"min_count": 1, "per_class": 5, "head_epochs": 2},
     "scope": {"warmup": 1},
 }
-LONG = ("active", "climb", "coreset", "creff", "fednh", "fedssg", "oneround", "public")
+LONG = ("active", "climb", "coreset", "creff", "fediic", "fednh", "fedssg", "fedyoyo", "oneround", "public", "rucr")
 """Left to the slow test below, which has every method; one that is added later is in both."""
 
 VARIANTS = {

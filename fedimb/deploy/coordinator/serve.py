@@ -137,6 +137,8 @@ class _SiteEngine:
 
     resume_with = "fedimb deploy run --resume"
 
+    reusable = False
+
     def __init__(self, flower: Grid, folder: RunFolder, about: Deployed, plan: StudyPlan, config: RunConfig) -> None:
         timeouts = Timeouts(about.join_s, about.away_s, config.clients.deadline_s)
         sites = [site.name for site in plan.sites]

@@ -27,8 +27,10 @@ people compare out of band before they approve it.
 
 import hashlib
 import json
+import math
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -222,11 +224,26 @@ class NodeSecrets:
     def normal(self, asked: MessageInfo, stream: Stream, count: int) -> np.ndarray:
         """See `fedimb.privacy.secrets.Secrets.normal`; Box and Muller's transformation of 53 random bits each."""
         half = -(-count // 2)
-        purpose = f"fedimb noise 1|{self._run}|{stream.name}|".encode()
-        drawn = self._stream(_secret(self._home, self._run, "noise.key"), purpose, 16 * half)
-        uniform = (np.frombuffer(drawn, np.dtype("<u8")) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        uniform = self._uniform("noise", stream, 2 * half)
         radius, angle = np.sqrt(-2 * np.log1p(-uniform[:half])), 2 * np.pi * uniform[half:]
         return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+
+    def normals(self, asked: MessageInfo, stream: Stream, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        """See `fedimb.privacy.secrets.Secrets.normals`."""
+        sizes = [math.prod(shape) for shape in shapes]
+        drawn = np.split(self.normal(asked, stream, sum(sizes)), np.cumsum(sizes)[:-1])
+        return [one.reshape(shape) for one, shape in zip(drawn, shapes, strict=True)]
+
+    def laplace(self, asked: MessageInfo, stream: Stream, count: int) -> np.ndarray:
+        """See `fedimb.privacy.secrets.Secrets.laplace`; the inverse of the distribution function at 53 random bits."""
+        away = self._uniform("laplace", stream, count) - 0.5 + 2.0**-54  # never 0.5 away, whose logarithm is infinite
+        return -np.sign(away) * np.log1p(-2 * np.abs(away))
+
+    def _uniform(self, what: str, stream: Stream, count: int) -> np.ndarray:
+        """Numbers [count] float64 in [0, 1), of 53 bits, from this site's secret for noise."""
+        purpose = f"fedimb {what} 1|{self._run}|{stream.name}|".encode()
+        drawn = self._stream(_secret(self._home, self._run, "noise.key"), purpose, 8 * count)
+        return (np.frombuffer(drawn, np.dtype("<u8")) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     def _stream(self, secret: bytes, purpose: bytes, size: int) -> bytes:
         """Key stream for one use. The key depends on the request, so the nonce can be constant."""

@@ -18,7 +18,7 @@ from fedimb.errors import ConfigError, nearest
 from fedimb.plain import JsonObject
 
 ABOUT = " about "
-"""In a set of `Spent.sum_sets`, between the sites and the rows: ``train`` or ``validation``. Without rows: all."""
+"""In a set of `Spent.sum_sets`, between the sites and the rows, ``train`` or ``validation``, for people to read."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,12 @@ class Spent:
 
     @property
     def sets(self) -> int:
-        """Number of different sets of sites that sums about the same rows were over."""
-        pairs = [one.partition(ABOUT)[::2] for one in self.sum_sets]
-        return max((len({who for who, rows in pairs if rows in ("", own)}) for _, own in pairs), default=0)
+        """Number of different sets of sites that masked sums were over, whatever rows the sums were about.
+
+        Validation rows are the same share of each class at every site: a sum about them without a site, and one about
+        training rows with it, tell that site's rows of each class to a few rows.
+        """
+        return len({one.partition(ABOUT)[0] for one in self.sum_sets})
 
     def counts_epsilon(self, delta: float) -> float:
         """Epsilon of the noisy class counts."""

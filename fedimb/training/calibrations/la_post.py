@@ -71,8 +71,9 @@ class PostHocLogitAdjustment(Calibration):
             raise ValueError("la_post needs class counts: set prior.provenance to clear_sum")
         if isinstance(self.tau, str):
             raise ValueError(f"la_post: tau={self.tau} has not been found yet; build it with the number that was")
-        logits = outputs.logits - self.tau * log_prior(outputs.counts)
-        few = torch.from_numpy(np.asarray(outputs.counts) < self.min_count)
+        device = outputs.logits.device
+        logits = outputs.logits - self.tau * log_prior(outputs.counts).to(device)
+        few = torch.from_numpy(np.asarray(outputs.counts) < self.min_count).to(device)
         if few.all():
             raise ConfigError(f"calibration.la_post.min_count={self.min_count}: no class has as many rows")
         return logits.masked_fill(few, NEVER) if few.any() else logits

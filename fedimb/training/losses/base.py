@@ -75,25 +75,26 @@ class AdjustedCrossEntropy(RowLoss):
         self.register_buffer("shift", shift, persistent=False)
         self.register_buffer("factor", factor, persistent=False)
 
-    def _adjusted(self, logits: Tensor) -> Tensor:
+    def adjusted(self, logits: Tensor) -> Tensor:
+        """Logits [..., C] times the factor plus the shift."""
         if self.factor is not None:
             logits = logits * self.factor
         return logits if self.shift is None else logits + self.shift
 
     def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits [..., C] float32 and labels [...] int64 -> loss of each row [...]."""
-        return row_cross_entropy(self._adjusted(logits), labels)
+        return row_cross_entropy(self.adjusted(logits), labels)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits [n, C] float32 and labels [n] int64 -> scalar mean over rows."""
-        return cross_entropy(self._adjusted(logits), labels)
+        return cross_entropy(self.adjusted(logits), labels)
 
     def loss_and_grad(self, logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """See `RowLoss.loss_and_grad`; (softmax - one-hot) * factor, a third of the cost of an autograd graph on a
         small batch."""
         label, weight = labels[..., None], weights[..., None]
         # Along the rows, where the CPU's vector units are used fully: eight times faster for a few classes.
-        log_p = self._adjusted(logits.detach()).transpose(-1, -2).log_softmax(-2).transpose(-1, -2)
+        log_p = self.adjusted(logits.detach()).transpose(-1, -2).log_softmax(-2).transpose(-1, -2)
         losses = (log_p.gather(-1, label) * -weight)[..., 0]
         gradient = log_p.exp_().scatter_add_(-1, label, log_p.new_tensor(-1.0).expand(label.shape)).mul_(weight)
         return losses, gradient if self.factor is None else gradient * self.factor

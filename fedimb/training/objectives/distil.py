@@ -61,7 +61,7 @@ class Distil(LocalObjective):
             return None
         target = self._target
         if self.absent_only:
-            absent = torch.ones(logits.shape[1], dtype=torch.bool)
+            absent = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
             absent[self._present] = False
             if int(absent.sum()) < 2:
                 return None

@@ -23,6 +23,7 @@ from fedimb.deploy.site.account import Account, release
 from fedimb.deploy.site.approvals import decide_plan, receive_plan
 from fedimb.deploy.site.ledger import Ledger, LedgerDamaged
 from fedimb.deploy.site.node_app import load_run
+from fedimb.deploy.site.pairwise_masks import request_digest
 from fedimb.deploy.site.spending import reset, spent
 from fedimb.deploy.site.withdraw import withdraw
 from fedimb.deploy.study_plan.budget import epsilon_of_precision
@@ -366,8 +367,10 @@ def planned(study: Study, *sites: str) -> StudyPlan:
     return StudyPlan.model_validate(study.plan.model_dump() | {"sites": listed, "runs": 9})
 
 
-def summed(ran, va: NodeHome, run: str, plan: StudyPlan, clients: list, kind: str = "masked_scores") -> Account:
-    """The account of a new run that was asked for a masked sum over these clients."""
+def summed(
+    ran, va: NodeHome, run: str, plan: StudyPlan, clients: list, kind: str = "masked_scores", view: str = "validation"
+) -> tuple[Account, str]:
+    """The account of a new run that was asked for a masked sum over these clients, and the request's digest."""
     study, _, _ = ran
     data = load_run(va, type("Context", (), {"run_id": 1})()).data
     words = {"evaluation": {"secure": True}, "prior": {"provenance": "dp_sum"}, "clients": {"count": len(plan.sites)}}
@@ -377,9 +380,17 @@ def summed(ran, va: NodeHome, run: str, plan: StudyPlan, clients: list, kind: st
     account = Account(va, run, plan, config, 1, len(plan.sites), data)
     account._keep_join()
     place = ConfigRecord({"round": 2, "step": 3, "state-base": 0, "state-keep": 0})
-    view = ConfigRecord({"name": "validation", "clients": clients})
-    assert account.accept(Message(RecordDict({"x.fedimb": place, "view": view}), 102, f"query.{kind}")) is None
-    return account
+    about = ConfigRecord({"name": view, "clients": clients})
+    message = Message(RecordDict({"x.fedimb": place, "view": about}), 102, f"query.{kind}")
+    assert account.accept(message) is None
+    return account, request_digest(message).hex()
+
+
+def agrees(account: Account, request: str, alive: list[int]) -> None:
+    """The sum over four sites is to be opened over these."""
+    about = ConfigRecord({"request": request, "clients": [0, 1, 2, 3], "alive": alive})
+    place = ConfigRecord({"round": 2, "step": 4, "state-base": 0, "state-keep": 0})
+    account.accept(Message(RecordDict({"x.fedimb": place, "x.sum": about}), 102, "query.sum_agree"))
 
 
 def test_sums_over_another_set_of_sites_are_refused(ran, va):
@@ -388,6 +399,30 @@ def test_sums_over_another_set_of_sites_are_refused(ran, va):
         summed(ran, va, run, plan, clients)
     with pytest.raises(Shareable, match="answers no more than masked sums over one set of sites"):
         summed(ran, va, "three", plan, [0, 1, 3])
+
+
+SECOND = "answers no more than masked sums over one set of sites about these data"
+
+
+@pytest.mark.parametrize("first", ["noisy_counts", "masked_scores"])
+def test_sums_about_training_and_validation_rows_are_over_one_set_of_sites(ran, va, first):
+    """Validation rows are the same share of each class at every site: two sums over other sites tell one's counts."""
+    plan, everyone = planned(ran[0], "linz", "va", "x", "y"), [0, 1, 2, 3]
+    rows = {"noisy_counts": "train", "masked_scores": "validation"}
+    (second,) = rows.keys() - {first}
+    agrees(*summed(ran, va, "one", plan, everyone, first, rows[first]), everyone)
+    other = summed(ran, va, "two", plan, everyone, second, rows[second])
+    for alive in ([0, 1, 2], [0, 1, 3]):
+        with pytest.raises(Shareable, match=SECOND):
+            agrees(*other, alive)
+    agrees(*other, everyone)
+    assert counted(va).sets == 1
+    assert [one.partition(" about ")[2] for one in counted(va).sum_sets] == ["train", "validation"]
+    raised = budget(va, sum_sets=2)  # a person at the site decides otherwise
+    agrees(*summed(ran, raised, "three", plan, everyone, second, rows[second]), [0, 1, 2])
+    assert (counted(va).sets, counted(va).recovered) == (2, 1)
+    with pytest.raises(Shareable, match="answers no more than masked sums over 2 sets of sites"):
+        agrees(*summed(ran, raised, "four", plan, everyone, first, rows[first]), [0, 1, 3])
 
 
 def test_sites_are_known_by_their_keys_not_by_their_places_in_a_plan(ran, va):

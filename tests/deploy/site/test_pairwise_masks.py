@@ -21,7 +21,7 @@ from fedimb.records import array_record
 from fedimb.seeds import Stream
 
 SITES = ("linz", "st-anna", "va")
-ASKED = SimpleNamespace(client=0, step=1, config=SimpleNamespace(seed=0))
+ASKED = SimpleNamespace(client=0, step=1, round=3, config=SimpleNamespace(seed=0))
 
 
 @pytest.fixture
@@ -167,6 +167,23 @@ def test_noise_is_normal_and_nobody_elses(homes):
         SIMULATED.normal(ASKED, Stream.UPDATE_NOISE, 20001),
     ]
     assert max(abs(np.corrcoef(one, other)[0, 1]) for other in others) < 0.04
+
+
+def test_a_methods_noise_is_laplace_or_normal_and_nobody_elses(homes):
+    def drawn(client, message, stream=Stream.PRIOR_NOISE):
+        own = secrets(homes, client, message)
+        return own.laplace(ASKED, stream, 20001), own.normals(ASKED, stream, [(20000,), (2, 3)])
+
+    laplace, (many, few) = drawn(0, request(homes))
+    assert kstest(laplace, "laplace").pvalue > 0.01
+    assert kstest(many, "norm").pvalue > 0.01
+    assert few.shape == (2, 3)
+    assert np.array_equal(laplace, drawn(0, request(homes, base=3))[0])
+    others = [drawn(1, request(homes)), drawn(0, request(homes, step=2)), drawn(0, request(homes), Stream.METHOD)]
+    for other_laplace, (other_many, _) in others:
+        assert abs(np.corrcoef(laplace, other_laplace)[0, 1]) < 0.05
+        assert abs(np.corrcoef(many, other_many)[0, 1]) < 0.05
+    assert abs(np.corrcoef(laplace, SIMULATED.laplace(ASKED, Stream.PRIOR_NOISE, 20001))[0, 1]) < 0.05
 
 
 def test_what_a_site_keeps_of_the_first_sum(homes):

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from small_runs import needs_of_methods
 from study_plans import plan_of, run_config
 
 from fedimb import registry
@@ -33,8 +34,7 @@ def table(config, sizes=SIZES, rounds=5):
 
 @pytest.mark.parametrize("method", sorted(set(registry.names("contract")) - {"platform"}))
 def test_every_record_the_door_lets_out_is_in_the_table(method):
-    head = registry.flags("strategy", method).get("needs_head")
-    config = run_config(f"strategy={method}", *([f"model.head={head}"] if head else []))
+    config = run_config(f"strategy={method}", *needs_of_methods(method))
     rows = table(config, SIZES.model_copy(update={"buffer_bytes": 8}))
     listed = {(row.message, row.record) for row in rows}
     for kind in message_types(config):

@@ -1,0 +1,70 @@
+"""Nearest mean and discriminant analysis of the rows of images.yaml, without and with the server's rows in their sums.
+
+    python experiments/fedssg/heads.py     # a few seconds per seed; needs runs/lite0 and no run
+
+heads.csv: for every setting and seed of the study both heads of the clients' rows (the rows ncm and lda of the study,
+computed once more), of these and D_0 together, and of D_0 alone, at minimum counts of 1 and 5. Nothing is trained.
+"""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fedimb.data.federation import Federation
+from fedimb.data.prepare import prepare_unsettled
+from fedimb.data.views import to_tensors
+from fedimb.discriminant.pooled import head_of
+from fedimb.evaluation.metrics import scores
+from fedimb.study.cells import first_config
+from fedimb.study.design import read_study
+from fedimb.study.experiments import arguments, parser_of
+
+HERE = Path(__file__).parent
+SCORES = ("macro_recall", "minority_recall")
+Line = dict[str, object]
+
+
+def inputs(federation: Federation, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[n, d] float64 and labels [n] int64, as the model reads them."""
+    x, y = to_tensors(federation.store, rows, federation.scaling)
+    return x.flatten(1).numpy().astype(np.float64), y.numpy().astype(np.int64)
+
+
+def heads_on(federation: Federation) -> Iterator[Line]:
+    """Test scores of both heads, on three choices of rows, at both minimum counts."""
+    own, public = np.concatenate(list(federation.train)), federation.public
+    tested, truth = inputs(federation, federation.test)
+    classes = federation.n_classes
+    for named, rows in {"clients": own, "clients and D_0": np.concatenate([own, public]), "D_0": public}.items():
+        x, y = inputs(federation, rows)
+        for head in ("ncm", "lda"):
+            for count in (1, 5):
+                guess = head_of(x, y, classes, head, count)(tested).argmax(axis=1)  # type: ignore[arg-type]
+                matrix = np.bincount(truth * classes + guess, minlength=classes**2).reshape(classes, classes)
+                made = scores(matrix, federation.minority)
+                about: Line = {"rows": named, "head": head, "min_count": count, "n": len(x)}
+                yield about | {score: float(made[score]) for score in SCORES}
+
+
+def write(path: Path, lines: Sequence[Mapping[str, object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()} for line in lines])
+
+
+def main() -> None:
+    args = arguments(parser_of(__file__, __doc__))
+    study, lines = read_study(HERE / "images.yaml"), list[Line]()
+    for setting in study.setting_words:
+        for seed in study.seed_list:
+            config = first_config(study, setting, ())
+            federation, _ = prepare_unsettled(config.data, config.partition, config.clients.count, seed)
+            lines += [{"setting": setting, "seed": seed} | line for line in heads_on(federation)]
+    write(args.to / "heads.csv", lines)
+
+
+if __name__ == "__main__":
+    main()
