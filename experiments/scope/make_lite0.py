@@ -1,4 +1,4 @@
-"""Features of white blood cells for lite0.yaml: lite0's 320 values of each picture, with the microscope it was taken by.
+"""Features of white blood cells for lite0.yaml: lite0's 320 values of each picture, with its microscope as site.
 
     python experiments/scope/make_lite0.py     # some seconds; runs/lite0/lite0_wbc.npz
 

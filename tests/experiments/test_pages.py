@@ -9,7 +9,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FILLED = sorted(path.parent.name for path in EXPERIMENTS.glob("*/README.src.md"))
 OTHERWISE = {"oneround"}
 """Folders whose page a script of their own fills in, from page.md."""
-WAITING = {"baselines", "fairfal", "fedssg", "scope"}
+WAITING = {"fairfal", "fedssg"}
 """Pages with figures typed by hand, by folder, or folder/file if it is another than README.md; to be emptied."""
 
 _spec = importlib.util.spec_from_file_location("experiment_pages", EXPERIMENTS / "pages.py")
