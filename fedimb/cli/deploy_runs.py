@@ -109,7 +109,8 @@ class Plan(Action):
             f"leaves    {len(plan.leaves)} kinds of records, all listed on the page\n"
             f"limits    at most {limits.most_rows} rows at a site; another number with --rows\n"
             f"traffic   {traffic}\n"
-            f"Next: sites get it with the first run under it (fedimb node inbox), or send them plan.json beforehand."
+            f"Next: sites get it with the first run under it (fedimb node inbox), or send them plan.json "
+            "beforehand, for fedimb node check --plan."
         )
         return PlanWritten(sha=plan.sha, folder=str(folder), leaves=len(plan.leaves))
 

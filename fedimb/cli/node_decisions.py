@@ -127,7 +127,10 @@ class Reject(Action):
         from fedimb.cli.output import Decided
         from fedimb.deploy.home import NodeHome
         from fedimb.deploy.site.inbox import decide_item
+        from fedimb.errors import ConfigError
 
+        if not args.reason.strip():
+            raise ConfigError("--reason is empty: say why; it stays at the site, in the audit log")
         print(text := decide_item(NodeHome.open(args.home), args.item, "rejected", args.by, args.reason))
         return Decided(item=args.item, decision="rejected", text=text)
 
@@ -200,26 +203,42 @@ def _export_log(args: argparse.Namespace) -> "AuditExported":
     from fedimb.cli.output import AuditExported
 
     log = _open_log(args)
-    within = _day(args.first), _day(args.last)
+    within = _period(args.first, args.last)
     if args.json and not args.out:
         return AuditExported(file=None, lines=json.loads(log.export("json", *within)))
     data = log.export(args.form, *within)
     if args.out:
         write_private(Path(args.out).expanduser().absolute(), data)
-        print(f"wrote {args.out}; it lists what left this site, so take care who can read it")
+        count = len(json.loads(log.export("json", *within)))
+        print(
+            f"wrote {args.out}, {count} of {log.head().line} lines; it lists what left this site, so take care who can "
+            "read it"
+        )
     else:
         sys.stdout.buffer.write(data)
     return AuditExported(file=args.out or None, lines=None)
 
 
-def _day(text: str) -> str:
+def _period(first: str, last: str) -> tuple[str, str]:
+    """A period in days, months or years, either end open; an empty one would look like a log of nothing.
+
+    Raises:
+        ConfigError: one is not a day, month or year, or the last one is before the first.
+    """
     import re
+    from datetime import date
 
     from fedimb.errors import ConfigError
 
-    if text and not re.fullmatch(r"\d{4}(-\d\d(-\d\d)?)?", text):
-        raise ConfigError(f"'{text}' is not a day: write it as 2026, 2026-03 or 2026-03-01")
-    return text
+    for text in filter(None, (first, last)):
+        try:
+            whole = re.fullmatch(r"\d{4}(-\d\d){0,2}", text) is not None
+            date.fromisoformat(f"{text}{'-01-01'[len(text) - 4 :]}" if whole else "")
+        except ValueError:
+            raise ConfigError(f"'{text}' is not a day: write it as 2026, 2026-03 or 2026-03-01") from None
+    if first and last and last < first[: len(last)]:
+        raise ConfigError(f"--to {last} is before --from {first}: exchange them")
+    return first, last
 
 
 class Papers(Action):

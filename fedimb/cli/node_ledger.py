@@ -68,9 +68,8 @@ class LedgerAction(Action):
 
 def _decide(home: "NodeHome", args: argparse.Namespace) -> str:
     """What a decision did, in one line; empty if none is given."""
-    import getpass
-
     from fedimb.deploy.site.account import release
+    from fedimb.deploy.site.approvals import decider
     from fedimb.deploy.site.ledger import Ledger
     from fedimb.deploy.site.spending import reset
     from fedimb.errors import ConfigError
@@ -84,7 +83,7 @@ def _decide(home: "NodeHome", args: argparse.Namespace) -> str:
         return ""
     if not (args.reason or "").strip():
         raise ConfigError("say why: give --reason TEXT; it stays at the site, in the audit log")
-    by = args.by or getpass.getuser()
+    by = decider(args.by)
     if args.release is not None:
         first, count = release(home, args.release, args.from_round, by, args.reason)
         messages = "1 message" if count == 1 else f"{count} messages"
@@ -105,8 +104,7 @@ def plan_costs(home: "NodeHome", item: str) -> "tuple[str, Asked | None, Asked |
     from fedimb.deploy.registered_data.datasets import find_data_set
     from fedimb.deploy.site.approvals import load_plan, received_plans
     from fedimb.deploy.site.ledger import Ledger
-    from fedimb.deploy.site.spending import beyond, planned, rows, spent
-    from fedimb.deploy.study_plan.budget import plan_budget
+    from fedimb.deploy.site.spending import beyond, planned, rows, sends_synthetic, spent
     from fedimb.errors import ConfigError
     from fedimb.text import aligned
 
@@ -121,9 +119,9 @@ def plan_costs(home: "NodeHome", item: str) -> "tuple[str, Asked | None, Asked |
     ledger, budget = Ledger(home), home.config.budget
     with ledger.locked():
         now, counted = spent(ledger, data), spent(ledger, data, budget)
-    more = planned(plan_budget(plan))
+    more = planned(plan)
     head = [f"asked about '{data}'", "so far", "with all of this plan", "limit"]
-    text = "\n".join(aligned([head, *rows(now, budget, now + more)], left=1)) + "\n"
+    text = "\n".join(aligned([head, *rows(now, budget, now + more, sends_synthetic(plan))], left=1)) + "\n"
     if why := beyond(counted + more, budget):
         text += f"This plan asks for more than the site answers: it answers no more than {why}\n"
     return text, Asked.from_spent([data], now, budget.delta), Asked.from_spent([data], now + more, budget.delta)

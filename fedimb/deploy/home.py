@@ -26,6 +26,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from fedimb.deploy.files import Folder, read_yaml
+from fedimb.deploy.pki import check_host
 from fedimb.deploy.planned_times import parse_absences, parse_hours
 from fedimb.errors import ConfigError
 from fedimb.schema import Strict
@@ -48,6 +49,11 @@ class CoordinatorAddress(Strict):
     host: str = Field(min_length=1)
     port: int = Field(ge=1, le=65535)
     ca_fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @field_validator("host")
+    @classmethod
+    def _name(cls, host: str) -> str:
+        return check_host(host)
 
 
 class SharingConfig(Strict):
@@ -151,7 +157,8 @@ class NodeHome(Folder):
         home = NodeHome(Path(root or os.environ.get(NODE_HOME) or ".").expanduser().absolute())
         if not home.file("node.yaml").is_file():
             raise ConfigError(
-                f"{home.root} is not a node's folder (no node.yaml): create one with fedimb node init SITE"
+                f"{home.root} is not a node's folder (no node.yaml): give --home DIR or set {NODE_HOME}; a new "
+                "one is made by fedimb node init SITE"
             )
         return home
 

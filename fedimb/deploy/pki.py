@@ -115,6 +115,15 @@ def server_certificate(ca: Pair, hosts: Iterable[str], days: int = SERVER_DAYS) 
     return _pem(key), certificate.public_bytes(serialization.Encoding.PEM)
 
 
+def check_host(host: str) -> str:
+    """Return a host name or IP address; ValueError if it is neither, such as ``https://...`` or ``name:443``."""
+    try:
+        _general_name(host)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return host
+
+
 def _general_name(host: str) -> x509.DNSName | x509.IPAddress:
     try:
         return x509.IPAddress(ipaddress.ip_address(host.strip("[]")))
@@ -125,7 +134,9 @@ def _general_name(host: str) -> x509.DNSName | x509.IPAddress:
     except idna.IDNAError:
         name = ""
     if len(name) > 253 or not all(re.fullmatch(_LABEL, label) for label in name.split(".")):
-        raise ConfigError(f"'{host}' is not a host name or IP address: write it as in fl.example.org")
+        raise ConfigError(
+            f"'{host}' is not a host name or IP address: write it as in fl.example.org, without https:// and port"
+        )
     return x509.DNSName(name)
 
 
@@ -137,9 +148,9 @@ def load_certificate(pem: bytes, place: str) -> x509.Certificate:
         raise ConfigError(f"{place} does not contain a certificate (PEM: -----BEGIN CERTIFICATE-----)") from None
 
 
-def fingerprint(cert_pem: bytes) -> str:
+def fingerprint(cert_pem: bytes, place: str = "the file") -> str:
     """SHA-256 of the certificate (DER), 64 hex digits: what is read out by telephone to confirm it."""
-    return load_certificate(cert_pem, "the file").fingerprint(hashes.SHA256()).hex()
+    return load_certificate(cert_pem, place).fingerprint(hashes.SHA256()).hex()
 
 
 def format_fingerprint(digest: str) -> str:
@@ -166,7 +177,12 @@ def check_ca(cert_pem: bytes, expected: str, place: str) -> None:
     Raises:
         ConfigError: the fingerprint differs, the certificate has expired, or it may not sign.
     """
-    found = fingerprint(cert_pem) if cert_pem.strip() else ""
+    if b"PRIVATE KEY" in cert_pem:
+        raise ConfigError(
+            f"{place} contains a PRIVATE key, which must never leave the coordinator: delete this copy, tell them by "
+            "telephone, and ask for ca.crt"
+        )
+    found = fingerprint(cert_pem, place) if cert_pem.strip() else ""
     if found != parse_fingerprint(expected):
         raise ConfigError(
             f"{place} has another fingerprint than you were told:\n  file: {format_fingerprint(found)}\n  told: "

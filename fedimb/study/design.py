@@ -371,11 +371,14 @@ def _check_bar(study: Study, where: str) -> None:
     if not settings.rows or not settings.min_counts:
         raise ConfigError(f"{where}: bar: give rows to choose from and minimum counts, or bar: false")
     if unknown := [label for label in settings.rows if label not in FREE]:
-        choices = f"choose of {', '.join(FREE)}.{nearest(unknown[0], FREE)}"
+        choices = f"choose from these.{nearest(unknown[0], FREE)}"
         raise ConfigError(f"{where}: bar.rows: '{unknown[0]}' is not a free row; {choices}")
     wanted = [at_min_count(label, count) for count in settings.min_counts for label in settings.rows]
     if absent := [label for label in wanted if label not in study.labels]:
-        raise ConfigError(f"{where}: the bar is chosen from {', '.join(wanted)}: add {', '.join(absent)} to references")
+        raise ConfigError(
+            f"{where}: the bar is chosen from {', '.join(wanted)}: add {', '.join(absent)} to references, or "
+            "leave some out: bar: {rows: [...], min_counts: [1]}"
+        )
 
 
 def _check_gains(study: Study, where: str) -> None:
@@ -456,8 +459,9 @@ def points_of(study: Study, row: Row) -> list[Words]:
 
 def _first(error: ValidationError) -> str:
     """The first of pydantic's problems as a message; unknown keys come first, as they often explain the others."""
-    found = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    path = [str(part) for part in found["loc"]]
+    # Of `bar`, true or a mapping, pydantic tells what is wrong with each; the mapping is what somebody wrote.
+    found = min(error.errors(), key=lambda one: (one["type"] != "extra_forbidden", one["loc"][1:2] == ("bool",)))
+    path = [str(part) for part in found["loc"] if part not in ("bool", BarSettings.__name__)]
     if found["type"] == "extra_forbidden":
         model = _INNER.get(path[0], Study) if len(path) > 1 else Study
         return f"no key '{'.'.join(path)}' in a study.{nearest(path[-1], model.model_fields)}"

@@ -16,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedimb.deploy import pki
+from fedimb.deploy.coordinator.deployment import DeployConfig
+from fedimb.deploy.home import CoordinatorAddress
 from fedimb.errors import ConfigError
 
 
@@ -76,6 +78,25 @@ def test_python_loads_the_server_pair(ca: pki.Pair, tmp_path: Path) -> None:
 def test_what_is_no_host_is_refused(ca: pki.Pair, host: str) -> None:
     with pytest.raises(ConfigError, match=r"not a host name|IP address"):
         pki.server_certificate(ca, [host])
+
+
+@pytest.mark.parametrize("host", ["https://a.example", "a.example:443", "a.example/x", "a b"])
+def test_an_address_with_more_than_a_host_is_refused_in_both_folders(host: str) -> None:
+    """A node with it was made, and found out when it first called."""
+    for make in (
+        lambda name: CoordinatorAddress(host=name, port=443, ca_fingerprint="0" * 64),
+        lambda name: DeployConfig(name="heart", host=name),
+    ):
+        with pytest.raises(ValueError, match="without https:// and port"):
+            make(host)
+        assert make("größe.example").host == "größe.example"
+
+
+def test_a_private_key_sent_as_the_authority_is_named(ca: pki.Pair) -> None:
+    with pytest.raises(ConfigError, match=r"ca\.pem contains a PRIVATE key"):
+        pki.check_ca(ca[0], "0" * 64, "ca.pem")
+    with pytest.raises(ConfigError, match=r"heart\.csv does not contain a certificate"):
+        pki.check_ca(b"hello", "0" * 64, "heart.csv")
 
 
 def test_a_key_of_another_authority_is_refused(ca: pki.Pair) -> None:

@@ -99,6 +99,8 @@ REGISTERED = {
         ({"data_sets": [3]}, "data_sets: expected names of data sets"),
         ({"bar": {"rows": ["la_pots"]}}, "bar.rows: 'la_pots' is not a free row.*Did you mean 'la_post'"),
         ({"bar": {"rows": []}}, "give rows to choose from"),
+        ({"bar": {"margn": 0.01}}, "no key 'bar.margn' in a study. Did you mean 'margin'"),
+        ({"bar": {"margin": 0}}, "bar.margin: Input should be greater than 0"),
         ({"bar": True, "references": ["la_post"]}, "the bar is chosen from .* add .*lda.* to references"),
         (REGISTERED | {"data_sets": ["digits"]}, "over data sets, and the study has 1"),
         (REGISTERED | {"references": ["fedavg"]}, "the study has none: give references: true"),

@@ -18,11 +18,11 @@ heart-study/             mode 0700
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fedimb.deploy.files import Folder, read_yaml, refuse_readable, write_private
 from fedimb.deploy.home import SITE
-from fedimb.deploy.pki import make_site_key, public_line
+from fedimb.deploy.pki import check_host, make_site_key, public_line
 from fedimb.deploy.signing import load_key
 from fedimb.errors import ConfigError
 from fedimb.schema import Strict
@@ -68,6 +68,11 @@ class DeployConfig(Strict):
     superlink_port: int = Field(default=9092, ge=1, le=65535)
     limits: TrafficLimits = TrafficLimits()
 
+    @field_validator("host")
+    @classmethod
+    def _name(cls, host: str) -> str:
+        return check_host(host)
+
 
 class Deployment(Folder):
     """A deployment's folder."""
@@ -78,7 +83,8 @@ class Deployment(Folder):
         found = Deployment(Path(root).expanduser().absolute())
         if not found.file("deploy.yaml").is_file():
             raise ConfigError(
-                f"{found.root} is not a deployment's folder (no deploy.yaml): run fedimb deploy init NAME --host H"
+                f"{found.root} is not a deployment's folder (no deploy.yaml): give --deployment DIR; a new one is "
+                "made by fedimb deploy init NAME --host H"
             )
         return found
 

@@ -38,7 +38,7 @@ from fedimb.deploy.incidents import NOT_APPROVED, OVER_BUDGET, Shareable
 from fedimb.deploy.registered_data.data_version import DataVersion
 from fedimb.deploy.site.ledger import Ledger, LedgerDamaged
 from fedimb.deploy.site.pairwise_masks import request_digest
-from fedimb.deploy.site.spending import ABOUT, Spent, beyond, charge, join_lineages, spent, text
+from fedimb.deploy.site.spending import ABOUT, Spent, beyond, charge, join_lineages, site_set, spent, text
 from fedimb.deploy.study_plan.budget import counts_precision, most_round, update_precision
 from fedimb.deploy.study_plan.outbound_records import MASKED, OPENING, message_counts
 from fedimb.deploy.study_plan.plan import StudyPlan
@@ -318,7 +318,7 @@ class Account:
         clients = self._clients_in(message)
         noisy = asked.type == f"query.{names.NOISY_COUNTS}"
         precision = counts_precision(self._config.prior, len(clients)) if noisy else 0.0
-        sites = self._sites(clients)
+        sites = site_set(self._plan, clients)
         if asked.type in _RECOVERED and can_recover(len(clients)):  # the set it is over is known when it is opened
             return Spent(queries=1, counts=precision)
         return Spent(queries=1, counts=precision, sum_sets=(sites,))
@@ -332,11 +332,6 @@ class Account:
         if max(clients) >= len(self._plan.sites):
             self._refuse(f"takes part in sums over the {len(self._plan.sites)} sites of the plan alone")
         return clients
-
-    def _sites(self, clients: Sequence[int]) -> str:
-        """The set of sites a masked sum is over, by keys: an id, or a name, is another site's in another plan."""
-        sites = self._plan.sites
-        return ", ".join(sorted(f"{sites[client].name} {sites[client].fingerprint}" for client in clients))
 
     def _sum_facts(self, message: Message, asked: Asked) -> JsonObject:
         """What the ledger keeps of a request for masked figures, by which it is known again when it is opened.
@@ -380,7 +375,7 @@ class Account:
             return Spent(queries=1), {}
         more = Spent(queries=1)
         if found.alive is None:
-            sites = f"{self._sites(alive)}{ABOUT}{found.rows}"
+            sites = f"{site_set(self._plan, alive)}{ABOUT}{found.rows}"
             more = replace(more, sum_sets=(sites,), recovered=int(alive != found.clients))
         return more, {"request": asked.digest, "alive": list(alive)}
 

@@ -156,13 +156,20 @@ def decide_plan(
         if why := mismatch(plan):
             raise ConfigError(f"plan {sha} cannot be approved here: {why}")
     made = parse_settings(
-        {"sha": sha, "state": to, "by": by or getpass.getuser(), "at": utc_now(), "reason": reason},
+        {"sha": sha, "state": to, "by": decider(by), "at": utc_now(), "reason": reason},
         Decision,
         "decision",
     )
     log_decision(home, "plan", sha, made.state, made.by, reason)
     write_private(home.file("plans", sha, "decision.json"), (made.model_dump_json(indent=1) + "\n").encode())
     return made
+
+
+def decider(by: str | None) -> str:
+    """Who decides: the name that was given, or the current user account if none was. ConfigError if it is empty."""
+    if by is not None and not by.strip():
+        raise ConfigError("--by is empty: give the name of who decides, as the audit log shall say it")
+    return getpass.getuser() if by is None else by
 
 
 def log_decision(home: NodeHome, kind: str, item: str, to: str, by: str, reason: str) -> None:

@@ -61,9 +61,10 @@ def open_plan(path: str | Path) -> "StudyPlan":
     from fedimb.deploy.study_plan.plan import read_plan
 
     try:
-        return read_plan(Path(path).expanduser().read_text(encoding="utf-8"))
+        return read_plan(Path(path).expanduser().read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as a study plan: {error}") from error
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise ConfigError(f"{path} cannot be read as a study plan: {why}; give the coordinator's plan.json") from error
 
 
 def versions(plan: "StudyPlan | None") -> Iterator[Check]:

@@ -3,14 +3,13 @@
 Nothing runs while a person is asked: the run has ended with exit code 75 and is resumed after they have answered.
 """
 
-import getpass
 import re
 from dataclasses import dataclass
 from typing import Literal
 
 from fedimb.annotation.status import cycle_statuses, find_worklists
 from fedimb.deploy.home import NodeHome
-from fedimb.deploy.site.approvals import decide_plan, load_plan, log_decision, plan_state, received_plans
+from fedimb.deploy.site.approvals import decide_plan, decider, load_plan, log_decision, plan_state, received_plans
 from fedimb.deploy.study_plan.plan import StudyPlan
 from fedimb.errors import ConfigError, DataError, nearest
 
@@ -135,7 +134,7 @@ def decide_item(
         keys = [f"  {site.name}  {site.fingerprint}" for site in plan.sites]
         keys += [f"  coordinator  {plan.coordinator_fingerprint}"]
         return "\n".join([
-            f"{found.id} is approved: runs under this plan may train here",
+            f"{found.id} is approved by {decider(by)}: runs under this plan may train here",
             "Compare these keys with the sites and the coordinator, by telephone; reject the plan if one differs:",
             *keys,
         ])  # fmt: skip
@@ -144,7 +143,7 @@ def decide_item(
     box = Outbox(home.file("outbox"))
     name = next(name for name in box.ids() if found.id == f"release-{name}")
     waiting = [label for label, now in box.state(name).items() if now == "waiting"]
-    log_decision(home, "release", name, to, by or getpass.getuser(), reason)
+    log_decision(home, "release", name, to, decider(by), reason)
     if to == "approved":
         box.release(name, waiting)
         return f"{found.id}: {len(waiting)} classes may leave"

@@ -10,10 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from fedimb.contracts.base import Record
 from fedimb.deploy.home import BudgetConfig, NodeHome
 from fedimb.deploy.registered_data.data_version import DataVersion, record_marks
 from fedimb.deploy.site.ledger import Ledger
-from fedimb.deploy.study_plan.budget import PlanBudget, epsilon_of_precision, most_precision
+from fedimb.deploy.study_plan.budget import epsilon_of_precision, most_precision, plan_budget
+from fedimb.deploy.study_plan.plan import StudyPlan
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import JsonObject
 
@@ -76,10 +78,38 @@ class Spent:
         return epsilon_of_precision(self.counts, delta)
 
 
-def planned(budget: PlanBudget) -> Spent:
-    """What a plan asks for if all of it is used."""
+def planned(plan: StudyPlan) -> Spent:
+    """What a plan asks for if all of it is used and no site is missing from a sum.
+
+    Synthetic rows are not in it: a plan has no number of them (`sends_synthetic`).
+    """
+    budget = plan_budget(plan)
     one = Spent(1, budget.rounds, budget.queries, 0, budget.noiseless, budget.updates, budget.counts)
-    return one.times(budget.runs)
+    masked = any(record.about == "masked" for record in _declared(plan))
+    return replace(one.times(budget.runs), sum_sets=(site_set(plan, range(len(plan.sites))),) if masked else ())
+
+
+def sends_synthetic(plan: StudyPlan) -> bool:
+    """Whether synthetic rows leave under a plan; how many is decided with each release."""
+    return any(record.reveals == "synthetic" for record in _declared(plan))
+
+
+def _declared(plan: StudyPlan) -> list[Record]:
+    """The contracts' records that a plan lists."""
+    from fedimb.config.parts import (
+        contracts_of,
+    )  # imports torch, which a supervisor that counts its inbox does not need
+    from fedimb.privacy.egress_filter import declared_for
+
+    contracts, listed = contracts_of(plan.run_config()), {(row.message, row.record) for row in plan.leaves}
+    messages = {message for message, _ in listed}
+    return [r for message in messages for r in declared_for(message, contracts) if (message, r.key) in listed]
+
+
+def site_set(plan: StudyPlan, clients: Iterable[int]) -> str:
+    """The set of sites a masked sum is over, by keys: an id, or a name, is another site's in another plan."""
+    sites = plan.sites
+    return ", ".join(sorted(f"{sites[client].name} {sites[client].fingerprint}" for client in clients))
 
 
 def text(key: str, value: str) -> str:
@@ -198,8 +228,12 @@ def reset(home: NodeHome, name: str, by: str, reason: str) -> Spent:
     return before
 
 
-def rows(now: Spent, budget: BudgetConfig, then: Spent | None = None) -> list[list[str]]:
-    """A table of what was spent, and of what is spent after a plan; for people."""
+def rows(now: Spent, budget: BudgetConfig, then: Spent | None = None, synthetic: bool = False) -> list[list[str]]:
+    """A table of what was spent, and of what is spent after a plan; for people.
+
+    Args:
+        synthetic: the plan sends synthetic rows (`sends_synthetic`).
+    """
 
     def cells(one: Spent) -> list[str]:
         epsilon = one.epsilon(budget.delta)
@@ -212,5 +246,8 @@ def rows(now: Spent, budget: BudgetConfig, then: Spent | None = None) -> list[li
     names.append("sums without a site")
     most: Iterable[object] = (None, budget.rounds, budget.queries, budget.samples, budget.epsilon, budget.epsilon)
     limits = ["none" if one is None else f"{one:g}" for one in most] + [str(budget.sum_sets), "none"]
-    columns = [cells(now), *([] if then is None else [cells(then)]), limits]
+    after = [] if then is None else [cells(then)]
+    if then is not None and synthetic:
+        after[0][names.index("synthetic rows")] += " and those released"
+    columns = [cells(now), *after, limits]
     return [[name, *(column[i] for column in columns)] for i, name in enumerate(names)]

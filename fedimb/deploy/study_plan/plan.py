@@ -265,24 +265,27 @@ def _masked(config: RunConfig) -> str | None:
     return None
 
 
-def read_plan(text: str) -> StudyPlan:
+def read_plan(text: str, place: str = "study plan") -> StudyPlan:
     """Parse a plan as it was sent.
+
+    Args:
+        place: where it was read, for errors.
 
     Raises:
         ConfigError: it is not JSON or not a plan; names the part that is wrong.
     """
     if len(text) > _MOST_CHARACTERS:
-        raise ConfigError(f"the study plan has {len(text)} characters, more than the {_MOST_CHARACTERS} allowed")
+        raise ConfigError(f"{place} has {len(text)} characters, more than the {_MOST_CHARACTERS} allowed")
     try:
         tree = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"the study plan is not JSON: {error}") from None
+        raise ConfigError(f"{place} is not JSON: {error}; give the plan.json that fedimb deploy plan wrote") from None
     if isinstance(tree, dict) and (tree.get("format", 1) == 1 or "runs" not in tree):
         raise ConfigError(
-            "the study plan is of an earlier release, without the sites' keys and the number of runs: make a new plan "
+            f"{place} is of an earlier release, without the sites' keys and the number of runs: make a new plan "
             "with fedimb deploy plan, and have the sites approve it"
         )
-    plan = parse_settings(tree, StudyPlan, "study plan")
+    plan = parse_settings(tree, StudyPlan, place)
     parse_time(plan.created), parse_time(plan.expires)
     return plan
 

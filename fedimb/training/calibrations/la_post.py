@@ -37,9 +37,9 @@ class PostHocLogitAdjustment(Calibration):
     """Post-hoc logit adjustment: subtracts tau times the log class prior from the logits.
 
     Args:
-        tau: strength; 1 is consistent for the balanced error. temperature: that of the model on held-out rows, from
-            five folds; temperature_one_fold: from one, of at least 500 rows; oracle_pool: in active learning that on
-            unlabelled rows, whose labels only a simulation knows.
+        tau: strength, at least 0; 1 is consistent for the balanced error. temperature: that of the model on held-out
+            rows, from five folds; temperature_one_fold: from one, of at least 500 rows; oracle_pool: in active learning
+            that on unlabelled rows, whose labels only a simulation knows.
         min_count: classes with fewer rows (of all clients, as the prior counts them) are never predicted, as in the
             heads of ``strategy=oneround``; 0: all can be.
 
@@ -58,6 +58,8 @@ class PostHocLogitAdjustment(Calibration):
     ) -> None:
         if min_count < 0:
             raise ConfigError(f"calibration.la_post.min_count={min_count}: give a number of rows of at least 0")
+        if not isinstance(tau, str) and tau < 0:
+            raise ConfigError(f"calibration.la_post.tau={tau}: give at least 0; below, it favours frequent classes")
         self.tau, self.min_count = tau, min_count
 
     def adjust(self, outputs: Outputs) -> Tensor:

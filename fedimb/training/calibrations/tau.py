@@ -6,6 +6,7 @@ w_i / ||w_i||^tau, without bias as in the paper.
 
 from torch import Tensor
 
+from fedimb.errors import ConfigError
 from fedimb.registry import register
 from fedimb.training.calibrations.base import Calibration, Outputs
 
@@ -26,6 +27,8 @@ class TauNormalisation(Calibration):
     """
 
     def __init__(self, tau: float = 1.0) -> None:
+        if tau < 0:
+            raise ConfigError(f"calibration.tau.tau={tau}: give at least 0; below, it favours classes with long rows")
         self.tau = tau
 
     def adjust(self, outputs: Outputs) -> Tensor:

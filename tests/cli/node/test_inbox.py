@@ -76,3 +76,37 @@ def test_the_log_is_exported(home, tmp_path, capsysbinary):
     assert [row["kind"] for row in rows] == ["plan received"]
     assert main(["node", "audit", "export", "--as", "json", "--from", "2999"]) == 0
     assert main(["node", "audit", "export", "--from", "01.03.2026"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("period", "why"),
+    [
+        (["--from", "2026-03", "--to", "2026-01"], "--to 2026-01 is before --from 2026-03: exchange them"),
+        (["--from", "2026-03-05", "--to", "2025"], "is before"),
+        (["--from", "2026-13"], "'2026-13' is not a day"),
+        (["--to", "2026-02-31"], "'2026-02-31' is not a day"),
+        (["--to", "2026-0"], "'2026-0' is not a day"),
+    ],
+)
+def test_a_period_that_cannot_be_is_not_exported_as_an_empty_one(home, capsys, period, why):
+    assert main(["node", "audit", "export", *period]) == 2
+    assert why in capsys.readouterr().err
+
+
+def test_an_export_says_how_many_lines_it_has(home, capsys, tmp_path):
+    today = json.loads(home.file("audit.jsonl").read_text(encoding="utf-8"))["at"][:10]
+    for period, count in (("2999", 0), (today[:4], 1), (today[:7], 1), (today, 1)):
+        assert (
+            main(["node", "audit", "export", "--from", period, "--to", period, "--out", str(tmp_path / "a.csv")]) == 0
+        )
+        assert f"a.csv, {count} of 1 lines" in capsys.readouterr().out
+
+
+def test_nobody_decides_under_an_empty_name_or_without_a_reason(home, plan, capsys):
+    """An empty --by (a variable that was not set) stood in the log as the account's name."""
+    for words in (["approve", f"plan-{plan.sha}"], ["reject", "plan-", "--reason", "none"]):
+        assert main(["node", *words, "--by", " "]) == 2
+        assert "--by is empty" in capsys.readouterr().err
+    assert main(["node", "reject", "plan-", "--reason", " "]) == 2
+    assert "--reason is empty" in capsys.readouterr().err
+    assert not home.file("plans", plan.sha, "decision.json").exists()

@@ -1,39 +1,40 @@
-"""What was asked in the period of a site's budget, whatever its clock does."""
-
-from datetime import UTC, datetime, timedelta
+"""What a plan costs at a site, as it is shown before somebody approves it."""
 
 import pytest
-from study_plans import node_home
+from study_plans import keys_of, plan_of, run_config, sites_of
 
 from fedimb.deploy.home import BudgetConfig
-from fedimb.deploy.site import ledger as ledgers
-from fedimb.deploy.site.ledger import Ledger
-from fedimb.deploy.site.spending import Spent, charge, spent
+from fedimb.deploy.site.spending import beyond, planned, rows, sends_synthetic
+
+MASKED = {
+    "counts": ["prior.provenance=secure_sum"],
+    "scores": ["evaluation.secure=true", "data.test={name: none}", "data.validation=0.2"],
+}
 
 
-def at(days: float) -> str:
-    return (datetime.now(UTC) + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+@pytest.mark.parametrize("words", MASKED.values(), ids=MASKED)
+def test_a_plan_with_masked_sums_costs_a_set_of_sites(words):
+    plan = plan_of(run_config("clients.count=3", *words), runs=2)
+    assert planned(plan).sets == 1
+    shown = {name: cells for name, *cells in rows(planned(plan), BudgetConfig())}
+    assert shown["sum sets"] == ["1", "1"]
+    assert beyond(planned(plan) + planned(plan), BudgetConfig()) is None
+    others = plan_of(plan.run_config(), sites={**sites_of(2), "another": keys_of("another")[1]})
+    why = beyond(planned(plan) + planned(others), BudgetConfig())
+    assert why is not None
+    assert "over one set of sites" in why
 
 
-@pytest.mark.parametrize(
-    ("times", "counted"),
-    [
-        ((-90, -60, -20, -10), 2),
-        ((-90, -20, -9000, -10), 3),  # the clock was set back for one message
-        ((-90, -20, -10, -9000), 3),
-        ((-90, -60, -9000, -10), 1),
-        ((-90, 400, -10, -5), 3),  # it was ahead once
-    ],
-)
-def test_a_clock_that_was_set_back_gives_no_new_budget(tmp_path, monkeypatch, times, counted):
-    ledger = Ledger(node_home(tmp_path / "node"))
-    for days in times:
-        monkeypatch.setattr(ledgers, "utc_now", lambda days=days: at(days))
-        with ledger.locked():
-            charge(ledger, "asked", "heads", {}, Spent(rounds=1))
-    with ledger.locked():
-        assert spent(ledger, "heads").rounds == 4
-        assert spent(ledger, "heads", BudgetConfig(days=30)).rounds == counted
-        ledger.append("reset", {"data": "heads", "total": vars(Spent())})
-    with ledger.locked():
-        assert spent(ledger, "heads", BudgetConfig(days=30)).rounds == 0
+def test_a_plan_without_masks_costs_none():
+    plan = plan_of(run_config("clients.count=3"))
+    assert planned(plan).sets == 0
+    assert not sends_synthetic(plan)
+
+
+def test_synthetic_rows_are_shown_though_no_plan_has_their_number():
+    plan = plan_of(
+        run_config("strategy=fedssg", "strategy.fedssg.source=client_generators", "strategy.fedssg.pretrain=0")
+    )
+    assert sends_synthetic(plan)
+    (line,) = [line for line in rows(planned(plan), BudgetConfig(), planned(plan), True) if line[0] == "synthetic rows"]
+    assert line == ["synthetic rows", "0", "0 and those released", "none"]
