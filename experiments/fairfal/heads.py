@@ -11,7 +11,7 @@ curve.csv: both scores for tau 0 to 4, on test rows: what a tau would have done,
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +26,12 @@ from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.stored import read_config, read_federation
 from fedimb.schema import RunConfig
 from fedimb.study.experiments import arguments, parser_of
+from fedimb.study.pages import Line, write_lines
 
 SCORES = ("macro_recall", "minority_recall")
 STUDIES = ("fairfal-skewed", "fairfal-even")
 DATA_SETS = {"lite0_cifar10": "cifar10", "lite0_pneumonia": "pneumonia"}
 SETTINGS = {0.1: "skewed", 100.0: "even"}
-Line = dict[str, object]
 
 
 def labelled(folder: RunFolder, federation: Federation) -> np.ndarray:
@@ -108,13 +108,6 @@ def mean_curve(points: Sequence[Line]) -> list[Line]:
     ]
 
 
-def write(path: Path, lines: Sequence[Mapping[str, object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()} for line in lines])
-
-
 def main() -> None:
     parser = parser_of(__file__, __doc__)
     parser.set_defaults(output=Path("runs"))
@@ -131,9 +124,9 @@ def main() -> None:
     order = ("data_set", "setting", "rule", "seed")
     for own in lines:
         own.sort(key=lambda line: tuple(str(line[key]) for key in order))
-    write(args.to / "heads.csv", lines[0])
-    write(args.to / "taus.csv", lines[1])
-    write(args.to / "curve.csv", mean_curve(lines[2]))
+    write_lines(args.to / "heads.csv", lines[0])
+    write_lines(args.to / "taus.csv", lines[1])
+    write_lines(args.to / "curve.csv", mean_curve(lines[2]))
 
 
 if __name__ == "__main__":

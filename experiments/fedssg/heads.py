@@ -6,8 +6,7 @@ heads.csv: for every setting and seed of the study both heads of the clients' ro
 computed once more), of these and D_0 together, and of D_0 alone, at minimum counts of 1 and 5. Nothing is trained.
 """
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +19,10 @@ from fedimb.evaluation.metrics import scores
 from fedimb.study.cells import first_config
 from fedimb.study.design import read_study
 from fedimb.study.experiments import arguments, parser_of
+from fedimb.study.pages import Line, write_lines
 
 HERE = Path(__file__).parent
 SCORES = ("macro_recall", "minority_recall")
-Line = dict[str, object]
 
 
 def inputs(federation: Federation, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -48,22 +47,17 @@ def heads_on(federation: Federation) -> Iterator[Line]:
                 yield about | {score: float(made[score]) for score in SCORES}
 
 
-def write(path: Path, lines: Sequence[Mapping[str, object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()} for line in lines])
-
-
 def main() -> None:
-    args = arguments(parser_of(__file__, __doc__))
     study, lines = read_study(HERE / "images.yaml"), list[Line]()
-    for setting in study.setting_words:
+    parser = parser_of(__file__, __doc__)
+    parser.add_argument("--only", nargs="*", default=list(study.setting_words), help="settings, as in cifar10")
+    args = arguments(parser)
+    for setting in args.only:
         for seed in study.seed_list:
             config = first_config(study, setting, ())
             federation, _ = prepare_unsettled(config.data, config.partition, config.clients.count, seed)
             lines += [{"setting": setting, "seed": seed} | line for line in heads_on(federation)]
-    write(args.to / "heads.csv", lines)
+    write_lines(args.to / "heads.csv", lines)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedimb.study.pages import Line, difference, fill, interval, read_rows, short, table, write_lines
+from fedimb.study.pages import Line, Row, difference, fill, interval, read_rows, short, table, write_lines
 
 HERE = Path(__file__).parent
 MADE = ("images_compared.csv",)
@@ -20,7 +20,7 @@ MADE = ("images_compared.csv",)
 SCORES = ("macro_recall", "minority_recall")
 MARGIN = 0.01
 HEADS = ("ncm", "lda")
-SHARED = {"clients and D_0": "+D_0", "D_0": " of D_0"}
+SHARED = {"clients": "", "clients and D_0": "+D_0", "D_0": " of D_0"}
 """Rows in the sums -> what a head's label has behind its name."""
 ROWS = (
     "fedavg",
@@ -54,6 +54,11 @@ ASKED = (
 )
 
 
+def made(path: Path) -> list[Row]:
+    """The lines of a CSV; none while the runs behind it are not finished."""
+    return read_rows(path) if path.exists() else []
+
+
 class Figures:
     """Every figure that the page may quote, by words such as ``macro cifar10 fedssg+la_post``.
 
@@ -63,20 +68,21 @@ class Figures:
 
     def __init__(self, folder: Path) -> None:
         self.scores: dict[tuple[str, str, str], dict[int, float]] = defaultdict(dict)
-        for row in read_rows(folder / "images_rows.csv"):
+        for row in made(folder / "images_rows.csv"):
             for score in SCORES:
                 self.scores[row["setting"], row["label"], score][int(row["seed"])] = float(row[score] or "nan")
+        self.settings = list(dict.fromkeys(setting for setting, _, _ in self.scores))
         for row in read_rows(folder / "heads.csv"):
             if row["rows"] in SHARED:
                 count = "" if row["min_count"] == "1" else f"@{row['min_count']}"
                 label = f"{row['head']}{SHARED[row['rows']]}{count}"
                 for score in SCORES:
                     self.scores[row["setting"], label, score][int(row["seed"])] = float(row[score])
-        self.settings = list(dict.fromkeys(setting for setting, _, _ in self.scores))
-        chosen = [row for row in read_rows(folder / "images_bar.csv") if row["bar"] == "1"]
+        self.headed = list(dict.fromkeys(setting for setting, _, _ in self.scores))
+        chosen = [row for row in made(folder / "images_bar.csv") if row["bar"] == "1"]
         self.bar = {(row["setting"], int(row["label"].endswith("@5")) * 4 + 1): row["label"] for row in chosen}
-        self.against = read_rows(folder / "images_against_bar.csv")
-        self.contrasts = read_rows(folder / "images_contrasts.csv")
+        self.against = made(folder / "images_against_bar.csv")
+        self.contrasts = made(folder / "images_contrasts.csv")
         self.compared = list(self._compared())
 
     def mean(self, setting: str, label: str, score: str) -> float:
@@ -91,11 +97,13 @@ class Figures:
 
     def _compared(self) -> Iterator[Line]:
         """Every row of the table against the bar, and the questions asked."""
-        for setting in self.settings:
-            bar = self.bar[setting, 1]
-            pairs = [(label, bar) for label in ROWS if label != bar]
+        for setting in self.headed:
+            pairs = [(label, self.bar[setting, 1]) for label in ROWS if setting in self.settings]
+            known = {label for where, label, _ in self.scores if where == setting}
             for score in SCORES:
                 for row, against in dict.fromkeys([*pairs, *ASKED]):
+                    if row == against or not {row, against} <= known:
+                        continue
                     both = self.by_seed(setting, row, score), self.by_seed(setting, against, score)
                     named = {"setting": setting, "row": row, "against": against, "score": score}
                     yield named | difference(*both, MARGIN)
@@ -148,6 +156,23 @@ class Figures:
                     one = self._one(setting, label, bar, SCORES[0])
                     cells += [interval(one), str(one["verdict"])]
             lines.append(cells)
+        return table(head, lines)
+
+    def _table_heads(self) -> str:
+        """Macro / minority recall of the heads at both minimum counts, and what D_0 adds to their sums."""
+        lines = []
+        for label in ("ncm", "ncm+D_0", "ncm of D_0", "lda", "lda+D_0", "lda of D_0"):
+            cells = [label]
+            for setting in self.headed:
+                for count in ("", "@5"):
+                    cells.append(" / ".join(short(self.mean(setting, f"{label}{count}", score)) for score in SCORES))
+                pair = (label, label.removesuffix("+D_0"))
+                gain = [interval(self._one(setting, *pair, score)) for score in SCORES] if pair in ASKED else []
+                cells.append(" / ".join(gain))
+            lines.append(cells)
+        head = ["row"]
+        for setting in self.headed:
+            head += [setting, "minimum count 5", "what D_0 adds: macro / minority"]
         return table(head, lines)
 
     def _table_asked(self) -> str:

@@ -74,11 +74,11 @@ def test_the_heads_on_randoms_labels_are_the_studys_own_free_rows(study="skewed"
     assert seen == len(heads)
 
 
-def test_the_heads_without_the_servers_rows_are_the_studys_own():
-    rows = {(row["setting"], row["label"], row["seed"]): row for row in lines_of("fedssg", "images_rows.csv")}
-    heads = [row for row in lines_of("fedssg", "heads.csv") if row["rows"] == "clients"]
-    for head in heads:
-        label = head["head"] + ("" if head["min_count"] == "1" else f"@{head['min_count']}")
-        row = rows[head["setting"], label, head["seed"]]
-        assert float(row["macro_recall"]) == pytest.approx(float(head["macro_recall"]), abs=2e-3)
-    assert len(heads) == sum(label.split("@")[0] in ("ncm", "lda") for _, label, _ in rows)
+def test_the_servers_rows_are_added_to_those_of_the_clients():
+    heads = lines_of("fedssg", "heads.csv")
+    rows = {(row["setting"], row["seed"], row["rows"]): int(row["n"]) for row in heads}
+    assert {seed for _, seed, _ in rows} == {"0", "1", "2", "3", "4"}
+    for setting, seed, _ in rows:
+        counts = [rows[setting, seed, part] for part in ("clients", "D_0", "clients and D_0")]
+        assert counts[0] + counts[1] == counts[2]
+        assert counts[1] == 30 * {"cifar10": 10, "pneumonia": 2}[setting]
