@@ -73,6 +73,11 @@ def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished
     args.study, args.words = split_words(args.study, args.words)
     if (other := second_model(args.study, args.words)) is not None:
         return print_pairs(args, args.study, other)
+    if args.output_dir != OUTPUT_DIR:
+        raise ConfigError(
+            "--output-dir says where two models are looked for; the runs of a study are where its settings say: give "
+            f"output_dir={args.output_dir}"
+        )
     source = Path(args.study).expanduser()
     given = command_line("compare", [args.study, *args.words])
     if args.study.startswith("mlflow:") or source.is_dir():

@@ -130,6 +130,13 @@ def test_what_cannot_be_is_one_line_and_exit_code_2(study, capsys, words, messag
     assert err.count("\n") == 1
 
 
+def test_a_folder_for_models_is_not_taken_for_that_of_a_study(study, home, capsys):
+    """It was ignored without a word, and the runs went to runs/."""
+    assert main(["compare", study(), *QUICK, "--output-dir", "elsewhere"]) == 2
+    assert "output_dir=elsewhere" in capsys.readouterr().err
+    assert not (home / "runs").exists()
+
+
 def test_a_folder_without_runs(home, capsys):
     assert main(["compare", "."]) == 1
     assert "there are no runs" in capsys.readouterr().err

@@ -57,15 +57,15 @@ def test_a_figure_that_is_not_in_the_csvs_fails(folder, script):
             figures(words)
 
 
-def test_the_heads_on_randoms_labels_are_the_studys_own_free_rows(study="skewed"):
+def test_the_heads_on_randoms_labels_are_the_studys_own_free_rows():
     """What the script computes of the labels in the run folders is what the runs of ncm and lda found by messages."""
     heads = {
         (row["data_set"], row["head"], row["min_count"], row["seed"]): row
         for row in lines_of("fairfal", "heads.csv")
-        if (row["setting"], row["rule"]) == (study, "random")
+        if (row["setting"], row["rule"]) == ("skewed", "random")
     }
     seen = 0
-    for row in lines_of("fairfal", f"{study}_rows.csv"):
+    for row in lines_of("fairfal", "skewed_rows.csv"):
         head, _, count = row["label"].partition("@")
         if head in ("ncm", "lda"):
             other = heads[row["setting"], head, count or "1", row["seed"]]
