@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "fedssg"
-PAGE = (FOLDER / "README.md").read_text(encoding="utf-8")
+PAGE = (FOLDER / "former.md").read_text(encoding="utf-8")
 WAYS = ("pixels", "random_conv", "moved")
 
 
