@@ -366,7 +366,8 @@ class Figures:
                 found = [o for o in self.claims if (o["score"], o["b"], o["part"]) == (score, "c=0", part)]
                 if found:
                     low, high = (float(str(found[0][k])) for k in ("low", "high"))
-                    shown.append(f"{signed(float(str(found[0]['effect'])))} ({signed(low)} to {signed(high)})")
+                    interval = f"{signed(low)} to {signed(high)}" if math.isfinite(low) else "too few sets"
+                    shown.append(f"{signed(float(str(found[0]['effect'])))} ({interval})")
                     shown[1:1] = [str(found[0]["sets"])] if len(shown) == 2 else []
             if len(shown) > 1:
                 lines.append(shown)
