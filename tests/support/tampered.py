@@ -1,4 +1,7 @@
-"""A node whose train replies are wrong or late in some rounds, told by a file: without a hook in the code itself."""
+"""A node whose replies are wrong or late, told by a file: without a hook in the code itself.
+
+Most kinds are about train replies of some rounds; ``boast`` is about all of a site's figures, from joining on.
+"""
 
 # Python loads it in every process of a node; it changes what the client answers once node_app is imported.
 TAMPER = """
@@ -17,12 +20,35 @@ def evil(kind, reply):
     return reply
 
 
+def boast(times, message, reply):
+    # So many times its rows, every one of them found; and its model is the one that was sent, with 1 added everywhere.
+    import numpy as np
+    from flwr.app import ConfigRecord
+    from fedimb.records import array_record, arrays_of
+    content = reply.content
+    if "x.site" in content:
+        about = dict(content["x.site"])
+        content["x.site"] = ConfigRecord(about | {key: times * about[key] for key in ("rows", "validation")})
+        sums = arrays_of(content, "x.sums")
+        content["x.sums"] = array_record(sums | {"sums": times * sums["sums"]})
+    if message.metadata.message_type == "train":
+        content["metrics"]["num-examples"] *= times
+        sent = arrays_of(message.content, "arrays")
+        content["arrays"] = array_record({name: value + 1 for name, value in sent.items()})
+    for key in {"x.confusion", "x.scores"} & content.keys():
+        found = {name: times * np.diag(matrix.sum(axis=1)) for name, matrix in arrays_of(content, key).items()}
+        content[key] = array_record(found)
+    return reply
+
+
 def tampered(module):
     honest = module.handle_message
 
     def handle_message(home, message, context):
         file = Path(os.environ["FEDIMB_TEST_TAMPER"])
         told = json.loads(file.read_text()) if file.exists() else {}
+        if told.get("kind") == "boast":
+            return boast(told["times"], message, honest(home, message, context))
         step = dict(message.content.config_records["x.fedimb"]) if "x.fedimb" in message.content else {}
         if message.metadata.message_type != "train" or step["round"] not in told.get("rounds", []):
             return honest(home, message, context)
