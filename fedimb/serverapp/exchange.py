@@ -221,7 +221,7 @@ class Exchange:
             return sum_replies(outcome, reduce, messages)
         outcome, cut = bound(outcome, messages, reduce, self._influence)
         for client, what in cut.items():
-            log.warning("%s: %s: %s", where, self.left_out.name(client), what)
+            self.left_out.add_cut(where, client, what)
         return outcome
 
     def _check_states(self, replies: Sequence[ClientReply], where: str) -> None:

@@ -89,6 +89,11 @@ class LeftOut:
         log.warning("%s: %s %s", query, self.name(client), reason)
         self._append(LeftOutReply(message, query, client, self._site(client), MASKED, "", reason, counts=False))
 
+    def add_cut(self, where: str, client: int, what: str) -> None:
+        """Tell, in the log and in the run's journal, that a reply counted for less than it claimed."""
+        log.warning("%s: %s: %s", where, self.name(client), what)
+        self._event(event="cut", where=where, client=client, site=self._site(client), reason=what)
+
     def aside(self, message: int) -> dict[int, str]:
         """Clients that are set aside when this message is sent, with the reason."""
         before = [one for one in self.replies if one.message < message]

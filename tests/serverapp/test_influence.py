@@ -1,5 +1,6 @@
 """No client above its share; without one above it, bounds change no bit."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -78,6 +79,14 @@ def test_an_update_longer_than_the_bound_is_cut_to_it():
     kept = [reply.content["arrays"]["w"].numpy()[0] for reply in outcome.replies]
     assert kept == pytest.approx([1, 2, 3, 1])
     assert said[2].startswith("update of norm 70.7 cut to 4.24")
+
+
+def test_a_cut_is_told_in_the_runs_journal(tmp_path):
+    result = launch_in(tmp_path, "engine=inline", "rounds=1", "clients.count=4", "clients.max_weight_share=0.26")
+    lines = [json.loads(line) for line in (result.folder / "journal.jsonl").read_text().splitlines()]
+    cut = [line for line in lines if line.get("event") == "cut"]
+    assert cut
+    assert all(line["where"] == "round 1" and "(clients.max_weight_share)" in line["reason"] for line in cut)
 
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("fedavg", "fedmedian", "scaffold")]
