@@ -53,9 +53,11 @@ def test_every_engine_refuses_a_matrix_of_other_rows_than_before(tmp_path, monke
         self.told.validation.setdefault(1, np.zeros(self.sizes.axes["C"], np.int64))
 
     monkeypatch.setattr(Admission, "__init__", init)
-    inline = launch_in(tmp_path / "inline", *WORDS, "engine=inline")
+    words = (*WORDS, "data.validation=0.3", "data.test={name: none}")
+    inline = launch_in(tmp_path / "inline", *words, "engine=inline")
     with RayEngine(2) as engine:
-        ray = launch_in(tmp_path / "ray", *WORDS, "engine=ray", "engine.workers=2", engine=engine)
-    assert [one[:4] for one in told(inline)] == [(f"round {n}", 1, "x.confusion", "matrix") for n in (1, 2)]
+        ray = launch_in(tmp_path / "ray", *words, "engine=ray", "engine.workers=2", engine=engine)
+    in_rounds = [one[:4] for one in told(inline) if one[0].startswith("round")]
+    assert in_rounds == [(f"round {n}", 1, "x.confusion", "matrix") for n in (1, 2)]
     assert told(ray) == told(inline)
     assert weights_sha(ray) == weights_sha(inline)
