@@ -5,8 +5,8 @@
 
 The unit is the run: it rings if the sum of any class passes the threshold in any round. `fitted` is the 98 % quantile
 of the clean runs whose seeds served only for that; the threshold in `fedimb.evaluation.recall_drop` is this, rounded
-up. It is judged on `clean`: seeds made after it was set. `clean_before` are those on which a former threshold, from
-fewer runs, had been judged.
+up. It is judged on `clean`: seeds that nobody had looked at when it was set. `clean_before` are those on which a
+former threshold, from fewer runs, had been judged.
 Intervals are Clopper and Pearson's, 95 %.
 """
 
