@@ -5,9 +5,7 @@
 README.md is page.md with every figure filled in from the CSVs: none stands in it that they do not bear out.
 """
 
-import csv
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +14,9 @@ import numpy as np
 import yaml
 
 from fedimb.evaluation.significance import holm, paired
+from fedimb.study.pages import fill, short, signed, table
+from fedimb.study.pages import read_rows as read
+from fedimb.study.pages import write_lines as write
 
 HERE = Path(__file__).parent
 SCORES = ("macro_recall", "log_loss", "minority_recall", "log_loss_tempered", "accuracy")
@@ -24,11 +25,6 @@ ALL = "all"
 Row = dict[str, str]
 Cells = dict[tuple[str, str, str], dict[str, dict[str, list[float]]]]
 """(set, features, tail) -> arm -> score -> value by seed."""
-
-
-def read(path: Path) -> list[Row]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def cells_of(rows: Iterable[Row], kinds: Sequence[str]) -> Cells:
@@ -139,31 +135,6 @@ def correlations(rows: Sequence[Row], facts: Sequence[Row]) -> list[dict[str, ob
                 {"what": what, "score": score, "cells": len(x), "rho": float(found.statistic), "p": float(found.pvalue)}
             )
     return lines
-
-
-def short(value: float, digits: int = 3) -> str:
-    """.885, -.012."""
-    text = f"{value:.{digits}f}"
-    text = re.sub(r"^(-?)0\.", r"\1.", text)
-    return text.lstrip("-") if float(value) == 0 or not float(text or 0) else text
-
-
-def signed(value: float, digits: int = 3) -> str:
-    text = short(value, digits)
-    return text if text.startswith("-") else f"+{text}"
-
-
-def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Markdown."""
-    shown = [f"| {' | '.join(line)} |" for line in lines]
-    return "\n".join([f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *shown])
-
-
-def write(path: Path, lines: Sequence[Mapping[str, object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()} for line in lines])
 
 
 COSTS = ("macro_recall", "minority_recall")
@@ -456,11 +427,6 @@ class Figures:
                     ]
                 lines.append([str(one["data"]), where, str(one["row"]), *shown])
         return table(["data", "setting", "row", "macro", "head - row", "minority", "head - row"], lines)
-
-
-def fill(text: str, figures: Figures) -> str:
-    """The page: ``{words}`` replaced by the figure of these words."""
-    return re.sub(r"\{([^{}]+)\}", lambda found: figures(found[1]), text)
 
 
 def publish_all(to: Path) -> None:
