@@ -57,21 +57,22 @@ def test_a_figure_that_is_not_in_the_csvs_fails(folder, script):
             figures(words)
 
 
-def test_the_heads_on_randoms_labels_are_the_studys_own_free_rows():
+@pytest.mark.parametrize("setting", ["skewed", "even"])
+def test_the_heads_on_randoms_labels_are_the_studys_own_free_rows(setting):
     """What the script computes of the labels in the run folders is what the runs of ncm and lda found by messages."""
     heads = {
         (row["data_set"], row["head"], row["min_count"], row["seed"]): row
         for row in lines_of("fairfal", "heads.csv")
-        if (row["setting"], row["rule"]) == ("skewed", "random")
+        if (row["setting"], row["rule"]) == (setting, "random")
     }
     seen = 0
-    for row in lines_of("fairfal", "skewed_rows.csv"):
+    for row in lines_of("fairfal", f"{setting}_rows.csv"):
         head, _, count = row["label"].partition("@")
         if head in ("ncm", "lda"):
             other = heads[row["setting"], head, count or "1", row["seed"]]
             assert float(row["macro_recall"]) == pytest.approx(float(other["macro_recall"]), abs=1e-3)
             seen += 1
-    assert seen == len(heads)
+    assert seen == len(heads) == 40
 
 
 def test_the_servers_rows_are_added_to_those_of_the_clients():
