@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedimb.study.pages import Line, Row, difference, fill, interval, read_rows, short, table, write_lines
+from fedimb.study.pages import Line, Row, difference, fill, interval, read_rows, short, signed, table, write_lines
 
 HERE = Path(__file__).parent
 MADE = ("compared.csv", "orders.csv")
@@ -23,6 +23,7 @@ RULES = ("random", "entropy", "badge", "kafal", "logo", "quota_random", "quota_e
 HEADS = ("tau 1", "T", "pool", "ncm", "lda")
 SCORES = ("macro_recall", "minority_recall")
 VERDICTS = ("beats", "level", "below", "undecided")
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "last")
 SEEDS = 5
 MARGIN = 0.01
 TAUS = (0, 0.5, 1, 2, 3, 4)
@@ -148,9 +149,29 @@ class Figures:
                 return interval(self._one(kind.replace("_", " "), place, rule, head, score))
             case "count":
                 return self._count(*rest)
+            case "verdict":
+                head = " ".join(rest[4:])
+                return str(self._one(rest[0].replace("_", " "), rest[1], rest[2], head, f"{rest[3]}_recall")["verdict"])
+            case "against":
+                return self._against_bar(rest[0], rest[1])["verdict"]
+            case "best":
+                return max(self._trained(rest[0]), key=lambda row: float(row["difference"]))["label"]
+            case "higher_by":
+                one = self._one("same head", rest[0], rest[1], " ".join(rest[2:]), SCORES[0])
+                return signed(float(str(one["difference"])))
+            case "smaller":
+                return str(self._smaller(rest[0], " ".join(rest[1:])))
+            case "rank":
+                return self._rank(rest[0], rest[1], " ".join(rest[2:]))
+            case "rare":
+                return f"{self._rare(rest[0], rest[1]):.0f}"
+            case "more":
+                return str(self._more(*rest))
             case "turned":
                 (line,) = [o for o in self.orders if (o["place"], o["head"]) == (rest[0], " ".join(rest[1:]))]
                 return f"{line['pairs_turned']} of {line['pairs']}"
+            case "decided":
+                return self._decided(rest[0] if rest else "")
             case "contrast":
                 study, first, second, column = rest
                 (line,) = [o for o in self.contrasts[study] if (o["first"], o["second"]) == (first, second)]
@@ -165,24 +186,91 @@ class Figures:
         (line,) = [one for one in self.compared if tuple(one[name] for name in names) == wanted]
         return line
 
-    def _count(self, said: str, kind: str, score: str, *head: str) -> str:
-        """How many comparisons have a verdict: ``count beats same_head macro tau 1``; ``all``: how many there are."""
+    def _count(self, said: str, kind: str, where: str, score: str, *head: str) -> str:
+        """How many comparisons have a verdict: ``count beats same_head cifar10/skewed macro tau 1``.
+
+        Args:
+            said: a verdict; ``all``: how many there are; ``higher`` or ``lower``: by the mean alone.
+            kind: of comparison, as ``same_head``.
+            where: a place, its data set or setting, or ``everywhere``.
+            score: ``macro`` or ``minority``.
+            *head: of the rows; none: any.
+        """
         own = [
             one
             for one in self.compared
             if (one["kind"], one["score"]) == (kind.replace("_", " "), f"{score}_recall")
+            and self._is_at(str(one["place"]), where)
             and (not head or one["head"] == " ".join(head))
         ]
         if not own:
             raise KeyError(kind)
+        means = [float(str(one["difference"])) for one in own]
+        if said in ("higher", "lower"):
+            return str(sum((mean > 0) if said == "higher" else (mean < 0) for mean in means))
         return str(sum(said in ("all", one["verdict"]) for one in own))
 
-    def _verdicts(self, said: str, study: str, count: str = "1") -> str:
-        """How many rows have a verdict against the bar in macro recall, free rows and oracles left out."""
-        own = [r for r in self.against[study] if self._ranked(r, count) and f"{r['setting']}/{study}" in self.places]
-        if said == "all":
-            return str(len(own))
-        return str(sum(row["verdict"] == said for row in own))
+    def _is_at(self, place: str, where: str) -> bool:
+        return where in (place, *place.split("/"), "everywhere")
+
+    def _rank(self, place: str, rule: str, head: str) -> str:
+        """The place of a rule among all by macro recall on a head, in words."""
+        (line,) = [one for one in self.orders if (one["place"], one["head"]) == (place, head)]
+        return ORDINALS[str(line["order"]).split(" > ").index(rule)]
+
+    def _rare(self, place: str, rule: str) -> float:
+        """Labels of the rarest classes that a rule found, mean over seeds."""
+        own = [one for one in self.taus if (f"{one['data_set']}/{one['setting']}", one["rule"]) == (place, rule)]
+        return float(np.mean([float(one["rare_labels"]) for one in own]))
+
+    def _more(self, what: str) -> int:
+        """How many rules in how many places have a higher mean than another, or than at tau 1.
+
+        Args:
+            what: ``rare``: rules that found more rare labels than random; ``macro`` or ``minority``: rules whose model
+                has a higher recall at its own temperature than at tau 1.
+        """
+        if what == "rare":
+            return sum(self._rare(p, rule) > self._rare(p, "random") for p in self.places for rule in RULES[1:])
+        score = f"{what}_recall"
+        return sum(
+            self.mean(place, rule, "T", score) > self.mean(place, rule, "tau 1", score)
+            for place in self.places
+            for rule in RULES
+        )
+
+    def _smaller(self, data_set: str, head: str) -> int:
+        """How many rules gain less over random with even clients than with skewed ones, in macro recall on a head."""
+        gains = [
+            [
+                float(str(self._one("same head", f"{data_set}/{s}", rule, head, SCORES[0])["difference"]))
+                for s in STUDIES
+            ]
+            for rule in RULES[1:]
+        ]
+        return sum(even < skewed for skewed, even in gains)
+
+    def _trained(self, where: str, count: str = "1") -> list[Row]:
+        """Verdicts against the bar in macro recall, of trained rows: free rows and oracles are left out."""
+        return [
+            row
+            for study in self.studies
+            for row in self.against[study]
+            if self._ranked(row, count)
+            and (place := f"{row['setting']}/{study}") in self.places
+            and self._is_at(place, where)
+        ]
+
+    def _against_bar(self, place: str, label: str) -> Row:
+        (row,) = [one for one in self._trained(place) if one["label"] == label]
+        return row
+
+    def _verdicts(self, said: str, where: str, count: str = "1") -> str:
+        """How many of these verdicts there are; ``all``: of any kind."""
+        own = self._trained(where, count)
+        if not own:
+            raise KeyError(where)
+        return str(sum(said in ("all", row["verdict"]) for row in own))
 
     def _ranked(self, row: Row, count: str) -> bool:
         rule, _, tau = row["label"].partition("@")
@@ -195,10 +283,9 @@ class Figures:
         for rule in RULES:
             own = [one for one in self.taus if (f"{one['data_set']}/{one['setting']}", one["rule"]) == (place, rule)]
             taus = {key: float(np.mean([float(one[key]) for one in own])) for key in ("temperature", "oracle_pool")}
-            rare = float(np.mean([float(one["rare_labels"]) for one in own]))
             cells = [" / ".join(short(self.mean(place, rule, head, score)) for score in SCORES) for head in HEADS]
             shown = f"{taus['temperature']:.2f}, {taus['oracle_pool']:.2f}"
-            lines.append([rule, f"{rare:.0f}", shown, *cells])
+            lines.append([rule, f"{self._rare(place, rule):.0f}", shown, *cells])
         head = ["rule", "rare labels", "T, T of the pool", "tau 1", "T", "T of the pool (oracle)", "ncm", "lda"]
         return table(head, lines)
 
@@ -242,25 +329,34 @@ class Figures:
         return table(["where", "rule", *(f"tau {tau:g}" for tau in TAUS)], lines)
 
     def _table_bars(self) -> str:
-        """The bar of every place, what it finds, and how the rules' rows stand against it."""
+        """The bar of every place, what it finds, and how the rules' rows stand against it.
+
+        A study leaves out the bar at minimum count 5 where it has the scores of the one at 1: they share a line.
+        """
         lines = []
         for place in self.places:
             name, study = place.split("/")
-            for count in (1, 5):
-                bar = self.bar[place, count]
+            known = {row["min_count"] for row in self.against[study] if row["setting"] == name}
+            for count in sorted(known):
+                bar = self.bar[place, int(count)]
                 found = [float(np.mean(list(self.scores[place, bar, score].values()))) for score in SCORES]
-                own = [row for row in self.against[study] if row["setting"] == name and self._ranked(row, str(count))]
-                said = [str(sum(row["verdict"] == one for row in own)) for one in VERDICTS]
-                lines.append([place.replace("/", " "), str(count), bar, " / ".join(map(short, found)), *said])
+                said = [self._verdicts(one, place, count) for one in VERDICTS]
+                counts = count if len(known) > 1 else "1 and 5"
+                lines.append([place.replace("/", " "), counts, bar, " / ".join(map(short, found)), *said])
         return table(["where", "minimum count", "bar", "macro / minority", *VERDICTS], lines)
 
-    def _table_contrasts(self) -> str:
+    def _table_contrasts(self, study: str) -> str:
         lines = []
-        for one in (one for found in self.contrasts.values() for one in found):
+        for one in self.contrasts[study]:
             p, equal = (short(float(one[key] or "nan")) for key in ("p_holm", "equal_holm"))
             said = f"**{one['verdict']}**"
             lines.append([f"{one['first']} - {one['second']}", interval(one), p, equal, said])
         return table(["contrast", "difference", "p, Holm", "p, equal", "verdict"], lines)
+
+    def _decided(self, said: str) -> str:
+        """How many registered contrasts there are in both studies (``all``), or are anything but undecided."""
+        every = [one for found in self.contrasts.values() for one in found]
+        return str(sum(said == "all" or one["verdict"] != "undecided" for one in every))
 
 
 def publish(to: Path) -> None:

@@ -6,6 +6,8 @@ heads.csv: nearest mean and discriminant analysis of the inputs of the labelled 
 correction, shrinkage by leave-one-out and a uniform prior, as ``strategy=oneround`` makes them. Nothing is trained, so
 that rules are compared by their labels alone. taus.csv: the temperature of each model on labelled rows and on the pool.
 curve.csv: both scores for tau 0 to 4, on test rows: what a tau would have done, none to choose by.
+
+Lines of a cell (data set and setting) are made anew if its run folders are there; those of another stay as they stand.
 """
 
 import csv
@@ -26,11 +28,12 @@ from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.stored import read_config, read_federation
 from fedimb.schema import RunConfig
 from fedimb.study.experiments import arguments, parser_of
-from fedimb.study.pages import Line, write_lines
+from fedimb.study.pages import Line, merge_lines
 
 SCORES = ("macro_recall", "minority_recall")
 STUDIES = ("fairfal-skewed", "fairfal-even")
 DATA_SETS = {"lite0_cifar10": "cifar10", "lite0_pneumonia": "pneumonia"}
+CELL = ("data_set", "setting")
 SETTINGS = {0.1: "skewed", 100.0: "even"}
 
 
@@ -124,9 +127,9 @@ def main() -> None:
     order = ("data_set", "setting", "rule", "seed")
     for own in lines:
         own.sort(key=lambda line: tuple(str(line[key]) for key in order))
-    write_lines(args.to / "heads.csv", lines[0])
-    write_lines(args.to / "taus.csv", lines[1])
-    write_lines(args.to / "curve.csv", mean_curve(lines[2]))
+    made = {"heads.csv": lines[0], "taus.csv": lines[1], "curve.csv": mean_curve(lines[2])}
+    for file, own in made.items():
+        merge_lines(args.to / file, own, CELL)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Nearest mean and discriminant analysis of the rows of images.yaml, without and with the server's rows in their sums.
+"""Nearest mean and discriminant analysis of the rows of images.yaml and images_mild.yaml, without and with D_0.
 
     python experiments/fedssg/heads.py     # a few seconds per seed; needs runs/lite0 and no run
 
-heads.csv: for every setting and seed of the study both heads of the clients' rows (the rows ncm and lda of the study,
-computed once more), of these and D_0 together, and of D_0 alone, at minimum counts of 1 and 5. Nothing is trained.
+heads.csv: for every setting and seed of both studies both heads of the clients' rows (the rows ncm and lda of the
+study, computed once more), of these and D_0 (the server's rows) together, and of D_0 alone, at minimum counts of 1 and
+5. Nothing is trained. With ``--only`` the lines of other studies and settings stay as they stand.
 """
 
 from collections.abc import Iterator
@@ -19,9 +20,11 @@ from fedimb.evaluation.metrics import scores
 from fedimb.study.cells import first_config
 from fedimb.study.design import read_study
 from fedimb.study.experiments import arguments, parser_of
-from fedimb.study.pages import Line, write_lines
+from fedimb.study.pages import Line, merge_lines
 
 HERE = Path(__file__).parent
+STUDIES = ("images", "images_mild")
+CELL = ("study", "setting")
 SCORES = ("macro_recall", "minority_recall")
 
 
@@ -48,16 +51,20 @@ def heads_on(federation: Federation) -> Iterator[Line]:
 
 
 def main() -> None:
-    study, lines = read_study(HERE / "images.yaml"), list[Line]()
+    studies = {name: read_study(HERE / f"{name}.yaml") for name in STUDIES}
+    settings = list(dict.fromkeys(setting for study in studies.values() for setting in study.setting_words))
     parser = parser_of(__file__, __doc__)
-    parser.add_argument("--only", nargs="*", default=list(study.setting_words), help="settings, as in cifar10")
+    parser.add_argument("--studies", nargs="*", choices=STUDIES, default=STUDIES, help="as in images_mild")
+    parser.add_argument("--only", nargs="*", choices=settings, default=settings, help="settings, as in cifar10")
     args = arguments(parser)
-    for setting in args.only:
-        for seed in study.seed_list:
-            config = first_config(study, setting, ())
-            federation, _ = prepare_unsettled(config.data, config.partition, config.clients.count, seed)
-            lines += [{"setting": setting, "seed": seed} | line for line in heads_on(federation)]
-    write_lines(args.to / "heads.csv", lines)
+    lines = list[Line]()
+    for name in args.studies:
+        for setting in args.only:
+            config = first_config(studies[name], setting, ())
+            for seed in studies[name].seed_list:
+                federation, _ = prepare_unsettled(config.data, config.partition, config.clients.count, seed)
+                lines += [{"study": name, "setting": setting, "seed": seed} | line for line in heads_on(federation)]
+    merge_lines(args.to / "heads.csv", lines, CELL)
 
 
 if __name__ == "__main__":

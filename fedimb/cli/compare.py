@@ -10,6 +10,7 @@ from fedimb.cli.places import OUTPUT_DIR
 if TYPE_CHECKING:
     from fedimb.cli.output import ModelsCompared, StudyFinished, StudyPlanned
     from fedimb.cli.verbs import Verbs
+    from fedimb.study.design import Study
 
 _ABOUT = """\
 Run a study and compare its rows. A study is a YAML file with settings (problems), rows (strategies) and seeds; every
@@ -62,13 +63,12 @@ def register(verbs: "Verbs") -> None:
 
 def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished | StudyPlanned":
     """``fedimb compare``. The exit code is 1 if a run failed (the other runs are still done)."""
-    from fedimb.cli.output import StudyPlanned
     from fedimb.cli.study import command_line, conclude, workers
     from fedimb.cli.verbs import split_words
     from fedimb.errors import ConfigError
-    from fedimb.study.bars import bar_plan
+    from fedimb.study.cells import plan
     from fedimb.study.compare import compare, study_folder
-    from fedimb.study.design import allowed, read_study
+    from fedimb.study.design import read_study
 
     args.study, args.words = split_words(args.study, args.words)
     if (other := second_model(args.study, args.words)) is not None:
@@ -85,40 +85,46 @@ def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished
             raise ConfigError("settings can only be given with a study's YAML file; existing runs keep theirs")
         return _existing_runs(args, source, given)
     study = read_study(source)
-    from fedimb.study.cells import plan
-    from fedimb.study.trunks import fold_trainings
-
-    cells, tasks = plan(study, None, args.words)
-    folder = study_folder(tasks)
     if args.dry_run:
-        trials = 0 if study.tune is None else allowed(study) * study.tune.seeds
-        planned = StudyPlanned(
-            study=study.name,
-            folder=str(folder),
-            settings=list(study.setting_words),
-            rows=study.labels,
-            seeds=study.seed_list,
-            results=len(cells),
-            runs=len(tasks),
-            tuning_runs=trials * len(tasks) // len(study.seed_list),
-            bar_runs=len(bar_plan(study, None, args.words)[1]),
-            fold_trainings=fold_trainings(tasks),
-        )
-        if not args.json:
-            print(
-                f"{study.name}: {len(planned.settings)} settings, {len(planned.rows)} rows, {len(planned.seeds)} seeds"
-            )
-            print("\n".join(f"  setting  {name}" for name in planned.settings))
-            print("\n".join(f"  row      {label}" for label in planned.rows))
-            before = [f"about {planned.tuning_runs} tuning runs"] if trials else []
-            before += [f"{planned.bar_runs} runs that choose the bar"] if planned.bar_runs else []
-            after = f", after {' and '.join(before)}" if before else ""
-            print(f"{len(cells)} results from {len(tasks)} runs{after}, to {folder}")
-            if folds := planned.fold_trainings:
-                print(f"{folds} more trainings without a fold, for tau=temperature: {len(tasks) + folds} in all")
-        return planned
+        return _dry_run(args, study)
+    folder = study_folder(plan(study, None, args.words)[1])
     done = compare(study, args.words, workers(args, folder), given, source)
     return conclude(args, done.results, done.folder, done.failures, study.margin)
+
+
+def _dry_run(args: argparse.Namespace, study: "Study") -> "StudyPlanned":
+    """What a study would run, having refused what the run would refuse before work."""
+    from fedimb.cli.output import StudyPlanned
+    from fedimb.study.compare import check_study, study_folder
+    from fedimb.study.design import allowed
+    from fedimb.study.trunks import fold_trainings
+
+    cells, tasks, bar_tasks = check_study(study, args.words)
+    folder = study_folder(tasks)
+    trials = 0 if study.tune is None else allowed(study) * study.tune.seeds
+    planned = StudyPlanned(
+        study=study.name,
+        folder=str(folder),
+        settings=list(study.setting_words),
+        rows=study.labels,
+        seeds=study.seed_list,
+        results=len(cells),
+        runs=len(tasks),
+        tuning_runs=trials * len(tasks) // len(study.seed_list),
+        bar_runs=len(bar_tasks),
+        fold_trainings=fold_trainings(tasks),
+    )
+    if not args.json:
+        print(f"{study.name}: {len(planned.settings)} settings, {len(planned.rows)} rows, {len(planned.seeds)} seeds")
+        print("\n".join(f"  setting  {name}" for name in planned.settings))
+        print("\n".join(f"  row      {label}" for label in planned.rows))
+        before = [f"about {planned.tuning_runs} tuning runs"] if trials else []
+        before += [f"{planned.bar_runs} runs that choose the bar"] if planned.bar_runs else []
+        after = f", after {' and '.join(before)}" if before else ""
+        print(f"{len(cells)} results from {len(tasks)} runs{after}, to {folder}")
+        if folds := planned.fold_trainings:
+            print(f"{folds} more trainings without a fold, for tau=temperature: {len(tasks) + folds} in all")
+    return planned
 
 
 def _existing_runs(args: argparse.Namespace, source: Path, command: str) -> "StudyFinished":

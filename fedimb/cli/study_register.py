@@ -44,10 +44,12 @@ def register_command(args: argparse.Namespace) -> "StudyRegistered":
     from fedimb.study.bars import check_bar
     from fedimb.study.design import read_study
     from fedimb.study.registration import register as write_registration
+    from fedimb.study.tuning import check_tuning
 
     path = Path(args.study).expanduser()
     study = read_study(path)
     check_bar(study, ())
+    check_tuning(study, ())
     file, found = write_registration(study, path)
     assert study.registration is not None
     pairs = [f"{first} - {second}" for first, second in study.registration.contrasts]

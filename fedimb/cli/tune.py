@@ -46,10 +46,12 @@ def tune_command(args: argparse.Namespace) -> "TuningFinished | TuningPlanned":
     from fedimb.cli.study import workers
     from fedimb.study.cells import plan
     from fedimb.study.compare import study_folder, tuned_rows
+    from fedimb.study.tuning import check_tuning
 
     study, more = _study(args)
     _, tasks = plan(study, None, more)
     folder = study_folder(tasks)
+    check_tuning(study, more)
     if args.dry_run:
         from fedimb.study.design import points_of
 

@@ -131,11 +131,12 @@ def row_configs(study: Study, setting: str, chosen: Chosen, more: Sequence[str])
     labels: dict[str, str] = {}  # hash of the configuration -> the first row that has it
     for label, row in study.all_rows.items():
         own = row.words if label in study.rows else on_inputs_of(row.words, base.model["name"])
-        words = (*own, *_tuned(chosen, setting, label))
+        tried = _tuned(chosen, setting, label)
         try:
-            config = first_config(study, setting, words, more)
+            config = first_config(study, setting, (*own, *tried), more)
         except ConfigError as error:
-            raise ConfigError(f"row '{label}' in setting '{setting}': {error}") from None
+            point = "" if all(word in str(error) for word in tried) else f" with {' '.join(tried)}"
+            raise ConfigError(f"row '{label}' in setting '{setting}'{point}: {error}") from None
         if len(config.calibration) != 1:
             raise ConfigError(f"row '{label}' has {len(config.calibration)} calibrations; make each a row of its own")
         pooled = label in REFERENCES and REFERENCES[label].pooled

@@ -11,14 +11,14 @@ from fedimb.atomic import write_atomic
 from fedimb.errors import ConfigError
 from fedimb.plain import JsonObject
 from fedimb.rundir.environment import environment
-from fedimb.study.bars import check_bar, choose_bars, write_bar_scores
+from fedimb.study.bars import bar_plan, check_bar, choose_bars, write_bar_scores
 from fedimb.study.cells import Cell, Chosen, plan
 from fedimb.study.collect import as_asked, read_cells, setting_of
 from fedimb.study.design import BarSettings, Study, study_of
 from fedimb.study.execute import Workers, execute, failures
 from fedimb.study.registration import judge, with_earlier_runs
 from fedimb.study.results import Bar, Registered, StudyResults, TuningCurve, with_stale_named, write_csv
-from fedimb.study.tuning import Tuned, curves_of, tune, write_curves, write_trials
+from fedimb.study.tuning import Tuned, check_tuning, curves_of, tune, write_curves, write_trials
 from fedimb.study.work import Done, Task, earlier, folder_of, judged
 
 log = logging.getLogger("fedimb")
@@ -49,9 +49,7 @@ def compare(study: Study, more: Sequence[str], workers: Workers, command: str, f
     Raises:
         ConfigError: a row that cannot be run or compared on equal terms; raised before any work.
     """
-    cells, tasks = plan(study, None, more)  # refuses impossible rows before hours of tuning
-    check_bar(study, more)
-    check_contrasts(study)
+    _, tasks, _ = check_study(study, more)
     registered = None if file is None else judge(study, file, more)
     if registered is not None and registered.sha and registered.reasons:
         log.warning("%s", registered.sentence)
@@ -90,6 +88,22 @@ def compare(study: Study, more: Sequence[str], workers: Workers, command: str, f
     results = replace(results, results=as_asked(results.results, tasks, done))
     write_csv(results.results, folder / "rows.csv")
     return Compared(results, folder, found + failures(tasks, done, workers))
+
+
+def check_study(study: Study, more: Sequence[str]) -> tuple[list[Cell], list[Task], list[Task]]:
+    """Refuse, before any work, all that a study could not run: rows, bar, contrasts and every point of its tuning.
+
+    Returns:
+        its cells and tasks before tuning, as `fedimb.study.cells.plan`, and the tasks that choose the bar.
+
+    Raises:
+        ConfigError, DataError: as `compare`.
+    """
+    cells, tasks = plan(study, None, more)
+    check_bar(study, more)
+    check_contrasts(study)
+    check_tuning(study, more)
+    return cells, tasks, bar_plan(study, None, more)[1]
 
 
 def check_contrasts(study: Study) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from fedimb.errors import ConfigError
 from fedimb.evaluation.budget import expected_best
 from fedimb.study.bars import ValidationScores
-from fedimb.study.cells import Cell, first_config, plan
+from fedimb.study.cells import Cell, first_config, plan, row_configs
 from fedimb.study.collect import read_cells
 from fedimb.study.design import TUNING_SEEDS_FROM, Study, Words, allowed, points_of
 from fedimb.study.results import LOWER_IS_BETTER, TuningCurve
@@ -94,11 +94,7 @@ def tune(study: Study, more: Sequence[str], execute: Execute) -> Tuned:
     """
     assert study.tune is not None
     tuned, spent = Tuned(), 0
-    scopes = [setting for setting in study.setting_words if study.tune.on is None or setting in study.tune.on]
-    points = {label: points_of(study, row) for label, row in study.tuned_rows.items()}
-    rounds: list[dict[tuple[str, str], Words]] = [
-        {(setting, label): own[i] for setting in scopes for label, own in points.items()} for i in range(allowed(study))
-    ]
+    scopes, rounds = _grid(study)
     while rounds:
         _try(study, rounds, scopes, more, execute, tuned)
         _choose(tuned)
@@ -117,6 +113,48 @@ def tune(study: Study, more: Sequence[str], execute: Execute) -> Tuned:
     return tuned
 
 
+def check_tuning(study: Study, more: Sequence[str]) -> None:
+    """Refuse, before any work, a configuration that tuning would try: every point of every row in every setting.
+
+    Args:
+        study: the study; one without tuning has none.
+        more: settings for every run, after the study's own.
+
+    Raises:
+        ConfigError: a configuration that cannot be run or compared on equal terms (names point, row and setting).
+    """
+    if study.tune is None:
+        return
+    scopes, rounds = _grid(study)
+    for choice in rounds:
+        for setting in scopes:
+            for part in _parts(study, choice, setting):
+                row_configs(part, setting, choice, _words(study, more))
+
+
+def _grid(study: Study) -> tuple[list[str], list[dict[tuple[str, str], Words]]]:
+    """The settings that are tuned in, and point by point what every row tries there."""
+    assert study.tune is not None
+    scopes = [setting for setting in study.setting_words if study.tune.on is None or setting in study.tune.on]
+    points = {label: points_of(study, row) for label, row in study.tuned_rows.items()}
+    return scopes, [
+        {(setting, label): own[i] for setting in scopes for label, own in points.items()} for i in range(allowed(study))
+    ]
+
+
+def _words(study: Study, more: Sequence[str]) -> Words:
+    """Settings of every tuning run, after the study's own."""
+    assert study.tune is not None
+    quiet = (*more, "tracking=none", "evaluation.bootstrap=0", f"study={study.name}.tuning")
+    return quiet if study.tune.validation is None else (*quiet, f"data.validation={study.tune.validation:g}")
+
+
+def _parts(study: Study, choice: Mapping[tuple[str, str], Words], setting: str) -> list[Study]:
+    """The study of the rows that try something in a setting; none if no row does."""
+    rows = {label: row for label, row in study.all_rows.items() if (setting, label) in choice}
+    return [study.model_copy(update={"rows": rows, "references": False, "gains": None})] if rows else []
+
+
 def _try(
     study: Study,
     rounds: Sequence[Mapping[tuple[str, str], Words]],
@@ -127,17 +165,13 @@ def _try(
 ) -> None:
     assert study.tune is not None
     seeds = tuning_seeds(study)
-    quiet = (*more, "tracking=none", "evaluation.bootstrap=0", f"study={study.name}.tuning")
-    if study.tune.validation is not None:
-        quiet = (*quiet, f"data.validation={study.tune.validation:g}")
     cells: list[tuple[Cell, Words]] = []
     tasks: dict[str, Task] = {}
     for choice in rounds:
         for setting in scopes:
-            rows = {label: row for label, row in study.all_rows.items() if (setting, label) in choice}
-            if rows:
-                part = study.model_copy(update={"rows": rows, "references": False, "gains": None})
-                own, found = plan(part, choice, quiet, seeds, [setting], computed=False, folds=False)
+            for part in _parts(study, choice, setting):
+                words = _words(study, more)
+                own, found = plan(part, choice, words, seeds, [setting], computed=False, folds=False)
                 cells += [(cell, choice[cell.setting, cell.label]) for cell in own]
                 tasks |= {task.key: task for task in found}
     joined, places = share_trunks(list(tasks.values()))

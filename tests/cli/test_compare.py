@@ -38,6 +38,26 @@ def test_it_says_what_it_would_do_and_does_nothing(study, home, capsys):
     assert not (home / "runs").exists()
 
 
+def test_a_tuning_point_that_cannot_run_is_refused_before_work_by_a_dry_run_too(study, home, capsys):
+    tries = {"words": ["aggregator=fedprox"], "tune": {"aggregator.proximal_mu": [0.1, -1]}}
+    tuned = {"grid": {"local.lr": [0.1, 0.2]}, "seeds": 1, "configurations": 4}
+    path = study(rows={"prox": tries}, references=["majority"], grid={"partition.alpha": [0.5]}, tune=tuned)
+    for verb, *options in (["compare"], ["compare", "--dry-run"], ["tune"], ["tune", "--dry-run"]):
+        assert main([verb, path, *options]) == 2
+        said = capsys.readouterr()
+        assert "row 'prox' in setting 'alpha=0.5' with local.lr=0.1 aggregator.proximal_mu=-1" in said.err
+        assert said.out == ""
+    assert not (home / "runs").exists()
+
+
+def test_a_dry_run_refuses_a_bar_that_the_run_refuses(study, capsys):
+    bar = {"rows": ["la_post"], "min_counts": [1], "seeds": 1}
+    path = study(base=[*BASE, "data.test={name: none}"], bar=bar)
+    for options in (["--dry-run"], QUICK):
+        assert main(["compare", path, *options]) == 2
+        assert "leaves none to choose the bar on" in capsys.readouterr().err
+
+
 def test_tables_and_files_are_written_and_a_second_call_runs_nothing(study, home, capsys):
     path = study(rows={"focal": ["loss=focal"]})
     assert main(["compare", path, *QUICK]) == 0
