@@ -17,7 +17,7 @@ from fedimb.data.federation import Federation
 from fedimb.data.prepare import prepare
 from fedimb.engine import processes
 from fedimb.engine.grid import Job
-from fedimb.engine.open import Engine, check_gpu, open_engine
+from fedimb.engine.open import Engine, check_arithmetic, check_gpu, open_engine
 from fedimb.engine.trainer import resolve_trainer
 from fedimb.errors import ConfigError, FedimbError, RunDiverged, RunFailed, RunWaiting, storage_reason
 from fedimb.process_state import collect_as_usual, log_level, restored
@@ -90,6 +90,7 @@ def launch(
     if uri := config.tracking.get("uri"):  # absolute, because a ServerApp or a later resume may run in another folder
         config = config.model_copy(update={"tracking": config.tracking | {"uri": resolve_uri(uri, config.output_dir)}})
     check_gpu(config.engine)
+    check_arithmetic(config)
     _check_output_dir(config)
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
     return_freed_memory()
