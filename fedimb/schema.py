@@ -99,6 +99,10 @@ def _scheduled(value: Any) -> Any:
 Schedule = Annotated[ScheduleConfig, BeforeValidator(_scheduled)]
 
 
+Precision = Literal["float32", "bf16"]
+"""Arithmetic of local training (`fedimb.training.precision`)."""
+
+
 class LocalConfig(Strict):
     """Local training. ``epochs`` are passes over the client's original view.
 
@@ -116,6 +120,7 @@ class LocalConfig(Strict):
     decay_exempt: list[Literal["norm", "bias"]] = Field(default_factory=list)
     max_grad_norm: Annotated[float, Field(gt=0)] | None = None
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    precision: Precision = "float32"
     schedule: Schedule = ScheduleConfig()
 
 

@@ -61,6 +61,7 @@ def refuse(config: RunConfig) -> None:
         "local": config.local.optimizer == "sgd"
         and not (config.local.augmentation or config.local.nesterov or config.local.decay_exempt)
         and not (config.local.max_grad_norm or config.local.label_smoothing)
+        and config.local.precision == "float32"
         and config.local.schedule.constant,
         "clients": config.clients.dropout == config.clients.slow == 0,
         "data.validation": config.data.get("validation", 0.0) == 0,

@@ -7,6 +7,9 @@ if TYPE_CHECKING:
     from fedimb.cli.output import DemoFinished
     from fedimb.cli.verbs import Verbs
 
+_WAIT_S = 60.0
+"""Seconds that the demo waits at its end for MLflow, after the tables are printed."""
+
 
 def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
@@ -24,6 +27,14 @@ def register(verbs: "Verbs") -> None:
 
 def demo_command(args: argparse.Namespace) -> "DemoFinished":
     """``fedimb demo``."""
-    from fedimb.cli.demo_tables import demo
+    from fedimb.config.compose import compose
+    from fedimb.study.forkserver import start_early
+    from fedimb.tracking.sender import sender_of
 
-    return demo(args.overrides, args.seeds)
+    tracking = compose(args.overrides).get("tracking")
+    if args.seeds > 0:
+        start_early()
+    with sender_of(tracking, _WAIT_S) as sender:  # both import while this process imports torch
+        from fedimb.cli.demo_tables import demo
+
+        return demo(args.overrides, args.seeds, sender)

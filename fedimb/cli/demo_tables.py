@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fedimb.cli.output import DemoFinished
@@ -17,6 +18,7 @@ from fedimb.study.cells import plan
 from fedimb.study.compare import Compared, compare, study_folder
 from fedimb.study.design import BarSettings, Row, Study
 from fedimb.study.results import StudyResults
+from fedimb.tracking.sender import Sender
 
 ROWS = {
     "fedprox": ("aggregator=fedprox",),
@@ -90,18 +92,20 @@ def server_study(seeds: int, name: str) -> Study:
     return Study(name=name, about=about, base=SERVER, rows=rows, references=["fedavg", "la_post"], seeds=seeds)
 
 
-def demo(overrides: Sequence[str], seeds: int) -> DemoFinished:
+def demo(overrides: Sequence[str], seeds: int, sender: Sender | None = None) -> DemoFinished:
     """Run the demo and print its tables. The exit code is 1 if a run failed (the table shows which).
 
     Args:
         overrides: settings of the first table's rows.
+        sender: sends all runs to MLflow; None: each table starts one, if its runs are tracked.
     """
     study = study_of(seeds, time.strftime("demo-%Y%m%d-%H%M%S"))
     labels, server = label_study(seeds, f"{study.name}.labels"), server_study(seeds, f"{study.name}.server")
     tasks = plan(study, None, overrides)[1]
     runs = sum(task.kind == "run" for task in tasks)
     print(f"{len(study.labels)} rows, {seeds} seeds: {runs} runs, several at a time", file=sys.stderr)
-    done = compare(study, overrides, default_workers(study_folder(tasks)), " ".join(["fedimb demo", *overrides]))
+    workers = replace(default_workers(study_folder(tasks)), sender=sender)
+    done = compare(study, overrides, workers, " ".join(["fedimb demo", *overrides]))
     rows, folder = run_rows(done.results), done.folder
     if all(row["status"] != "finished" for row in rows):
         return _finished([done], [])
@@ -115,10 +119,10 @@ def demo(overrides: Sequence[str], seeds: int) -> DemoFinished:
     print(f"{study_table(done.results)}\n\n{bar_table(done.results, found)}")
     print(f"\nscores: mean of the last scored rounds on the test set; +-: 95 % t interval over {seeds} seeds")
     output = [word for word in overrides if word.startswith(("output_dir=", "tracking"))]
-    asked = compare(labels, output, default_workers(folder), "fedimb demo")
+    asked = compare(labels, output, workers, "fedimb demo")
     print(f"\nactive learning: labels were requested for {_found(asked.results)}")
     print(study_table(asked.results))
-    made = compare(server, output, default_workers(folder), "fedimb demo")
+    made = compare(server, output, workers, "fedimb demo")
     print(f"\nsynthetic samples: {_held(server)}; fedavg and la_post use only the clients' rows")
     print(study_table(made.results))
     print(f"\npicture: {comparison_figure(rows, folder / 'comparison.png')}")

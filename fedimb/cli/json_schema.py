@@ -27,7 +27,9 @@ def outputs_of(leaf: argparse.ArgumentParser) -> tuple[type[Output], ...]:
         TypeError: it returns something else, too.
     """
     handler = leaf.get_default("handler")
-    found = typing.get_type_hints(handler, localns=vars(output)).get("return")
+    found = typing.get_type_hints(handler, localns={name: getattr(output, name) for name in output.__all__}).get(
+        "return"
+    )
     classes: tuple[type[Output], ...] = typing.get_args(found) or (found,)
     if not all(isinstance(each, type) and issubclass(each, Output) and each is not Output for each in classes):
         raise TypeError(f"{leaf.prog}: its handler returns {found}; return outputs of fedimb.cli.output")

@@ -5,7 +5,7 @@ import importlib
 import sys
 from collections.abc import Iterator, Sequence
 
-from fedimb import __version__, process_env
+from fedimb import __version__, process_env, process_state
 from fedimb.cli import json_mode
 from fedimb.cli.verbs import Parser
 from fedimb.errors import FedimbError, storage_reason, traceback_of
@@ -97,6 +97,8 @@ def _parse(words: list[str]) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``fedimb``. Exit codes: 0, 1 failed, 2 bad input, 75 waiting for a person, 130 Ctrl-C."""
     process_env.set_defaults()  # before importing anything that reads the environment
+    if argv is None:  # this process is the command, and not a program that calls it
+        process_state.collect_seldom()
     words = sys.argv[1:] if argv is None else list(argv)
     if not words:
         print(_short_help(), file=sys.stderr)

@@ -1,6 +1,7 @@
 """``fedimb run``: starts, resumes, shows or estimates one configuration. Imports are local, so that help is fast."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,11 @@ from fedimb.cli.places import add_accept, add_trust
 if TYPE_CHECKING:
     from fedimb.cli.output import Configuration, Cost, RunFinished
     from fedimb.cli.verbs import Verbs
+    from fedimb.plain import Settings
     from fedimb.rundir.result import RunResult
+
+_WAIT_S = 1.0
+"""Seconds that a command waits at its end for MLflow, after the result is printed."""
 
 _RUN = """\
 Run one configuration. Settings are given as key=value; parts (loss, aggregator, ...) are chosen by name:
@@ -43,40 +48,66 @@ def register(verbs: "Verbs") -> None:
 
 def run_command(args: argparse.Namespace) -> "RunFinished | Configuration | Cost":
     """``fedimb run``."""
-    from fedimb.cli import output
-
     if args.resume:
-        from fedimb.cli.find import find_run
-        from fedimb.errors import ConfigError
+        return _resume(args)
+    from fedimb.config.compose import compose
+    from fedimb.tracking.sender import sender_of
 
-        if args.overrides:
-            raise ConfigError("--resume takes no settings: a run continues with the configuration it was started with")
-        folder = find_run(args.resume)
+    raw = compose(args.overrides, [Path(d) for d in args.config_dir])
+    if args.show or args.dry_run:
+        return _estimated(args, raw)
+    with sender_of(raw.get("tracking"), _WAIT_S) as sender:  # before torch is imported, which takes as long
+        from fedimb.config.validate import validate
+
+        config = validate(raw)
+        from fedimb.serverapp.launch import launch
+
+        return shown(launch(config, tracked=sender or True), args.json)
+
+
+def _estimated(args: argparse.Namespace, raw: "Settings") -> "Configuration | Cost":
+    """``fedimb run --show`` and ``--dry-run``."""
+    from fedimb.cli import output
+    from fedimb.config.validate import validate
+
+    config = validate(raw)
+    if args.show:
+        if not args.json:
+            print(json.dumps(config.model_dump(), indent=2))
+        return output.Configuration(configuration=config.model_dump())
+    from fedimb.serverapp.estimate import estimate
+
+    cost = estimate(config)
+    if not args.json:
+        print(cost.table())
+    return output.Cost.model_validate(vars(cost))
+
+
+def _resume(args: argparse.Namespace) -> "RunFinished":
+    """``fedimb run --resume``."""
+    from fedimb.cli.find import find_run
+    from fedimb.errors import ConfigError
+    from fedimb.tracking.sender import sender_of
+
+    if args.overrides:
+        raise ConfigError("--resume takes no settings: a run continues with the configuration it was started with")
+    folder = find_run(args.resume)
+    with sender_of(_tracking_of(folder), _WAIT_S) as sender:
         from fedimb.registry.targets import trusted
         from fedimb.serverapp.launch import resume
 
         with trusted(args.trust):
-            return shown(resume(folder, accept_changes=args.accept_changes), args.json)
-    from fedimb.config.compose import compose
-    from fedimb.config.validate import validate
+            result = resume(folder, tracked=sender or True, accept_changes=args.accept_changes)
+            return shown(result, args.json)
 
-    config = validate(compose(args.overrides, [Path(d) for d in args.config_dir]))
-    if args.show:
-        import json
 
-        if not args.json:
-            print(json.dumps(config.model_dump(), indent=2))
-        return output.Configuration(configuration=config.model_dump())
-    if args.dry_run:
-        from fedimb.serverapp.estimate import estimate
-
-        cost = estimate(config)
-        if not args.json:
-            print(cost.table())
-        return output.Cost.model_validate(vars(cost))
-    from fedimb.serverapp.launch import launch
-
-    return shown(launch(config), args.json)
+def _tracking_of(folder: Path) -> object:
+    """The ``tracking`` of a run's configuration; None if that cannot be read, which `resume` then explains."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return config.get("tracking") if isinstance(config, dict) else None
 
 
 def shown(result: "RunResult", as_json: bool, refuse: bool = True) -> "RunFinished":

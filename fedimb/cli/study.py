@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedimb.errors import ConfigError, RunSuspect
-from fedimb.study.execute import Workers, workers_of
-from fedimb.study.results import StudyResults
-from fedimb.study.reuse import Reuse
 from fedimb.text import WIDTH
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `add_options` is for the help too, which imports nothing heavy
     from fedimb.cli.output import StudyFinished
+    from fedimb.study.execute import Workers
+    from fedimb.study.results import StudyResults
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-report", action="store_true", help="do not write the HTML report")
 
 
-def workers(args: argparse.Namespace, folder: Path) -> Workers:
+def workers(args: argparse.Namespace, folder: Path) -> "Workers":
     """Worker settings from the command line.
 
     Raises:
@@ -44,11 +43,16 @@ def workers(args: argparse.Namespace, folder: Path) -> Workers:
     """
     if args.workers is not None and args.workers < 0:
         raise ConfigError(f"--workers {args.workers}: give 1 or more, or 0 to run everything in this process")
+    from fedimb.study.execute import workers_of
+    from fedimb.study.reuse import Reuse
+
     return workers_of(args.workers, folder, args.isolate, Reuse(args.rerun, args.keep_stale))
 
 
-def default_workers(folder: Path) -> Workers:
+def default_workers(folder: Path) -> "Workers":
     """One run per core."""
+    from fedimb.study.execute import workers_of
+
     return workers_of(None, folder)
 
 
@@ -58,7 +62,7 @@ def command_line(verb: str, words: Sequence[str]) -> str:
 
 
 def conclude(
-    args: argparse.Namespace, results: StudyResults, folder: Path, failures: Sequence[str], margin: float = 0.02
+    args: argparse.Namespace, results: "StudyResults", folder: Path, failures: Sequence[str], margin: float = 0.02
 ) -> "StudyFinished":
     """Print the tables, write the statistics and the report, and list failures."""
     from fedimb.cli.output import StudyFinished
@@ -116,7 +120,7 @@ def conclude(
     )
 
 
-def report_suspects(results: StudyResults) -> int:
+def report_suspects(results: "StudyResults") -> int:
     """List the suspect runs whose settings refuse them on standard error. Returns the exit code: 3 if there is one."""
     refused = [result for result in results.results if result.suspect and result.refused]
     for result in refused:
@@ -135,7 +139,7 @@ def report_failures(failures: Sequence[str]) -> int:
     return 1 if any(line.startswith("failed") for line in failures) else 0
 
 
-def charts(results: StudyResults) -> tuple[str, str] | None:
+def charts(results: "StudyResults") -> tuple[str, str] | None:
     """How to open the study's charts in MLflow, or None if its runs are not tracked."""
     from fedimb.rundir.folder import RunFolder
     from fedimb.rundir.stored import read_config

@@ -21,7 +21,13 @@ _LATER: dict[str, Settings] = {
 }
 """Settings that a source got after configurations of it were hashed, with the defaults under which nothing changes."""
 
-_LATER_LOCAL: Settings = {"nesterov": False, "decay_exempt": [], "max_grad_norm": None, "label_smoothing": 0.0}
+_LATER_LOCAL: Settings = {
+    "nesterov": False,
+    "decay_exempt": [],
+    "max_grad_norm": None,
+    "label_smoothing": 0.0,
+    "precision": "float32",
+}
 """The same of local training."""
 
 

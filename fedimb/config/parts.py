@@ -125,6 +125,7 @@ def optimizer_settings(local: LocalConfig) -> dict[str, Any]:
         "nesterov": local.nesterov,
         "decay_exempt": tuple(local.decay_exempt),
         "max_grad_norm": local.max_grad_norm,
+        "precision": local.precision,
     }
 
 

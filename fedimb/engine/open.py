@@ -9,6 +9,8 @@ from fedimb.engine.grid import Job, SimulationGrid
 from fedimb.engine.ray_checks import check_gpus
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
+from fedimb.schema import RunConfig
+from fedimb.training.precision import check_precision
 
 
 class Engine(Protocol):
@@ -49,6 +51,16 @@ def check_gpu(config: Settings) -> None:
     if config.get("address") is None:
         check_gpus(float(config.get("gpus_per_worker", 0.0)))
         device_of(config)
+
+
+def check_arithmetic(config: RunConfig) -> None:
+    """Refuse a precision that this machine's processor or GPU lacks; elsewhere each client refuses it itself.
+
+    Raises:
+        ConfigError: see `fedimb.training.precision.check_precision`.
+    """
+    if config.engine["name"] in ("inline", "ray") and config.engine.get("address") is None:
+        check_precision(config.local.precision, device_of(config.engine))
 
 
 def open_engine(config: Settings) -> Engine:

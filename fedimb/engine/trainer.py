@@ -54,6 +54,8 @@ def _reason(config: RunConfig, model: Classifier) -> str | None:
         return "local.label_smoothing wraps the loss"
     if config.local.max_grad_norm is not None:
         return "local.max_grad_norm bounds one client's gradient at a time"
+    if config.local.precision != "float32":
+        return f"local.precision={config.local.precision} trains one client at a time"
     if config.local.augmentation:
         return "local.augmentation changes one client's batch at a time"
     return why_model_not_stackable(model)

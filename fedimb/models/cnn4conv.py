@@ -40,10 +40,13 @@ class CNN4Conv(Classifier):
         check_width("cnn4conv", width)
         layers: list[nn.Module] = []
         for fan_in in (channels, width, width, width):
-            layers += conv_block(fan_in, width, 3, norm)
+            block = conv_block(fan_in, width, 3, norm)
             if min(high, wide) >= 2:
-                layers.append(nn.MaxPool2d(2))
+                # Before ReLU, not after it as in the paper: the same values and gradients, bit for bit, and ReLU has
+                # a quarter of the work.
+                block.insert(-1, nn.MaxPool2d(2))
                 high, wide = high // 2, wide // 2
+            layers += block
         self.body = nn.Sequential(*layers, nn.Flatten())
         self.head = build_head(head, width * high * wide, n_classes)
         if self.head.bias is not None:

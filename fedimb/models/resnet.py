@@ -75,8 +75,8 @@ class ResNet(Classifier):
         if max(high, wide) <= SMALL:
             self.stem = nn.Sequential(_conv(channels, width, 3, 1, norm), build_norm(norm, width), nn.ReLU())
         else:
-            pool = nn.MaxPool2d(3, stride=2, padding=1)
-            self.stem = nn.Sequential(_conv(channels, width, 7, 2, norm), build_norm(norm, width), nn.ReLU(), pool)
+            pool = nn.MaxPool2d(3, stride=2, padding=1)  # before ReLU: the same bits for less work, see `CNN4Conv`
+            self.stem = nn.Sequential(_conv(channels, width, 7, 2, norm), build_norm(norm, width), pool, nn.ReLU())
         layers: list[nn.Module] = []
         fan_in = width
         for stage, count in enumerate(blocks):

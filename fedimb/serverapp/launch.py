@@ -17,10 +17,10 @@ from fedimb.data.federation import Federation
 from fedimb.data.prepare import prepare
 from fedimb.engine import processes
 from fedimb.engine.grid import Job
-from fedimb.engine.open import Engine, check_gpu, open_engine
+from fedimb.engine.open import Engine, check_arithmetic, check_gpu, open_engine
 from fedimb.engine.trainer import resolve_trainer
 from fedimb.errors import ConfigError, FedimbError, RunDiverged, RunFailed, RunWaiting, storage_reason
-from fedimb.process_state import log_level, restored
+from fedimb.process_state import collect_as_usual, log_level, restored
 from fedimb.registry.targets import trusted
 from fedimb.rundir.changes import check_unchanged
 from fedimb.rundir.checkpoints import FIXED, rewrite_seal
@@ -40,6 +40,7 @@ from fedimb.serverapp.finish import keep_scores, write_result
 from fedimb.serverapp.fold_runs import folds_on
 from fedimb.serverapp.progress import ProgressBar
 from fedimb.tracking.mlflow import MlflowTracker, NoTracker, Tracker, resolve_uri
+from fedimb.tracking.sender import Sender
 
 log = logging.getLogger("fedimb")
 P = ParamSpec("P")
@@ -68,14 +69,18 @@ def _restores_process(start: Callable[P, R]) -> Callable[P, R]:
 
 @_restores_process
 def launch(
-    config: RunConfig, engine: Engine | None = None, progress: ProgressBar | None = None, tracked: bool = True
+    config: RunConfig,
+    engine: Engine | None = None,
+    progress: ProgressBar | None = None,
+    tracked: bool | Sender = True,
 ) -> RunResult:
     """Run a configuration in a new run folder.
 
     Args:
         engine: an open engine (of a sweep); None opens and closes the configured one.
         progress: a bar shared by several runs; None creates one.
-        tracked: False sends nothing to MLflow; `fedimb.tracking.mlflow.sync` can later.
+        tracked: False sends nothing to MLflow; `fedimb.tracking.mlflow.sync` can later. True sends from this process, a
+            sender from its own.
 
     Raises:
         ConfigError, DataError: raised before a run folder is created.
@@ -85,6 +90,7 @@ def launch(
     if uri := config.tracking.get("uri"):  # absolute, because a ServerApp or a later resume may run in another folder
         config = config.model_copy(update={"tracking": config.tracking | {"uri": resolve_uri(uri, config.output_dir)}})
     check_gpu(config.engine)
+    check_arithmetic(config)
     _check_output_dir(config)
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
     return_freed_memory()
@@ -144,7 +150,7 @@ def resume(
     path: Path,
     engine: Engine | None = None,
     progress: ProgressBar | None = None,
-    tracked: bool = True,
+    tracked: bool | Sender = True,
     accept_changes: bool = False,
 ) -> RunResult:
     """Continue a run that was killed, failed or is waiting; a finished run is only sent to MLflow again.
@@ -166,7 +172,11 @@ def resume(
 
 
 def _resume(
-    folder: RunFolder, engine: Engine | None, progress: ProgressBar | None, tracked: bool, accept_changes: bool
+    folder: RunFolder,
+    engine: Engine | None,
+    progress: ProgressBar | None,
+    tracked: bool | Sender,
+    accept_changes: bool,
 ) -> RunResult:
     folder.lock()
     try:
@@ -273,7 +283,7 @@ def execute(
     federation: Federation,
     engine: Engine | None,
     progress: ProgressBar | None,
-    tracked: bool = True,
+    tracked: bool | Sender = True,
 ) -> RunResult:
     """Execute a run folder whose lock is held, continuing from its checkpoint. See `launch` for errors."""
     with contextlib.ExitStack() as stack:
@@ -305,6 +315,7 @@ def execute(
         if loop.exchange.attackers is not None:
             folder.journal(event="attackers", **loop.exchange.attackers.facts())
         tracker.start()
+        collect_as_usual()
         with _ending(folder, tracker, running):
             try:
                 loop.run()
@@ -365,9 +376,11 @@ def _check_finished(folder: RunFolder) -> None:
         raise (RunWaiting if status == "waiting" else RunFailed)(folder.read_json("status.json")["reason"])
 
 
-def _tracker(folder: RunFolder, config: RunConfig, tracked: bool) -> Tracker:
+def _tracker(folder: RunFolder, config: RunConfig, tracked: bool | Sender) -> Tracker:
     if not tracked or config.tracking["name"] == "none":
         return NoTracker()
     uri = resolve_uri(config.tracking.get("uri"), folder.path.parent.parent)  # relative to output_dir
     experiment = config.tracking.get("experiment") or config.study
-    return MlflowTracker(folder.path, uri, experiment)
+    if tracked is True:
+        return MlflowTracker(folder.path, uri, experiment)
+    return tracked.tracker(folder.path, uri, experiment)

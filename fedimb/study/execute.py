@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
 
 from fedimb.config.load import from_json
-from fedimb.errors import ConfigError, FedimbError, RunFailed
+from fedimb.errors import ConfigError, RunFailed
+from fedimb.process_state import collect_as_usual
 from fedimb.rundir.result import RunResult
 from fedimb.rundir.source_files import remember_imported
 from fedimb.schema import RunConfig
@@ -17,9 +17,11 @@ from fedimb.serverapp.progress import ProgressBar
 from fedimb.study.pool import do_all, log_of
 from fedimb.study.reuse import Reuse, changed_meanwhile, standing
 from fedimb.study.work import Done, Task, earlier
-from fedimb.tracking.mlflow import prepare_store, resolve_uri, sync
+from fedimb.tracking.mlflow import resolve_uri
+from fedimb.tracking.sender import Sender, sender_of
 
 log = logging.getLogger("fedimb")
+_WAIT_S = 60.0  # for MLflow to have all runs of a study; they were sent as they ended
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class Workers:
         isolate: use a new process for every task.
         logs: folder for the output of tasks that failed.
         reuse: which earlier runs are used again.
+        sender: sends runs to MLflow; None: one is started for these tasks, if they are tracked.
     """
 
     workers: int
     isolate: bool
     logs: Path
     reuse: Reuse = field(default_factory=Reuse)
+    sender: Sender | None = None
 
 
 def workers_of(count: int | None, folder: Path, isolate: bool = False, reuse: Reuse | None = None) -> Workers:
@@ -68,27 +72,34 @@ def execute(tasks: Sequence[Task], workers: Workers, title: str) -> dict[str, Do
         ConfigError, DataError, FedimbError: see `standing`.
     """
     remember_imported()
+    collect_as_usual()
     found = standing(tasks, workers.reuse)
     done, unfinished = found.done, found.unfinished
     if sentence := found.sentence():
         log.warning("%s", sentence)
     left = [task for task in tasks if task.key not in done]
-    tracked = _prepare_tracking([*left, *_unsent(tasks, done)])
-    with _explained_interrupt(), ProgressBar(len(tasks), unit="runs") as progress:
-        progress.title(title)
-        progress.skip(len(tasks) - len(left))
-        doing = do_all(left, unfinished, workers.workers, workers.isolate, workers.logs)
-        with contextlib.closing(doing):  # ends the workers, also if interrupted between two results
-            for task, ended in doing:
-                done[task.key] = ended
-                if tracked and task.kind == "run" and ended.path is not None:
-                    _send(ended.path)
-                progress.skip(1)
-    done = _with_folders(tasks, done)
-    if left and (sentence := changed_meanwhile(tasks, done)):
-        log.warning("%s", sentence)
-    for task in _unsent(tasks, done) if tracked else ():
-        _send(cast(Path, done[task.key].path))
+    with _sending([*left, *_unsent(tasks, done)], workers.sender) as sender, _explained_interrupt():
+        given: set[str] = set()
+
+        def send(task: Task, ended: Done) -> None:
+            if sender is not None and task.kind == "run" and ended.path is not None and task.key not in given:
+                given.add(task.key)
+                sender.sync(ended.path)
+
+        with ProgressBar(len(tasks), unit="runs") as progress:
+            progress.title(title)
+            progress.skip(len(tasks) - len(left))
+            doing = do_all(left, unfinished, workers.workers, workers.isolate, workers.logs)
+            with contextlib.closing(doing):  # ends the workers, also if interrupted between two results
+                for task, ended in doing:
+                    done[task.key] = ended
+                    send(task, ended)
+                    progress.skip(1)
+        done = _with_folders(tasks, done)
+        if left and (sentence := changed_meanwhile(tasks, done)):
+            log.warning("%s", sentence)
+        for task in _unsent(tasks, done):
+            send(task, done[task.key])
     return done
 
 
@@ -146,27 +157,24 @@ def failures(tasks: Sequence[Task], done: dict[str, Done], workers: Workers) -> 
     return lines
 
 
-def _prepare_tracking(tasks: Sequence[Task]) -> bool:
-    """Whether runs are sent to MLflow; creates its store once, before several processes write to it."""
+@contextlib.contextmanager
+def _sending(tasks: Sequence[Task], given: Sender | None) -> Iterator[Sender | None]:
+    """The process that sends the runs among these tasks to MLflow; None if there are none, or they are not tracked.
+
+    It makes the store before the first of them, and the study's result waits for it at most `_WAIT_S`.
+    """
     config = next((from_json(task.config) for task in tasks if task.kind == "run"), None)
     if config is None or config.tracking["name"] == "none":
-        return False
-    try:
-        prepare_store(*store_of(config))
-    except FedimbError as error:
-        log.warning("%s; the study continues, `fedimb track sync RUN` sends a run later", error)
-        return False
-    return True
+        yield None
+        return
+    own = sender_of(config.tracking, _WAIT_S) if given is None else contextlib.nullcontext(given)
+    with own as sender:
+        if sender is not None:
+            sender.prepare(*store_of(config))
+        yield sender
 
 
 def store_of(config: RunConfig) -> tuple[str, str]:
     """(uri, experiment) in which a run is tracked."""
     uri = resolve_uri(config.tracking.get("uri"), Path(config.output_dir))
     return uri, str(config.tracking.get("experiment") or config.study)
-
-
-def _send(path: Path) -> None:
-    try:
-        sync(path)
-    except FedimbError as error:  # the run folder is complete and can be sent later
-        log.warning("%s", error)

@@ -5,7 +5,6 @@ Runs on another engine are done one after another in this process, on one engine
 """
 
 import contextlib
-import multiprocessing as mp
 import os
 import signal
 import sys
@@ -20,9 +19,8 @@ import torch
 
 from fedimb import process_env
 from fedimb.config.load import from_json
+from fedimb.study.forkserver import workers_context
 from fedimb.study.work import Done, Task, Worker
-
-_PRELOAD = ["fedimb.study.work", "fedimb.study.computed", "fedimb.clientapp.app"]
 
 
 @dataclass
@@ -73,8 +71,7 @@ def _in_processes(
     tasks: Sequence[Task], before: dict[str, Path], count: int, isolate: bool, logs: Path
 ) -> Generator[tuple[Task, Done], None, None]:
     logs.mkdir(parents=True, exist_ok=True)
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOAD)  # torch is imported once, not once per worker
+    context = workers_context()
     waiting, hired = deque(tasks), [_hire(context) for _ in range(count)]
     try:
         for worker in hired:

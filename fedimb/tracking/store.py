@@ -6,6 +6,7 @@ address means another database in another folder, and a file that cannot be open
 
 import contextlib
 import hashlib
+import importlib
 import logging
 import os
 import re
@@ -21,6 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 from fedimb import process_env
 from fedimb.errors import ConfigError, FedimbError, nearest
 from fedimb.process_state import log_level
+from fedimb.tracking import template
 from fedimb.tracking.lock import locked
 from fedimb.tracking.view import EXPERIMENT_TAGS, VIEW
 
@@ -112,6 +114,13 @@ def _imported() -> ModuleType:
     return mlflow
 
 
+def preload(uri: str | None) -> None:
+    """Import what is needed to send to this address (null: a SQLite database), before the run has anything to send."""
+    _imported()
+    if uri is None or urlsplit(uri).scheme not in ("http", "https"):
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+
+
 def reason_of(error: Exception) -> str:
     """MLflow's or the database's message as one line, without SQL or a traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -173,13 +182,27 @@ def prepare_store(uri: str, experiment: str, artifact_root: str | Path | None = 
         root = Path(artifact_root or path.parent / "mlartifacts").expanduser().resolve()
         _imported()  # seconds: not while others wait for the lock
         with locked(path.with_name(path.name + ".lock"), _CREATE_WAIT_S), one_line_errors(uri):
-            _open(path)
-            return _experiment(connect(uri, patient), uri, experiment, root.as_uri())
+            client = _client_of(path, uri, patient) if path.exists() else _new_database(path, uri, patient)
+            return _experiment(client, uri, experiment, root.as_uri())
     except (OSError, sqlite3.Error) as error:
         raise FedimbError(
             f"cannot open the MLflow database {path}: {error}; check the folder's rights and space,"
             " or set tracking.uri, or tracking=none"
         ) from error
+
+
+def _client_of(path: Path, uri: str, patient: bool) -> Any:
+    _open(path)
+    return connect(uri, patient)
+
+
+def _new_database(path: Path, uri: str, patient: bool) -> Any:
+    """A client of a database made now, from the template if there is one (`fedimb.tracking.template`)."""
+    copied = template.copy_template(path)
+    client = _client_of(path, uri, patient)
+    if not copied:
+        template.keep_template(path)
+    return client
 
 
 def _open(path: Path) -> None:
@@ -232,11 +255,30 @@ def charts_link(uri: str, experiment: str) -> tuple[str, str]:
     if path is not None and not path.is_file():
         return command, f"{base}/"
     try:
-        found = connect(uri).get_experiment_by_name(experiment)
+        found = _experiment_id(uri, path, experiment)
     except Exception as error:
         logging.getLogger(__name__).debug("no link to the charts of %s: %s", experiment, error)
         found = None
     if found is None:
         return command, f"{base}/"
     query = f"workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={VIEW}"
-    return command, f"{base}/#/experiments/{found.experiment_id}/runs?{query}"
+    return command, f"{base}/#/experiments/{found}/runs?{query}"
+
+
+def _experiment_id(uri: str, path: Path | None, experiment: str) -> str | None:
+    """An experiment's id; read from a database's file, because importing MLflow takes longer than a table of results.
+
+    Raises:
+        Exception: whatever MLflow raises if the store cannot be used.
+    """
+    if path is not None:
+        try:
+            with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1)) as database:
+                query = "SELECT experiment_id FROM experiments WHERE name = ?"
+                rows = database.execute(query, (experiment,)).fetchall()
+            if len(rows) == 1:
+                return str(rows[0][0])
+        except sqlite3.Error as error:
+            logging.getLogger(__name__).debug("MLflow is asked, because %s cannot be read: %s", path, error)
+    found = connect(uri).get_experiment_by_name(experiment)
+    return None if found is None else str(found.experiment_id)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.models.base import Classifier
-from fedimb.training.optim import Optimizer, build_optimizer, clip_gradients, decays
+from fedimb.training.optim import Optimizer, build_optimizer, clip_gradients, decays, gradients_of
+from fedimb.training.precision import forward_in
 from fedimb.training.spec import Mixed, Sampler, TrainSpec
 
 
@@ -97,7 +98,7 @@ def train_locally(
     less; the number of epochs stays the same, so fewer steps are run, see ``LocalResult.steps``.
 
     Raises:
-        ConfigError: batches of one row and a model with BatchNorm.
+        ConfigError: batches of one row and a model with BatchNorm; a precision that this processor does not have.
         FedimbError: the sampler chose no row.
     """
     if spec.batch_size == 1 and has_batch_norm(model):
@@ -120,6 +121,7 @@ def train_locally(
         objective.setup(model, parameters)
         objective.before_training(model, x, classes, generator)
     needs_features = bool(getattr(spec.loss, "needs_features", False))
+    forward = forward_in(spec.precision, model, x.device)
 
     total, steps, planned = torch.zeros((), device=x.device), 0, spec.steps
     batches = _batches(spec.sampler, classes, spec.batch_size, has_batch_norm(model), generator)
@@ -137,8 +139,7 @@ def train_locally(
                 inputs = augmented.inputs if isinstance(augmented, Mixed) else augmented
             for objective in spec.objectives:
                 objective.on_batch(inputs)
-            features = model.features(inputs)
-            logits = model.head(features)
+            features, logits = forward(inputs)
             seen = logits
             for objective in spec.objectives:
                 seen = objective.on_logits(features, seen, labels)
@@ -152,8 +153,7 @@ def train_locally(
                 extra = objective.loss(model, features, logits, labels)
                 if extra is not None:
                     regularized = regularized + extra
-            # A parameter without influence on the loss (a branch, a class without rows) has gradient 0.
-            gradients = list(torch.autograd.grad(regularized, trained, allow_unused=True, materialize_grads=True))
+            gradients = gradients_of(regularized, trained)
             if spec.max_grad_norm is not None:  # before corrections of the direction, such as a control variate
                 clip_gradients(gradients, spec.max_grad_norm)
             for objective in spec.objectives:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from fedimb.schema import Precision
 from fedimb.training.objectives.base import LocalObjective
 
 
@@ -71,6 +72,7 @@ class TrainSpec:
         nesterov: Nesterov's momentum, of ``sgd``.
         decay_exempt: kinds of parameters without weight decay: ``norm`` (of normalisation layers), ``bias``.
         max_grad_norm: a longer gradient, of all trained parameters together, is cut to this L2 norm; None: no bound.
+        precision: arithmetic of features and head, ``float32`` or ``bf16`` (`fedimb.training.precision`).
         extra: additional training rows, appended to those of the view, (x [m, *shape] float32, y [m] int64): for
             example synthetic rows of a method. Never used for evaluation; the sampler gets the labels of both.
         labels: classes [n] int64 to train the view's rows as, instead of their own; class counts, validation and scores
@@ -92,6 +94,7 @@ class TrainSpec:
     nesterov: bool = False
     decay_exempt: tuple[str, ...] = ()
     max_grad_norm: float | None = None
+    precision: Precision = "float32"
     labels: Tensor | None = None
 
     def change(self, **changes: Any) -> "TrainSpec":

@@ -57,6 +57,8 @@ def why_spec_not_stackable(spec: TrainSpec) -> str | None:
         return f"the local objective {name} is not stackable"
     if spec.max_grad_norm is not None:
         return "local.max_grad_norm bounds one client's gradient at a time"
+    if spec.precision != "float32":
+        return f"local.precision={spec.precision} trains one client at a time"
     if spec.augmentations:
         return "augmentations change one client's batch at a time"
     return None

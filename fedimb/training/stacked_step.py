@@ -12,6 +12,7 @@ from torch import Tensor
 from fedimb.models.base import Classifier
 from fedimb.models.stacking import DenseStack, dense_layers
 from fedimb.training.losses.base import RowLoss
+from fedimb.training.optim import gradients_of
 
 Gradient = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor]]]
 """(rows of a step, labels, weights in the mean, each [K, b]) -> weighted losses [K, b], gradients [K, *shape].
@@ -88,7 +89,7 @@ def _by_autograd(
             logits = many(dict(everything), x[picked])
             rows = loss.rows(logits, labels) * weight
             # Their sum: grad_outputs would make torch import sympy, which takes seconds.
-            found = torch.autograd.grad(rows.sum(), leaves, allow_unused=True, materialize_grads=True)
-        return rows.detach(), list(found)
+            found = gradients_of(rows.sum(), leaves)
+        return rows.detach(), found
 
     return gradient

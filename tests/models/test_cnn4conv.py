@@ -45,3 +45,45 @@ def test_a_table_and_no_width_are_refused():
         CNN4Conv(2, (13,))
     with pytest.raises(ConfigError, match="width=0: give at least 1"):
         CNN4Conv(2, (8, 8), width=0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    "pool", [nn.MaxPool2d(2), nn.MaxPool2d(3, stride=2, padding=1)], ids=["cnn4conv", "stem of a resnet"]
+)
+def test_relu_after_the_pool_has_the_bits_of_relu_before_it(pool, layout):
+    """Values and gradients, also where values are equal, zero or all below zero."""
+    drawn = torch.Generator().manual_seed(0)
+    rounded = torch.randn(4, 8, 12, 12, generator=drawn).mul(2).round().div(2)
+    slope = torch.randn(4, 8, 6, 6, generator=drawn)
+    found = []
+    for layers in ((nn.ReLU(), pool), (pool, nn.ReLU())):
+        x = rounded.clone(memory_format=layout).requires_grad_()
+        out = nn.Sequential(*layers)(x)
+        (gradient,) = torch.autograd.grad((out * slope).sum(), x)
+        found.append((out.detach(), gradient))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    assert (found[0][1] == 0).any()
+    assert (rounded == 0).any()
+
+
+def test_the_net_is_the_published_one_bit_by_bit():
+    """Convolution, norm, ReLU, pool, as in the paper, from the layers of ours."""
+    torch.manual_seed(0)
+    model, x = CNN4Conv(3, (3, 16, 16), 8), torch.randn(5, 3, 16, 16)
+    convolutions = [m for m in model.body if isinstance(m, nn.Conv2d)]
+    norms = [m for m in model.body if isinstance(m, nn.GroupNorm)]
+    published: list[nn.Module] = []
+    for convolution, norm in zip(convolutions, norms, strict=True):
+        published += [convolution, norm, nn.ReLU(), nn.MaxPool2d(2)]
+    body = nn.Sequential(*published, nn.Flatten())
+    images = x.contiguous(memory_format=torch.channels_last)
+    parameters = [*model.body.parameters()]
+    results = []
+    for features in (model.features(x), body(images)):
+        gradients = torch.autograd.grad(features.square().sum(), parameters)
+        results.append([features.detach(), *gradients])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    names = [name for name, _ in model.named_parameters()]
+    assert names[:4] == ["body.0.weight", "body.0.bias", "body.1.weight", "body.1.bias"]
