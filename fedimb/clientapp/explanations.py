@@ -1,6 +1,10 @@
 """A client's explanations of the received model on its own rows; what is about single rows stays in its folder."""
 
+import hashlib
+import json
 import os
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +14,23 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from fedimb import registry
-from fedimb.atomic import write_atomic
+from fedimb.atomic import named_errors, write_atomic
 from fedimb.clientapp.context import ClientContext
 from fedimb.config.parts import build_model
 from fedimb.contracts import platform as names
 from fedimb.errors import FedimbError
-from fedimb.explanations.base import ClientRows, Explained, Explanation
+from fedimb.explanations.base import ClientArrays, ClientRows, Explained, Explanation
 from fedimb.explanations.layout import InputLayout
 from fedimb.models.base import Classifier
-from fedimb.records import array_record
+from fedimb.records import array_record, pack
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, seed_int
 
 QUERIES = (names.EXPLAIN,)
 FOLDER = "explanations"
 """Folder of what stays at the client, within its own folder."""
+ACCOUNT = "sent.jsonl"
+"""In it: a line for each reply with explanations: when, over how many rows, which arrays, and their hash."""
 
 
 def explanations_of(config: RunConfig) -> dict[str, Explanation]:
@@ -57,7 +63,32 @@ def answer_query(query: str, content: RecordDict, context: ClientContext, folder
         overall |= {f"{name}/{what}": array for what, array in found.overall.items()}
         _keep(folder / FOLDER, name, found, numbers, rows)
     sent = {names.EXPLAINED: by_class, names.EXPLAINED_OVERALL: overall}
-    return RecordDict({key: array_record(arrays) for key, arrays in sent.items() if arrays})
+    reply = RecordDict({key: array_record(arrays) for key, arrays in sent.items() if arrays})
+    _account(folder / FOLDER, context, parts, by_class, reply)
+    return reply
+
+
+def _account(
+    folder: Path, context: ClientContext, parts: Mapping[str, Explanation], by_class: ClientArrays, reply: RecordDict
+) -> None:
+    """Append what leaves to the client's own list, on disk before the reply is given on.
+
+    At a hospital the node's ledger counts the message and its audit log has a line too; a simulated client has only
+    this.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    place = folder / ACCOUNT
+    number = len(place.read_text(encoding="utf-8").splitlines()) if place.exists() else 0
+    rows = {name: int(by_class[f"{name}/rows"].sum()) for name in parts if f"{name}/rows" in by_class}
+    shapes = {f"{key}/{n}": list(a.shape) for key, one in reply.array_records.items() for n, a in one.items()}
+    sha = hashlib.sha256(pack(reply)).hexdigest()
+    about = {"number": number, "step": context.step, "rows": rows, "records": shapes, "sha256": sha}
+    line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **about}) + "\n"
+    with named_errors(place), place.open("a", encoding="utf-8") as file:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(place, 0o600)
 
 
 def _rows(context: ClientContext) -> tuple[ClientRows, NDArray[np.int64]]:
@@ -134,7 +165,7 @@ def _npz(arrays: dict[str, NDArray[Any]]) -> bytes:
 
 
 def _pictures(name: str, found: Explained, numbers: NDArray[np.int64], rows: ClientRows) -> dict[str, bytes]:
-    """Each kept row beside its map, as PNG; none where Pillow is missing or the rows have other channels than 1 or 3."""
+    """Each kept row beside its map, as PNG; none where Pillow is missing or the rows have not 1 or 3 channels."""
     from importlib.util import find_spec
 
     from fedimb.annotation.thumbnails import png

@@ -98,7 +98,7 @@ class InputLayout:
         return torch.from_numpy(np.broadcast_to(mask, self.shape).astype(np.int64).copy())[None]
 
     def maps(self, attributions: Tensor) -> Tensor:
-        """Attributions [n, *shape] -> shares of their size [n, G], [n, h, w] or [n, channels, l], each row summing to 1.
+        """Attributions [n, *shape] -> shares of their size [n, G], [n, h, w] or [n, channels, l], rows summing to 1.
 
         A table's one-hot columns are added up first, a picture's channels after taking the size. A row that is
         attributed nothing gets zeros.

@@ -12,7 +12,7 @@ from fedimb.contracts import platform as names
 from fedimb.data.federation import Federation
 from fedimb.engine.grid import Job
 from fedimb.engine.open import open_engine
-from fedimb.errors import ConfigError
+from fedimb.errors import ConfigError, RunFailed
 from fedimb.models.base import buffers_of, parameters_of
 from fedimb.plain import Settings
 from fedimb.records import array_record, unpack_arrays
@@ -25,7 +25,7 @@ from fedimb.schema import RunConfig
 from fedimb.serverapp.assemble import admission_of
 from fedimb.serverapp.client_sampler import ClientSampler
 from fedimb.serverapp.exchange import Exchange
-from fedimb.serverapp.explanations import check_explanations, combined
+from fedimb.serverapp.explanations import WITHHELD, check_explanations, combined
 from fedimb.serverapp.left_out import LeftOut
 
 
@@ -60,7 +60,10 @@ def explain_run(result: RunResult, explanation: Settings) -> dict[str, Facts]:
     ]
     completed = own.complete(instructions, 0, buffers_of(model), None)
     outcome = own.send(names.EXPLAIN, completed, {}, False, "explain")
-    return combined(config, federation, {reply.client: reply.content for reply in outcome.replies if reply.usable})
+    found = combined(config, federation, {reply.client: reply.content for reply in outcome.replies if reply.usable})
+    if not found:
+        raise RunFailed(f"{folder.path}: no client sent an explanation: {WITHHELD}")
+    return found
 
 
 def _exchange(folder: RunFolder, config: RunConfig, federation: Federation, features: int) -> Exchange:

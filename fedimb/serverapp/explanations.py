@@ -5,6 +5,7 @@ simulated clients of a finished run the same.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from fedimb.config.parts import build_model
 from fedimb.contracts import platform as names
 from fedimb.data.federation import Federation
 from fedimb.data.inputs import TableColumns
-from fedimb.errors import RunFailed
+from fedimb.explanations.base import ClientArrays
 from fedimb.explanations.layout import InputLayout
 from fedimb.explanations.quality import overlap
 from fedimb.records import arrays_of
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from fedimb.serverapp.context import RunContext
 
 log = logging.getLogger("fedimb")
+WITHHELD = "the clients' policies withhold it (sharing.class_counts, min_patients); raise floor, or share class counts"
+OF_CLASSES = frozenset(key.removeprefix("*/") for key in names.EXPLAINED_RECORD.values or ())
 
 
 def check_explanations(config: RunConfig, federation: Federation, columns: TableColumns | None = None) -> None:
@@ -57,22 +60,18 @@ def gather_explanations(context: "RunContext", config: RunConfig, federation: Fe
     replies = yield Query(names.EXPLAIN, model="global")
     lying = set(context.attackers)  # of a simulated attack: their rows explain nothing
     received = {reply.client: reply.content for reply in replies if reply.client not in lying}
-    for name, facts in combined(config, federation, received).items():
+    found = combined(config, federation, received)
+    if not found:
+        log.warning("no client sent an explanation: %s", WITHHELD)
+    for name, facts in found.items():
         context.artifact(f"explanations/{name}.json", explanation_bytes(facts))
 
 
 def combined(config: RunConfig, federation: Federation, replies: Mapping[int, RecordDict]) -> dict[str, Facts]:
-    """What the replies of all clients say, by explanation.
-
-    Raises:
-        RunFailed: no client sent an explanation.
-    """
+    """What the replies of all clients say, by explanation; empty if no client sent one."""
     sent = {client: _arrays(content) for client, content in replies.items() if names.EXPLAINED in content}
-    without = sorted(set(replies) - set(sent))
-    if without:
-        log.warning("explanations are without client %s: withheld there", ", ".join(map(str, without)))
     if not sent:
-        raise RunFailed("no client sent an explanation: the sites' policies withhold it (sharing.class_counts)")
+        return {}
     layout = _layout(config, federation)
     found = {}
     for name, part in explanations_of(config).items():
@@ -82,14 +81,30 @@ def combined(config: RunConfig, federation: Federation, replies: Mapping[int, Re
         }
         facts: Facts = {"name": name, "explains": part.explains, "settings": config.explanation[name] or {}}
         facts |= {"class_names": list(federation.class_names), "minority": list(federation.minority)}
+        fitting = _alike(own)
+        without = sorted(set(replies) - set(fitting))
+        if without:
+            named = ", ".join(map(str, without))
+            log.warning("explanation '%s' is without client %s: withheld there, or not like the others'", name, named)
         facts |= {"asked": len(replies), "without": without}
-        facts |= part.combine(
-            {client: arrays for client, arrays in own.items() if arrays}, layout, facts["class_names"]
-        )
+        facts |= part.combine(fitting, layout, federation.class_names)
         if "maps" in facts:
             facts["overlap"] = overlaps(np.array(facts["maps"]), np.array(facts["rows"]), federation.minority)
         found[name] = facts
     return found
+
+
+def _alike(replies: Mapping[int, ClientArrays]) -> dict[int, ClientArrays]:
+    """The replies whose arrays by class have the names and shapes that most replies have."""
+
+    def form(arrays: ClientArrays) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        return tuple(sorted((what, array.shape) for what, array in arrays.items() if what in OF_CLASSES))
+
+    forms = Counter(form(arrays) for arrays in replies.values() if "rows" in arrays)
+    if not forms:
+        return {}
+    usual = forms.most_common(1)[0][0]
+    return {client: arrays for client, arrays in replies.items() if form(arrays) == usual}
 
 
 def _arrays(content: RecordDict) -> dict[str, NDArray[Any]]:
