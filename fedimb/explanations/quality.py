@@ -43,13 +43,14 @@ def rank_correlation(one: NDArray[Any], two: NDArray[Any]) -> float:
 
 
 def evidence(attributions: NDArray[Any]) -> float:
-    """Mean over rows [n, ...] of their attributions' sum in units of the sum of their sizes: -1 to 1.
+    """Sum of all rows' attributions [n, ...] in units of the sum of their sizes: -1 to 1; 0 if nothing is attributed.
 
-    Of an explanation of the logit of each row's class: how much of it speaks for that class.
+    Of an explanation of the logit of each row's class: how much of it speaks for that class. Over all rows together: a
+    class that is known by what its rows lack has little in its favour, and little against it, beside a black picture.
     """
-    flat = np.asarray(attributions, np.float64).reshape(len(attributions), -1)
-    sizes = np.abs(flat).sum(axis=1)
-    return float(np.divide(flat.sum(axis=1), sizes, out=np.zeros(len(flat)), where=sizes > 0).mean())
+    values = np.asarray(attributions, np.float64)
+    size = float(np.abs(values).sum())
+    return float(values.sum()) / size if size > 0 else 0.0
 
 
 @dataclass(frozen=True)
