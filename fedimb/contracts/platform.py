@@ -390,12 +390,12 @@ PLATFORM = Contract(
     often={
         **dict.fromkeys((JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS), "once, before training"),
         JOIN_SITE: "once, again when the run is resumed",
-        **dict.fromkeys((SCORED, MASKED_SCORES, MASKED_LOSSES), "once, after training"),
+        **dict.fromkeys((SCORED, MASKED_SCORES, MASKED_LOSSES, EXPLAIN), "once, after training"),
         **dict.fromkeys((SUM_AGREE, SUM_OPEN), "once for each masked sum"),
     },
     most={
         **dict.fromkeys((JOIN_SITE, JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS), 1),
-        **dict.fromkeys((SCORED, MASKED_SCORES, MASKED_LOSSES), 1),
+        **dict.fromkeys((SCORED, MASKED_SCORES, MASKED_LOSSES, EXPLAIN), 1),
         **dict.fromkeys((SUM_AGREE, SUM_OPEN), 3),  # counts, scores and losses
     },
 )

@@ -26,6 +26,7 @@ class InputLayout:
         group: [F] int64, the column of each value of a table's row; () otherwise.
         categories: of each column its categories in the order of its inputs; () for a number.
         missing: columns that only say whether another one is missing.
+        named: whether the names are the columns' own, not numbers.
         centre, unit: [F] float32; a value v of the model's input is ``v * unit + centre`` in the source's units.
     """
 
@@ -37,6 +38,7 @@ class InputLayout:
     missing: frozenset[int]
     centre: NDArray[np.float32]
     unit: NDArray[np.float32]
+    named: bool = False
 
     @staticmethod
     def of(
@@ -73,7 +75,7 @@ class InputLayout:
             raise ValueError(f"{sum(widths)} inputs of the named columns, and {size} values in a row")
         group = np.repeat(np.arange(len(names)), widths)
         missing = frozenset(range(len(columns.names), len(names)))
-        return InputLayout(shape, "table", names, group, categories, missing, centre, unit)
+        return InputLayout(shape, "table", names, group, categories, missing, centre, unit, True)
 
     def inputs_of(self, column: int) -> NDArray[np.int64]:
         """Positions of a column's inputs in a row."""

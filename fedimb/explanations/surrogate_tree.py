@@ -54,7 +54,8 @@ class SurrogateTree(Explanation):
         truth, own = _predicted(rows.model, judged), _predict(tree, self._cells(judged))
         for c in range(classes):
             held = said == c
-            if len(np.unique(rows.people[held])) >= self.floor:
+            enough = [len(np.unique(rows.people[which])) >= self.floor for which in (held, rows.y == c)]
+            if all(enough):  # of the model's rows of the class, and of the class itself
                 found.by_class["rows"][c] = held.sum()
                 found.by_class["found"][c] = (_predict(tree, cells[held]) == c).sum()
         inner = tree["feature"] >= 0

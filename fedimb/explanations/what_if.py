@@ -85,7 +85,7 @@ class WhatIf(Explanation):
         if self.to is not None and self.to not in class_names:
             raise ConfigError(f"explanation 'what_if': to={self.to}: no such class.{nearest(self.to, class_names)}")
         for name in self.fixed:
-            if name not in layout.names:
+            if layout.named and name not in layout.names:  # a coordinator does not know them: the sites check
                 raise ConfigError(f"explanation 'what_if': fixed: no column '{name}'.{nearest(name, layout.names)}")
 
     def at_client(self, rows: ClientRows) -> Explained:
@@ -245,8 +245,10 @@ class WhatIf(Explanation):
         total = np.maximum(flipped.sum(axis=0), 1)
         share = number.sum(axis=0) / total[:, None]
         amount = (number * np.stack([one["amount"] for one in every])).sum(axis=0) / np.maximum(number.sum(axis=0), 1)
-        unit = np.array([layout.unit[layout.inputs_of(g)[0]] for g in range(len(layout.names))])
-        unit = np.where([bool(own) for own in layout.categories], 1.0, unit)
+        unit = np.ones(share.shape[1])  # where only the sites know the columns, in the units of the model's inputs
+        if len(unit) == len(layout.names):
+            unit = np.array([layout.unit[layout.inputs_of(g)[0]] for g in range(len(unit))])
+            unit = np.where([bool(own) for own in layout.categories], 1.0, unit)
         distance = (flipped * np.stack([one["distance"] for one in every])).sum(axis=0) / total
         return {
             "rows": rows.sum(axis=0).tolist(),

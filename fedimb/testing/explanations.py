@@ -163,9 +163,8 @@ def _check_sent(contract: Contract, found: Explained, rows: ClientRows) -> None:
             people = len(np.unique(rows.people[rows.y == c]))
             for what, array in found.by_class.items():
                 contract.expect(len(array) == classes, f"'{what}' with {classes} classes first", array)
-                if people < _FLOOR and what != "found":
-                    by_model = what == "rows" and "found" in found.by_class  # a tree counts the model's classes
-                    contract.expect(by_model or not np.any(array[c]), f"zeros in '{what}' of class {c}", array[c])
+                if people < _FLOOR:
+                    contract.expect(not np.any(array[c]), f"zeros in '{what}' of class {c}", array[c])
         if len(np.unique(rows.people)) < _FLOOR:
             contract.expect(not found.overall, "nothing over all rows of too few people", sorted(found.overall))
 

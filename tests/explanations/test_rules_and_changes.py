@@ -54,7 +54,9 @@ def normal(n, width, seed=0):
 def test_a_tree_of_tree_made_labels_has_fidelity_one_on_rows_it_has_not_seen():
     x, held_out = normal(400, 3), normal(100, 3, 1)
     scaling = Scaling(np.array([50, 0, 0], np.float32), np.array([8, 1, 1], np.float32))
-    rows = rows_of(TreeMade(), x, [0] * 400, TableColumns(("age", "b", "c")), held_out=held_out, scaling=scaling)
+    rows = rows_of(
+        TreeMade(), x, np.arange(400) % 3, TableColumns(("age", "b", "c")), held_out=held_out, scaling=scaling
+    )
     part = registry.build("explanation", "surrogate_tree")
     found = part.at_client(rows)
     facts = part.combine({0: {**found.by_class, **found.overall}}, rows.layout, NAMES)
