@@ -247,6 +247,7 @@ class RunConfig(Strict):
     loss: Part
     sampler: Part
     calibration: Parts
+    explanation: Parts = Field(default_factory=lambda: {"none": {}})
     engine: Part
     tracking: Part
     seed: int = Field(ge=0, lt=2**63)

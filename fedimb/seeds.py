@@ -41,6 +41,7 @@ class Stream(IntEnum):
     STATISTICS_NOISE = 21
     FOLDS = 22
     CALIBRATION = 40
+    EXPLANATION = 50
 
 
 @lru_cache(maxsize=4096)

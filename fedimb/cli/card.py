@@ -11,6 +11,8 @@ from fedimb.cli.scoring import Scored
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.ratios import ratio
 from fedimb.evaluation.thresholds import ChosenThreshold
+from fedimb.report.explanations import card_lines
+from fedimb.rundir.explanations import read_explanations
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RowResult, RunResult
 from fedimb.serverapp.assemble import needs_counts
@@ -26,6 +28,7 @@ def model_card(result: RunResult, scored: Scored) -> str:
         _headline(result, row, scored),
         _classes(result, row),
         *([_thresholds(result, scored)] if scored.chosen is not None else []),
+        *([explained] if (explained := card_lines(read_explanations(result.folder))) else []),
         _warnings(result, row, scored),
     ]
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"

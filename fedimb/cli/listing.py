@@ -67,9 +67,10 @@ PLURALS = {
     "queries": "query",
     "generators": "generator",
     "attacks": "attack",
+    "explanations": "explanation",
 }
 OLD_PLURALS = {"terms": "objectives", "term": "objectives"}  # they go with the next release
-_SENDING = ("strategy", "aggregator", "loss", "calibration", "objective")
+_SENDING = ("strategy", "aggregator", "loss", "calibration", "objective", "explanation")
 _SETTING_WIDTH = 24  # of the column of defaults: mappings are wrapped
 _SHOWN_ELSEWHERE = (
     *("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss", "chooses_around", "labelled_by"),
@@ -267,7 +268,7 @@ def leaves(entry: "Entry") -> str:
     from fedimb import registry
     from fedimb.contracts.platform import CLASS_COUNTS, PLATFORM
 
-    sent = ["weights"]
+    sent = ["weights"] if entry.kind != "explanation" else []
     if entry.flags.get("needs_prior"):
         sent += [record.key for record in PLATFORM.queries[CLASS_COUNTS] if not record.optional]
     sent += [record.key for record in entry.flags.get("sends", ())]
@@ -279,7 +280,7 @@ def leaves(entry: "Entry") -> str:
         contract = registry.build("contract", entry.name)
         records = [*contract.train, *(record for query in contract.queries.values() for record in query)]
         sent += [record.key for record in records]
-    return ", ".join(dict.fromkeys(sent))
+    return ", ".join(dict.fromkeys(sent)) or "nothing"
 
 
 def flags_of(entry: "Entry") -> str:

@@ -19,6 +19,7 @@ VERBS = {
     "data": ("fedimb.cli.data", "import or check your own data, or show what each client would hold"),
     "runs": ("fedimb.cli.runs", "list, delete or clean up run folders"),
     "predict": ("fedimb.cli.predict", "score data with a finished run's model"),
+    "explain": ("fedimb.cli.explain", "say why a finished run's model says what it says"),
     "register": ("fedimb.cli.register", "put a finished run's model into MLflow's model registry"),
     "report": ("fedimb.cli.report", "write an HTML report on a run or a study"),
     "new": ("fedimb.cli.new", "create a package with your own loss, query rule, strategy, ..."),

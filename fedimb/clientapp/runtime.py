@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from torch import Tensor
 
 from fedimb.attacks.base import Attack, Known
-from fedimb.clientapp import class_prior, held_out, scores
+from fedimb.clientapp import class_prior, explanations, held_out, scores
 from fedimb.clientapp.context import ClientContext
 from fedimb.clientapp.local_training import LocalTraining, Prepared, set_views, weights_into
 from fedimb.clientapp.state import LOST, StateLost, StateStore, fingerprint
@@ -268,6 +268,8 @@ class ClientRuntime:
             return scores.answer_query(name, content, context)
         if name in held_out.QUERIES:
             return held_out.answer_query(name, content, context)
+        if name in explanations.QUERIES:
+            return explanations.answer_query(name, content, context, self.store.folder(context.client))
         raise KeyError(f"no method of this run answers query '{name}'")
 
 

@@ -36,7 +36,11 @@ class StateStore:
         self.root = root
 
     def _file(self, client: int, version: int) -> Path:
-        return self.root / f"client-{client:06d}" / f"v{version:09d}.safetensors"
+        return self.folder(client) / f"v{version:09d}.safetensors"
+
+    def folder(self, client: int) -> Path:
+        """The folder of a client, which nothing of leaves."""
+        return self.root / f"client-{client:06d}"
 
     def load(self, client: int, version: int) -> RecordDict:
         """The state as written by message ``version``; version 0 is the empty state every client starts with.

@@ -12,6 +12,7 @@ from fedimb.schema import RunConfig, ScheduleConfig, calibration_part
 ORDERED = (
     "strategy",
     "calibration",
+    "explanation",
 )  # their order matters: outermost method first, rows as configured
 NO_INFLUENCE = ("engine", "tracking", "output_dir", "name", "study", "checkpoint", "run")  # on a run's numbers
 
@@ -85,6 +86,8 @@ def _as_first_hashed(tree: Settings) -> None:
         del tree["privacy"]
     if tree["attack"]["name"] == "none":
         del tree["attack"]
+    if not set(tree["explanation"]) - {"none"}:
+        del tree["explanation"]
     tree["data"].pop("accept", None)  # what the user knows of the data changes no number
     normalize = tree["data"].pop("normalize", None)
     if normalize is not None:  # pooled numbers follow from the data

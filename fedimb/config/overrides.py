@@ -17,7 +17,7 @@ from fedimb.plain import Settings
 # the part, so it is let through here and checked against the part's signature by `fedimb.config.validate`.
 OPEN = ("partition", "model", "aggregator", "loss", "sampler", "attack")
 OPEN_INSIDE = (("data", "source"), ("data", "test"))
-NAMED = ("strategy", "calibration")  # name -> arguments, several may be chosen
+NAMED = ("strategy", "calibration", "explanation")  # name -> arguments, several may be chosen
 PART_OF_GROUP = {"data.source": "source"} | {group: group for group in OPEN}  # key of a part -> its kind
 PART_OF_METHOD = {
     "query": "query",

@@ -24,6 +24,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "calibration": ("prior", "minority", "seed"),
     "aggregator": ("n_clients", "seed"),
     "attack": ("known",),
+    "explanation": (),
     "strategy": ("inner",),
     "client": (),
     "encoder": ("input_shape", "n_rows", "labels"),
@@ -67,6 +68,7 @@ def validate(raw: Settings) -> RunConfig:
     checked["calibration"] = {
         key: _arguments("calibration", calibration_part(key), args, parts) for key, args in config.calibration.items()
     }
+    checked["explanation"] = {n: _arguments("explanation", n, args, parts) for n, args in config.explanation.items()}
     if reason := refusal(_combination(config, tuple(parts))):
         raise ConfigError(f"refused combination: {reason}")
     config = config.model_copy(update=checked)

@@ -28,6 +28,10 @@ LOSSES = "x.losses"
 MASKED_LOSSES = "masked_losses"
 """Query: log loss of the received model on the client's validation rows at 37 temperatures, summed over them in units
 of 2**-20 nats (`fedimb.evaluation.temperature`) and masked as `MASKED_SCORES`."""
+EXPLAIN = "explain"
+"""Query: explain the received model on the client's rows, as ``explanation`` of the configuration says."""
+EXPLAINED = "x.explained"
+EXPLAINED_OVERALL = "x.explained_overall"
 TAUS = "x.taus"
 """Sent with `SCORED` and `MASKED_SCORES`: the numbers found for calibrations whose tau is a rule, by calibration."""
 
@@ -124,6 +128,49 @@ _SHARES = Record(
     about="masked",
     shape="32 x D x D + 48 x D + 32",
     values={"request": Values("32"), "commitments": Values("K x 32"), "to/*": Values("S")},
+)
+
+_OF_A_CLASS = Values("C x G or C x H x W", low=0, high=1)
+EXPLAINED_RECORD = Record(
+    EXPLAINED,
+    "arrays",
+    "why the final model says what it says, by class over at least `floor` people of it: rows explained, and the mean "
+    "share of each input in the explanation, or how many rows change class and by which mean change of which columns",
+    "aggregate",
+    dtypes=("int64", "float32"),
+    optional=True,
+    reveals="class_counts",
+    about="class",
+    values={
+        "*/rows": counts("C"),
+        "*/maps": _OF_A_CLASS,
+        "*/found": counts("C"),
+        "*/flipped": counts("C"),
+        "*/changed": Values("C x G", low=0, high=1),
+        "*/amount": Values("C x G", low=0),
+        "*/distance": Values("C", low=0),
+    },
+)
+EXPLAINED_OVERALL_RECORD = Record(
+    EXPLAINED_OVERALL,
+    "arrays",
+    "of explanations over all rows of at least `floor` people: a sanity check's figures for models with random "
+    "weights; a small tree of rules that imitates the model, thresholds on a grid, leaves of at least `floor` people",
+    "aggregate",
+    dtypes=("int64", "float32"),
+    max_bytes=1 << 18,
+    optional=True,
+    values={
+        "*/evidence": Values(low=-1, high=1),
+        "*/correlation": Values("1", low=-1, high=1),
+        "*/feature": Values("N", low=-1, whole=True),
+        "*/threshold": Values("N"),
+        "*/left": Values("N", low=-1, whole=True),
+        "*/right": Values("N", low=-1, whole=True),
+        "*/leaf_rows": counts("N"),
+        "*/leaf_class": Values("N", low=-1, high="C-1", whole=True),
+        "*/fidelity": Values("3", low=0, whole=True),
+    },
 )
 
 PLATFORM = Contract(
@@ -274,6 +321,7 @@ PLATFORM = Contract(
             _SHARES,
             _VERSION,
         ),
+        EXPLAIN: (EXPLAINED_RECORD, EXPLAINED_OVERALL_RECORD, _VERSION),
         CLASS_COUNTS: (
             Record(
                 COUNTS,
@@ -342,12 +390,12 @@ PLATFORM = Contract(
     often={
         **dict.fromkeys((JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS), "once, before training"),
         JOIN_SITE: "once, again when the run is resumed",
-        **dict.fromkeys((SCORED, MASKED_SCORES, MASKED_LOSSES), "once, after training"),
+        **dict.fromkeys((SCORED, MASKED_SCORES, MASKED_LOSSES, EXPLAIN), "once, after training"),
         **dict.fromkeys((SUM_AGREE, SUM_OPEN), "once for each masked sum"),
     },
     most={
         **dict.fromkeys((JOIN_SITE, JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS), 1),
-        **dict.fromkeys((SCORED, MASKED_SCORES, MASKED_LOSSES), 1),
+        **dict.fromkeys((SCORED, MASKED_SCORES, MASKED_LOSSES, EXPLAIN), 1),
         **dict.fromkeys((SUM_AGREE, SUM_OPEN), 3),  # counts, scores and losses
     },
 )

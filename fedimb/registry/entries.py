@@ -32,6 +32,7 @@ KINDS = {
     "calibration": "fedimb.training.calibrations",
     "aggregator": "fedimb.aggregators",
     "attack": "fedimb.attacks",
+    "explanation": "fedimb.explanations",
     "encoder": "fedimb.encoders",
     "coreset": "fedimb.selection.coresets",
     "query": "fedimb.selection.queries",

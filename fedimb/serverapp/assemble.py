@@ -46,6 +46,7 @@ from fedimb.serverapp.client_scores import check_scores, gather_scores
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.evaluate import Evaluator
 from fedimb.serverapp.exchange import Exchange
+from fedimb.serverapp.explanations import check_explanations, gather_explanations
 from fedimb.serverapp.left_out import LeftOut
 from fedimb.serverapp.loop import Loop
 from fedimb.serverapp.progress import ProgressBar
@@ -121,6 +122,7 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     check_task(config, federation.task)
     check_scores(config, federation.task)
     check_taus(config, federation)
+    check_explanations(config, federation, federation.store.columns)
     check_model(config.privacy, build_model(config, federation.n_classes, federation.input_shape))
     _build_all(config, federation)
     attackers_in(config, federation)
@@ -213,6 +215,7 @@ def program(
         evaluator.held_out = yield from gather_losses(context, federation)
     if not len(federation.test):
         evaluator.take((yield from gather_scores(context, config, federation, evaluator.taus)))
+    yield from gather_explanations(context, config, federation)
 
 
 def _find_taus(context: RunContext, evaluator: Evaluator) -> Generator[Step, Any, None]:

@@ -18,6 +18,7 @@ from fedimb.testing.attacks import check_attack
 from fedimb.testing.data import check_partitioner, check_source
 from fedimb.testing.encoders import check_encoder
 from fedimb.testing.expectations import ContractError
+from fedimb.testing.explanations import check_explanation
 from fedimb.testing.generation import check_generator
 from fedimb.testing.methods import check_method
 from fedimb.testing.selection import check_coreset, check_query
@@ -30,6 +31,7 @@ __all__ = [
     "check_calibration",
     "check_coreset",
     "check_encoder",
+    "check_explanation",
     "check_generator",
     "check_loss",
     "check_method",

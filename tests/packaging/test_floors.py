@@ -33,7 +33,7 @@ FLOORS = (
     ),
     ("registry", "schema", "evaluation"),
     ("contracts", "data", "models"),
-    ("training", "encoders", "selection", "aggregators", "privacy", "discriminant", "attacks"),
+    ("training", "encoders", "selection", "aggregators", "privacy", "discriminant", "attacks", "explanations"),
     ("config", "annotation", "tracking", "rundir"),
     ("generation", "clientapp"),
     ("engine", "clients"),

@@ -55,10 +55,12 @@ if TYPE_CHECKING:
         Configuration,
         Cost,
         Deleted,
+        ExplanationFound,
         ListedRun,
         ModelRegistered,
         Predicted,
         ReportWritten,
+        RunExplained,
         RunFinished,
         RunsDeleted,
         RunsListing,
@@ -137,6 +139,7 @@ __all__ = [
     "DeploymentCreated",
     "DeploymentStatus",
     "DossierWritten",
+    "ExplanationFound",
     "Failure",
     "FileChecked",
     "FindingLine",
@@ -168,6 +171,7 @@ __all__ = [
     "ProofChecked",
     "ProofWritten",
     "ReportWritten",
+    "RunExplained",
     "RunFinished",
     "RunUnfinished",
     "RunsDeleted",
@@ -204,8 +208,8 @@ _FILES = {
         BatchClass BatchDecided BatchShown BatchesListing Cycle FileChecked ListedBatch Worklist WorklistsListing
     """,
     "runs": """
-        Configuration Cost Deleted ListedRun ModelRegistered Predicted ReportWritten RunFinished RunUnfinished
-        RunsDeleted RunsListing Subgroup TrackingSent
+        Configuration Cost Deleted ExplanationFound ListedRun ModelRegistered Predicted ReportWritten RunExplained
+        RunFinished RunUnfinished RunsDeleted RunsListing Subgroup TrackingSent
     """,
     "site": """
         Asked AuditExported AuditVerified DataListing DataRegistered DataSet DataVerified DataWithdrawn Decided

@@ -428,6 +428,36 @@ class Predicted(Output):
     warnings: list[str]
 
 
+class ExplanationFound(Part):
+    """One explanation.
+
+    Attributes:
+        name: of the explanation.
+        file: the JSON file with all figures.
+        rows: class -> rows of all clients that it is about; 0 where too few people have it.
+        sanity_passed: whether models with random weights are told apart; null if it is not checked.
+        fidelity: of surrogate trees, the share of rows on which they agree with the model; else null.
+    """
+
+    name: str
+    file: Place
+    rows: dict[str, int]
+    sanity_passed: bool | None
+    fidelity: Number
+
+
+class RunExplained(Output):
+    """Explanations of a run's model.
+
+    Attributes:
+        folder: the run folder.
+        explanations: one per name.
+    """
+
+    folder: Place
+    explanations: list[ExplanationFound]
+
+
 class ReportWritten(Output):
     """A report.
 

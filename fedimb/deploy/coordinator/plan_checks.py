@@ -29,6 +29,7 @@ def check_parts(plan: StudyPlan, config: RunConfig) -> None:
     from fedimb.serverapp.assemble import build_method, needs_counts
     from fedimb.serverapp.class_prior import check_prior
     from fedimb.serverapp.client_scores import check_scores
+    from fedimb.serverapp.explanations import check_explanations
     from fedimb.serverapp.temperature import check_taus
 
     if (test := config.data["test"]["name"]) != "none":
@@ -46,6 +47,7 @@ def check_parts(plan: StudyPlan, config: RunConfig) -> None:
     unseen = DeployedFederation(plan, [], [""] * count, [1] * count, [1] * count, None, 1.0, [])
     check_scores(config, unseen.task)
     check_taus(config, unseen, deployed=True)
+    check_explanations(config, unseen)
     check_model(config.privacy, build_model(config, unseen.n_classes, unseen.input_shape))
     methods = chain(build_method(config, count)[0])[:-1]  # the last is the aggregator
     rounds = config.rounds

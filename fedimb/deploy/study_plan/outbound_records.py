@@ -97,9 +97,9 @@ def sizes_of(config: RunConfig, n_classes: int, input_shape: tuple[int, ...]) ->
 def queries_of(config: RunConfig) -> dict[str, Contract]:
     """The queries a run may send, by name, with the contract that declares each.
 
-    Of the platform's queries: joining, scores, losses by temperature if they are wanted, and class counts if the run's
-    prior is made from them or a method declares that it asks for them (flag ``reveals_counts``). Of the methods'
-    queries: those that their settings send.
+    Of the platform's queries: joining, scores, losses by temperature and explanations if they are wanted, and class
+    counts if the run's prior is made from them or a method declares that it asks for them (flag ``reveals_counts``). Of
+    the methods' queries: those that their settings send.
     """
     from fedimb.config.parts import (
         contracts_of,
@@ -111,6 +111,8 @@ def queries_of(config: RunConfig) -> dict[str, Contract]:
         asked.add(names.MASKED_SCORES if config.evaluation.secure else names.SCORED)
     if config.evaluation.temperature:
         asked.add(names.MASKED_LOSSES)
+    if set(config.explanation) - {"none"}:
+        asked.add(names.EXPLAIN)
     if any(registry.flags("strategy", name).get("reveals_counts") for name in config.strategy):
         asked.add(names.CLASS_COUNTS)
     if asked & MASKED and can_recover(config.clients.count):

@@ -11,6 +11,7 @@ from fedimb.errors import ConfigError, FedimbError
 from fedimb.report.gains_text import gains_of, gains_table
 from fedimb.report.html import bar, classes, comparison, curves, heat, tables
 from fedimb.report.html.admission import admissions, subgroups
+from fedimb.report.html.explanations import explanations
 from fedimb.report.html.headline import missing, sentence
 from fedimb.report.html.legend import Entry, foremost, legend
 from fedimb.report.html.numbers import HEADLINE, Row, rows_of
@@ -106,6 +107,7 @@ def page(study: StudyResults, found: Statistics | None = None, over: OverSets | 
             bars=bar.setting_bars(study, found, shown),
             over=None if over is None else bar.data_sets(over, study.labels),
             panels=panels(study.results),
+            explanations=explanations(study.results),
             admissions=admissions(study.results),
             subgroups=subgroups(study.results),
             gains=gains_table(gains_of(study)),

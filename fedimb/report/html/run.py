@@ -24,6 +24,7 @@ _GROUPS = (
     "loss",
     "sampler",
     "calibration",
+    "explanation",
     "engine",
     "tracking",
 )
@@ -67,7 +68,7 @@ def command(config: Settings) -> str:
     from fedimb.config.load import to_json
     from fedimb.config.validate import validate
 
-    groups = [f"{group}={_chosen(config, group)}" for group in _GROUPS]
+    groups = [f"{group}={_chosen(config, group)}" for group in _GROUPS if group in config]
     try:
         words = [*groups, *_different(compose(groups), config)]
         made = validate(compose(words))
