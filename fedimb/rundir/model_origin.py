@@ -97,11 +97,13 @@ def inputs_of(federation: Federation) -> Inputs:
     except DataError:
         return Inputs(tuple(federation.input_shape), "")
     columns = store.columns
-    if columns is None and store.scaled is not None:  # prepared by an earlier version, which kept no names
+    if (
+        columns is None and store.scaled is not None and store.signal is None
+    ):  # prepared by an earlier version, which kept no names
         columns = _columns_of(federation)
     low, high = (None, None) if store.scaled is not None else value_range(store.x, [federation.train.rows])
     colour = has_colour(store.x, federation.train.rows)
-    return Inputs(store.input_shape, str(store.x.dtype), low, high, columns, colour, store.label_names)
+    return Inputs(store.input_shape, str(store.x.dtype), low, high, columns, colour, store.label_names, store.signal)
 
 
 def _columns_of(federation: Federation) -> Any:

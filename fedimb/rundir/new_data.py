@@ -12,7 +12,7 @@ from fedimb.plain import Settings
 TABLE, DICOM = "tabular_csv", "dicom"
 FOLDERS = ("image_folder", DICOM, "huggingface")
 BY_SUFFIX: dict[str, tuple[str, ...]] = {
-    ".npz": ("npz", "embeddings_npz"),
+    ".npz": ("npz", "embeddings_npz", "signals_npz"),
     ".csv": ("image_csv", TABLE, DICOM),
     **dict.fromkeys((name for name in TABLES if name != ".csv"), (TABLE,)),
     ".zip": ("image_folder", DICOM),

@@ -25,6 +25,14 @@ def embeddings_npz(folder):
     return {"path": str(folder / "rows.npz")}
 
 
+def signals_npz(folder):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 2, 16)).astype(np.float32)
+    columns = {"patients": np.arange(40) // 4, "test": np.arange(40) < 8, "rate_hz": 50.0, "channels": ["a", "b"]}
+    np.savez(folder / "signals.npz", x=x, y=np.arange(40) % 3, origins=8 * np.arange(40), **columns)
+    return {"path": str(folder / "signals.npz")}
+
+
 def tabular_csv(folder):
     rng = np.random.default_rng(0)
     rows = enumerate(rng.normal(size=(40, 2)))
@@ -77,6 +85,7 @@ def leaf_json(folder):
 MADE = {
     "npz": npz,
     "embeddings_npz": embeddings_npz,
+    "signals_npz": signals_npz,
     "tabular_csv": tabular_csv,
     "image_folder": image_folder,
     "image_csv": image_csv,

@@ -149,5 +149,6 @@ _LISTS: dict[str, Callable[[Any], tuple[Iterable[RecordPlace], list[Path]]]] = {
     "dicom": _dicom,
     "npz": _npz,
     "embeddings_npz": _npz,
+    "signals_npz": _npz,
     "huggingface": _huggingface,
 }
