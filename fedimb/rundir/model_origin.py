@@ -45,7 +45,7 @@ class Origin:
         """As plain values, for JSON."""
         return {
             "inputs": self.inputs.facts(),
-            "source": {key: value for key, value in self.source.items() if key not in (*PATHS, "labels")},
+            "source": {key: value for key, value in self.source.items() if key not in (*PATHS, "labels", "events")},
             "calibration": self.calibrations,
             "prior_counts": None if self.prior_counts is None else self.prior_counts.tolist(),
             "minority": list(self.minority),

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
-from fedimb.data.new_rows import Expected, RowBatch
+from fedimb.data.new_rows import Expected, RowBatch, check_signal
 from fedimb.data.problems import Problems
 from fedimb.data.signal_transforms import Spectrogram, ZScore, check_rate, resample, resample_ratio
 from fedimb.data.sources.files import fingerprint
@@ -219,31 +219,3 @@ def check_recordings(place: str, recordings: NDArray[np.int64] | None, patients:
     pairs = np.unique(np.stack([recordings, patients], axis=1), axis=0)
     if len(pairs) > len(np.unique(recordings)):
         raise DataError(f"{place}: a recording has windows of two patients; give each recording a name of its own")
-
-
-def check_signal(place: str, found: SignalFacts, expected: Expected) -> None:
-    """Refuse signals to predict whose rate or channels are not those a model was trained on.
-
-    Raises:
-        DataError: they differ. Where one side does not say, a note tells it.
-    """
-    wanted = expected.inputs.signal
-    if wanted is None:
-        return
-    if found.rate_hz is None or wanted.rate_hz is None:
-        if found.rate_hz != wanted.rate_hz:
-            known = f"{found.rate_hz or wanted.rate_hz:g} Hz"
-            which = "the run's rows" if found.rate_hz is None else "these"
-            expected.notes.append(
-                f"{place}: only {which} say their sampling rate ({known}): it is taken to be the same"
-            )
-    elif abs(found.rate_hz - wanted.rate_hz) > 1e-6 * wanted.rate_hz:
-        raise DataError(
-            f"{place} has {found.rate_hz:g} Hz, the run was trained on {wanted.rate_hz:g} Hz: give resample_hz="
-            f"{wanted.rate_hz:g}"
-        )
-    if found.channels and wanted.channels and found.channels != wanted.channels:
-        raise DataError(
-            f"{place} has channels {', '.join(found.channels)}, the run was trained on {', '.join(wanted.channels)}: "
-            "give these, in that order"
-        )
