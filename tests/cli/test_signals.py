@@ -80,7 +80,7 @@ def test_an_image_model_reads_pictures_of_windows(recordings, tmp_path, transfor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("generator", ["{name: flow, width: 8}", "{name: ddpm, width: 8}"])
+@pytest.mark.parametrize("generator", ["{name: flow, widths: [16, 32]}", "{name: ddpm, widths: [16, 32]}"])
 def test_a_generator_learns_pictures_of_windows(recordings, tmp_path, generator):
     words = ("data.source.transform={name: stft, window: 32, hop: 8}", "model=cnn4conv", "model.width=8")
     own = ("training={steps: 4}", "pretrain=1", "force=true", f"generator={generator}")
