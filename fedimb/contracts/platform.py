@@ -223,6 +223,7 @@ PLATFORM = Contract(
                 SITE,
                 "config",
                 "the site's name, rows to train and to validate on, hash of the data's version, scale of its numbers, "
+                "sampling rate of its signals, "
                 "public key for masks between sites, signed, release and hash of its code",
                 "operational",
                 max_bytes=768,
@@ -232,6 +233,7 @@ PLATFORM = Contract(
                     "validation": Values(low=0, high="rows", whole=True),
                     "version": Values(text=r"[\w.:-]{1,80}"),
                     "scale": Values(low=1e-12, high=1e12),
+                    "rate": Values(low=0, high=1e12, optional=True),
                     "key": Values(text=r"[0-9a-f]{64}:[A-Za-z0-9+/=]{80,160}"),
                     "code": Values(text=_TEXT),
                 },
@@ -239,7 +241,8 @@ PLATFORM = Contract(
             Record(
                 SUMS,
                 "arrays",
-                "of a table, per column: values present, their sum and sum of squares, so that all sites scale alike",
+                "of a table, per column (of signals, per channel): values present, their sum and sum of squares, so "
+                "that all sites scale alike",
                 "aggregate",
                 dtypes=("float64", "bool"),
                 optional=True,

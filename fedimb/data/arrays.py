@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from fedimb.data.findings.finding import Finding
 from fedimb.data.identifiers import identifier
 from fedimb.data.inputs import TableColumns
+from fedimb.data.windows import SignalFacts
 from fedimb.errors import DataError
 
 _CHUNK = 1 << 22  # values checked per step of the NaN scan: 16 MiB of float32
 TASKS = ("multiclass", "multilabel")
+PATIENTS = "patients"
 _MISSING = ("", "?", "NA")
 
 
@@ -71,7 +73,7 @@ class SourceData:
     """The arrays of one source, checked on creation. The model gets ``x * scale`` as float32.
 
     Args:
-        x: [n, *shape] uint8 or float32, finite.
+        x: [n, *shape] uint8 or float32, finite; of long recordings a `fedimb.data.windows.Windows`.
         y: [n] int64 class ids, 0 <= y < len(class_names).
         class_names: one distinct name per class id. A class may have no rows.
         scale: > 0; digits are uint8 0..16 with scale 1/16.
@@ -83,7 +85,8 @@ class SourceData:
         skipped: bad rows that were skipped (`fedimb.data.problems`), one line each: place and reason.
         scaled: [F] bool for tables x [n, F]: columns to centre and scale by the training rows' own mean and
             deviation, once the clients are cut (`fedimb.data.scaling`). They may hold NaN: missing, imputed with that
-            mean. None: x is used as it is.
+            mean. Signals [n, channels, length] and spectrograms of them have one bool per channel, [channels, 1] or
+            [channels, 1, 1]: a channel is scaled by all its samples. None: x is used as it is.
         targets: [n, C] uint8 of 0 and 1, at least one 1 per row, if rows have several labels; ``y`` is then one of the
             row's labels, its primary class (`fedimb.data.labels`, which makes both). None: ``y`` alone is the label.
         times: [n] datetime64[us] (UTC, or without a zone), or int64 numbers that order the rows in time; None if the
@@ -96,6 +99,11 @@ class SourceData:
             or the ids.
         findings: what only the source can see, as in the text of a file; `fedimb.data.findings.look` adds the rest.
         attributes: the columns that ``data.subgroups`` names, by name.
+        signal: of windows of signals, or spectrograms of them: rate and channels. None: x is not one.
+        recordings: [n] int64, the recording of each window; None: not known.
+        origins: [n] int64, the first sample of each window in its recording; None: not known.
+        units: what the ids of ``patients`` are, in the plural: "patients", or "groups of overlapping windows" where
+            only these are known to belong together.
 
     Raises:
         DataError: with the row and the remedy.
@@ -119,6 +127,10 @@ class SourceData:
     label_names: dict[str, str] | None = None
     findings: tuple[Finding, ...] = ()
     attributes: Mapping[str, AttributeColumn] = field(default_factory=dict)
+    signal: SignalFacts | None = None
+    recordings: NDArray[np.int64] | None = None
+    origins: NDArray[np.int64] | None = None
+    units: str = PATIENTS
 
     def __post_init__(self) -> None:
         n = len(self.x)
@@ -152,16 +164,37 @@ class SourceData:
             _check_column("official_test", self.official_test, n, np.bool_)
         _check_times(self.times, n)
         _check_row_ids(self.row_ids, n)
-        if self.scaled is not None and (self.x.dtype != np.float32 or self.scaled.shape != self.x.shape[1:]):
+        if self.scaled is not None and (self.x.dtype != np.float32 or self.scaled.shape != _per_column(self.x.shape)):
             raise DataError(
                 f"scaled is {list(self.scaled.shape)} beside x {self.x.dtype} {list(self.x.shape)}: "
-                "give one bool per column of a float32 table"
+                "give one bool per column of a float32 table, [channels, 1] for signals [n, channels, length]"
             )
+        self._check_signal(n)
         if self.columns is not None and (len(self.columns.inputs),) != self.x.shape[1:]:
             raise DataError(f"columns name {len(self.columns.inputs)} inputs beside x {list(self.x.shape)}; name each")
         for name, column in self.attributes.items():
             _check_column(f"attribute '{name}'", column.codes, n, np.int32)
         _check_finite(self.x, self.scaled)
+
+    def _check_signal(self, n: int) -> None:
+        """Refuse signals whose facts do not fit x."""
+        for name in ("recordings", "origins"):
+            if (column := getattr(self, name)) is not None:
+                _check_column(name, column, n, np.int64)
+        if self.signal is None:
+            return
+        channels = self.signal.channels
+        if self.x.ndim not in (3, 4) or (channels and len(channels) != self.x.shape[1]):
+            raise DataError(
+                f"x is {list(self.x.shape)} with channels {list(channels)}; give signals [n, channels, length]"
+            )
+        if channels:
+            _check_names("channel", channels)
+
+
+def _per_column(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of what is known per column of a table, or per channel of signals."""
+    return shape[1:] if len(shape) == 2 else (shape[1], *[1] * (len(shape) - 2))
 
 
 def _check_names(what: str, names: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ from fedimb.data.arrays import SourceData
 from fedimb.data.config import DataConfig
 from fedimb.data.findings.finding import Finding, check_accepted
 from fedimb.data.paths import find_data
+from fedimb.data.sources.npz_file import NpzFile, says_signals
 from fedimb.data.sources.table_formats import TABLES
 from fedimb.data.store import ATTRIBUTES, build_source
 from fedimb.data.subgroups import source_to_open
@@ -83,7 +84,11 @@ def _npz(path: Path) -> str:
             names = archive.namelist()
     except (OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is not an .npz file ({error}); write it again with numpy.savez") from None
-    return "npz" if any(name.startswith("train_images") for name in names) else "embeddings_npz"
+    if any(name.startswith("train_images") for name in names):
+        return "npz"
+    with NpzFile(str(path.absolute())) as arrays:
+        shape = arrays.shape("x") if "x" in arrays.keys else ()
+        return "signals_npz" if says_signals(arrays.keys, shape) else "embeddings_npz"
 
 
 def _csv(path: Path) -> str:

@@ -75,13 +75,13 @@ def row_groups(store: Store, group: str | None) -> RowGroups | None:
     """
     patients = None if store.patients is None else np.asarray(store.patients)
     if group is None:
-        return None if patients is None else RowGroups(patients)
+        return None if patients is None else RowGroups(patients, store.units)
     same = exact_groups(store.x) if group == "duplicates" else near_groups(store.x, store.scale, store.scaled)
     if np.array_equal(same, np.arange(len(same))):
-        return None if patients is None else RowGroups(patients)
+        return None if patients is None else RowGroups(patients, store.units)
     if patients is None:
         return RowGroups(same, f"groups of {group.replace('_', '-')}")
-    return RowGroups(joined(patients, same), f"groups of patients and {group.replace('_', '-')}")
+    return RowGroups(joined(patients, same), f"groups of {store.units} and {group.replace('_', '-')}")
 
 
 def joined(one: NDArray[Any], other: NDArray[Any]) -> Rows:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.scaling import Scaling, column_sums
+from fedimb.data.windows import SignalFacts
 from fedimb.errors import DataError
 from fedimb.plain import JsonObject
 
@@ -84,6 +85,7 @@ class Inputs:
         columns: of a table with named columns; None if the columns have no names.
         colour: of pictures of three channels, whether any had colours (channels that differ); None if not known.
         label_names: label in the files -> class name; None where labels are the names or the ids.
+        signal: of windows of signals: rate and channels; None for other rows.
     """
 
     shape: tuple[int, ...]
@@ -93,6 +95,7 @@ class Inputs:
     columns: TableColumns | None = None
     colour: bool | None = None
     label_names: dict[str, str] | None = None
+    signal: SignalFacts | None = None
 
     def facts(self) -> JsonObject:
         """As plain values, for JSON."""
@@ -104,6 +107,7 @@ class Inputs:
             "columns": None if self.columns is None else self.columns.facts(),
             "colour": self.colour,
             "label_names": self.label_names,
+            **({} if self.signal is None else {"signal": self.signal.facts()}),
         }
 
     @staticmethod
@@ -118,6 +122,7 @@ class Inputs:
             None if columns is None else TableColumns.from_facts(columns),
             facts.get("colour"),
             facts.get("label_names"),
+            SignalFacts.from_facts(told) if (told := facts.get("signal")) else None,
         )
 
 
@@ -151,18 +156,21 @@ class InputCheck:
     Args:
         inputs: of the training rows.
         place: names the new rows in messages.
-        scaling: mean and deviation [F] of a table's columns in training (0 and 1 for a column that is not scaled);
-            None for other rows.
+        scaling: mean and deviation [F] of a table's columns, or of a signal's channels, in training (0 and 1 for one
+            that is not scaled); None for other rows.
     """
 
     def __init__(self, inputs: Inputs, place: str, scaling: Scaling | None = None) -> None:
+        if scaling is not None:  # of signals [channels, 1]: each sample of a channel is a row here
+            scaling = Scaling(scaling.mean.ravel(), scaling.deviation.ravel())
         self.inputs, self.place, self._scaling = inputs, place, scaling
+        columns = math.prod(inputs.shape) if scaling is None else len(scaling.mean)
         self._low, self._high = math.inf, -math.inf
         self._values = self._outside = self._rows = 0
         self._grey = bool(inputs.colour)  # none of the new pictures has colours yet
-        self._sums = np.zeros((3, math.prod(inputs.shape)))
-        self._extreme = np.zeros(math.prod(inputs.shape), np.int64)
-        self._furthest = np.zeros(math.prod(inputs.shape)) if scaling is None else scaling.mean.astype(np.float64)
+        self._sums = np.zeros((3, columns))
+        self._extreme = np.zeros(columns, np.int64)
+        self._furthest = np.zeros(columns) if scaling is None else scaling.mean.astype(np.float64)
 
     def add(self, x: NDArray[Any]) -> None:
         """Check one batch [m, *shape].
@@ -189,8 +197,9 @@ class InputCheck:
         if self._grey and len(x):
             self._grey = not _differ(x)
         if self._scaling is not None:
-            self._sums += column_sums(x)
-            self._add_extremes(x, self._scaling)
+            values = x if x.ndim == 2 else np.moveaxis(x, 1, -1).reshape(-1, x.shape[1])
+            self._sums += column_sums(values)
+            self._add_extremes(values, self._scaling)
         if wanted.low is None or wanted.high is None or not len(x):
             return
         margin = _MARGIN * (wanted.high - wanted.low)
@@ -249,8 +258,10 @@ class InputCheck:
 
     @property
     def _names(self) -> tuple[str, ...]:
-        columns = self.inputs.columns
-        return columns.inputs if columns else tuple(map(str, range(math.prod(self.inputs.shape))))
+        columns, signal = self.inputs.columns, self.inputs.signal
+        if signal is not None and signal.channels:
+            return signal.channels
+        return columns.inputs if columns else tuple(map(str, range(len(self._extreme))))
 
     def _refuse_range(self) -> None:
         wanted = self.inputs

@@ -18,6 +18,7 @@ from fedimb.data.inputs import Inputs
 from fedimb.data.labels import complete, none_class
 from fedimb.data.problems import Problems
 from fedimb.data.store import ATTRIBUTES, Store, open_source
+from fedimb.data.windows import SignalFacts
 from fedimb.errors import ConfigError, DataError
 from fedimb.plain import Settings
 
@@ -151,6 +152,8 @@ def store_batches(store: Store, rows: NDArray[np.int64], expected: Expected) -> 
         )
     if store.targets is None:
         check_classes(store.class_names, expected.class_names)
+    if store.signal is not None:
+        check_signal("the data", store.signal, expected)
     at_once = batch_rows(store.input_shape)
     for start in range(0, len(rows), at_once):
         held = rows[start : start + at_once]
@@ -159,6 +162,34 @@ def store_batches(store: Store, rows: NDArray[np.int64], expected: Expected) -> 
         else:
             labels = fitted_targets(store, held, expected.class_names)
         yield RowBatch(held, np.asarray(store.x[held]), None, labels)
+
+
+def check_signal(place: str, found: SignalFacts, expected: Expected) -> None:
+    """Refuse signals to predict whose rate or channels are not those a model was trained on.
+
+    Raises:
+        DataError: they differ. Where one side does not say, a note tells it.
+    """
+    wanted = expected.inputs.signal
+    if wanted is None:
+        return
+    if found.rate_hz is None or wanted.rate_hz is None:
+        if found.rate_hz != wanted.rate_hz:
+            known = f"{found.rate_hz or wanted.rate_hz:g} Hz"
+            which = "the run's rows" if found.rate_hz is None else "these"
+            expected.notes.append(
+                f"{place}: only {which} say their sampling rate ({known}): it is taken to be the same"
+            )
+    elif abs(found.rate_hz - wanted.rate_hz) > 1e-6 * wanted.rate_hz:
+        raise DataError(
+            f"{place} has {found.rate_hz:g} Hz, the run was trained on {wanted.rate_hz:g} Hz: give resample_hz="
+            f"{wanted.rate_hz:g}"
+        )
+    if found.channels and wanted.channels and found.channels != wanted.channels:
+        raise DataError(
+            f"{place} has channels {', '.join(found.channels)}, the run was trained on {', '.join(wanted.channels)}: "
+            "give these, in that order"
+        )
 
 
 def check_classes(given: tuple[str, ...], wanted: tuple[str, ...]) -> None:

@@ -52,10 +52,10 @@ def pooled_normalization(federation: "Federation") -> Settings:
         ConfigError: the data are not images.
     """
     store, shape = federation.store, tuple(federation.input_shape)
-    if len(shape) not in (2, 3):
+    if len(shape) not in (2, 3) or store.scaled is not None:
         raise ConfigError(
             f"data.normalize=pooled is for images, these rows have shape {shape}; set data.normalize=null (a table's "
-            "columns are scaled already)"
+            "columns and a signal's channels are scaled already)"
         )
     sums = np.sum([channel_sums(store.x, rows, shape) for rows in federation.train], axis=0)
     found = scaling_of(sums, np.ones(sums.shape[1], bool))

@@ -1,12 +1,14 @@
 """From a source to a federation: test split, long tail, partition, validation split, each from its own seed stream."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedimb import registry
+from fedimb.data.arrays import PATIENTS
 from fedimb.data.config import DataConfig, partition_parts
 from fedimb.data.federation import Federation, some
 from fedimb.data.findings.finding import Finding
@@ -17,7 +19,7 @@ from fedimb.data.longtail import class_ranks, keep_rows, minority_classes, targe
 from fedimb.data.placement import Placement, place_minority
 from fedimb.data.public import split_public
 from fedimb.data.rows import Rows
-from fedimb.data.scaling import federated_scaling
+from fedimb.data.scaling import scaling_of_rows
 from fedimb.data.split import split_fraction, split_test
 from fedimb.data.split_file import SavedSplit, read_split
 from fedimb.data.split_rules import of_seed
@@ -70,6 +72,7 @@ def prepare_unsettled(
     holders = placement.holders(clients)
     source, subgroups = source_to_open(data), parse_subgroups(config.subgroups)
     store = open_source(source)
+    _check_patients(config, partition_args, store)
     if subgroups:
         subgroups_of(store, subgroups)
         for line in alike_values(store, subgroups):
@@ -91,7 +94,7 @@ def prepare_unsettled(
 
     kept_whole = None if groups is None else groups.of_row
     patients = _take(store.patients, pool)
-    noun = "patients"
+    noun = store.units
     if split.clients and groups is not None:
         _check_sites(partition_name, store, groups)
         patients, noun = groups.of_row[pool], groups.noun
@@ -125,7 +128,7 @@ def prepare_unsettled(
         fingerprint=store.fingerprint,
         public=cut.public,
         test_counts=store.class_counts(cut.test if len(cut.test) else np.concatenate([out for _, out in parts])),
-        scaling=None if store.scaled is None else federated_scaling([store.x[kept] for kept, _ in parts], store.scaled),
+        scaling=None if store.scaled is None else scaling_of_rows(store.x, [kept for kept, _ in parts], store.scaled),
     )
     ignored = official_test_unused(federation, str(config.test["name"]))
     return federation, [*(store.findings or ()), *split_findings(federation, store.groups), *ignored]
@@ -160,6 +163,18 @@ def _cut(config: DataConfig, store: Store, groups: RowGroups | None, seed: int) 
         rng = numpy_rng(seed, Stream.SPLIT, 1)
         public, rest = split_public(rest, y, names, config.public, rng, kept_whole, noun)
     return SavedSplit(test, rest, none, public, len(y) - len(test) - len(public) - len(rest))
+
+
+def _check_patients(config: DataConfig, partition: Mapping[str, object], store: Store) -> None:
+    """Refuse to take for patients what is not: rows of one group stay together, but a person may have several."""
+    named = "data.test=by_patient" if config.test["name"] == "by_patient" else ""
+    if partition.get("column") == "patient":
+        named = "partition.column=patient"
+    if not named or (store.patients is not None and store.units == PATIENTS):
+        return
+    held = "no patients" if store.patients is None else f"no patients ({store.units} are kept together)"
+    other = "another partition" if "partition" in named else "{name: stratified, fraction: 0.2}"
+    raise DataError(f"{named}: the source names {held}; give it patients, or use {other}")
 
 
 def _check_sites(partition: str, store: Store, groups: RowGroups) -> None:

@@ -1,14 +1,21 @@
-"""Centre, scale and impute the columns of a table from statistics that clients can sum: no row leaves its site."""
+"""Centre, scale and impute the columns of a table, or the channels of signals, from statistics that clients can sum: no
+row leaves its site."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+_CHUNK_VALUES = 1 << 22  # values of signals summed at once: 32 MiB as float64
+
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
     """``(x - mean) / deviation`` per column; missing values become 0, the mean.
+
+    Of signals [n, channels, length] a channel stands for a column, and F is [channels, 1].
 
     Attributes:
         mean: [F] float32; 0 for a column that is not scaled.
@@ -40,12 +47,32 @@ def prepared(rows: NDArray[np.generic], scale: float, scaling: Scaling | None) -
 
 
 def column_sums(x: NDArray[np.float32]) -> NDArray[np.float64]:
-    """What one client would send: [3, F] number of present values, their sum and their sum of squares."""
+    """What one client would send: [3, F] number of present values, their sum and their sum of squares.
+
+    Of signals [n, channels, length] over all samples of a channel: [3, channels, 1]; of spectrograms of them, x [n,
+    channels, bands, frames], [3, channels, 1, 1].
+    """
     values = np.asarray(x, dtype=np.float64)
     present = ~np.isnan(values)
     values = np.where(present, values, 0.0)
+    if values.ndim > 2:
+        axes = (0, *range(2, values.ndim))
+        parts = [v.sum(axes, keepdims=True)[0] for v in (present, values, values**2)]
+        return np.stack(parts).astype(np.float64)
     sums: NDArray[np.float64] = np.stack([present.sum(0).astype(np.float64), values.sum(0), (values**2).sum(0)])
     return sums
+
+
+def sums_of_rows(x: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """`column_sums` of these rows of x: of a table at once; of signals some at a time, since windows that overlap may
+    need far more memory than their recording."""
+    if x.ndim == 2:
+        return column_sums(x[rows])
+    at_once = max(1, _CHUNK_VALUES // max(1, math.prod(x.shape[1:])))
+    total = np.zeros((3, x.shape[1], *[1] * (x.ndim - 2)))
+    for start in range(0, len(rows), at_once):
+        total += column_sums(x[rows[start : start + at_once]])
+    return total
 
 
 def federated_scaling(clients: list[NDArray[np.float32]], scaled: NDArray[np.bool_]) -> Scaling:
@@ -56,6 +83,11 @@ def federated_scaling(clients: list[NDArray[np.float32]], scaled: NDArray[np.boo
         scaled: [F], the columns to change. A column without any value becomes 0 everywhere.
     """
     return scaling_of(np.sum([column_sums(x) for x in clients], axis=0), scaled)
+
+
+def scaling_of_rows(x: NDArray[np.float32], clients: Sequence[NDArray[np.int64]], scaled: NDArray[np.bool_]) -> Scaling:
+    """`federated_scaling` of clients that hold ``clients`` rows of x each, without a copy of all their signals."""
+    return scaling_of(np.sum([sums_of_rows(x, rows) for rows in clients], axis=0), scaled)
 
 
 def scaling_of(sums: NDArray[np.float64], scaled: NDArray[np.bool_]) -> Scaling:

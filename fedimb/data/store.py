@@ -22,21 +22,30 @@ from numpy.typing import NDArray
 
 from fedimb import registry
 from fedimb.atomic import write_atomic
-from fedimb.data.arrays import AttributeColumn, SourceData
+from fedimb.data.arrays import PATIENTS, AttributeColumn, SourceData
 from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.look import RULES, look_at
 from fedimb.data.identifiers import READING
 from fedimb.data.inputs import TableColumns
 from fedimb.data.labels import class_counts
+from fedimb.data.windows import SignalFacts, Windows
 from fedimb.errors import ConfigError, DataError
+from fedimb.shapes import SignalShape
 
 __all__ = ["SourceData", "Store", "open_source", "open_store"]
 
 FORMAT = 2  # raised when the folder's layout changes: old caches are then ignored, not misread
 _COLUMNS = {"sites": np.int64, "patients": np.int64, "official_test": np.bool_, "targets": np.uint8}
-_LATER_COLUMNS = ("times", "row_ids")  # of any width and unit; stores of before have none, and keep their content hash
+_LATER_COLUMNS = (
+    "times",
+    "row_ids",
+    "recordings",
+    "origins",
+)  # stores of before have none, and keep their content hash
+_HASHED_LATER = ("times", "recordings", "origins")
 _CHUNK_BYTES = 1 << 26
 _FINDINGS, _GROUPS = "findings.json", "groups.npy"
+_STARTS = "starts.npy"  # [n] int64: x.npy then holds recordings [channels, samples], and rows are windows of them
 _ATTRIBUTES = "attributes.npy"  # [A, n] int32; their names and values are in meta.json
 ATTRIBUTES = "attributes"
 """Argument of a source that can read columns besides its own: their names, in the order of ``data.subgroups``."""
@@ -70,6 +79,10 @@ class Store:
     row_ids: NDArray[np.str_] | None = None
     label_names: dict[str, str] | None = None
     attributes: Mapping[str, AttributeColumn] = field(default_factory=dict)
+    signal: SignalFacts | None = None
+    recordings: NDArray[np.int64] | None = None
+    origins: NDArray[np.int64] | None = None
+    units: str = PATIENTS
 
     def __len__(self) -> int:
         return len(self.y)
@@ -80,8 +93,9 @@ class Store:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one row of x."""
-        return tuple(self.x.shape[1:])
+        """Shape of one row of x; of a window of signals it says that this is no picture."""
+        shape = tuple(self.x.shape[1:])
+        return SignalShape(shape) if self.signal is not None and len(shape) == 2 else shape
 
     def class_counts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """[C] int64: how many of ``rows`` have each class; a row with several labels counts for each."""
@@ -138,7 +152,10 @@ class Store:
             meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
             if meta["format"] != FORMAT:
                 raise ValueError(f"format {meta['format']}, this fedimb reads {FORMAT}")
-            x = np.load(path / "x.npy", mmap_mode="r", allow_pickle=False)
+            x: Any = np.load(path / "x.npy", mmap_mode="r", allow_pickle=False)
+            if cut := meta.get("windows"):
+                starts = np.load(path / _STARTS, mmap_mode="r", allow_pickle=False)
+                x = Windows(x, starts, int(cut["length"]), bool(cut["standardise"]))
             y = np.load(path / "y.npy", mmap_mode="r", allow_pickle=False)
             columns = {
                 name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -172,6 +189,10 @@ class Store:
                 row_ids=columns.get("row_ids"),
                 label_names=meta.get("label_names"),  # stores of 0.1 have none
                 attributes=_open_attributes(path, meta.get("attributes") or {}, len(y)),
+                signal=SignalFacts.from_facts(told) if (told := meta.get("signal")) else None,
+                recordings=columns.get("recordings"),
+                origins=columns.get("origins"),
+                units=meta.get("units", PATIENTS),
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -192,7 +213,11 @@ class Store:
         try:
             names = (*_COLUMNS, *_LATER_COLUMNS)
             columns = {n: getattr(source, n) for n in names if getattr(source, n) is not None}
-            for name, array in {"x": source.x, "y": source.y, **columns}.items():
+            x, windows = source.x, source.x if isinstance(source.x, Windows) else None
+            if windows is not None:
+                x = windows.recording
+                np.save(building / _STARTS, windows.starts, allow_pickle=False)
+            for name, array in {"x": x, "y": source.y, **columns}.items():
                 np.save(building / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
             if source.attributes:
                 codes = np.stack([column.codes for column in source.attributes.values()])
@@ -216,6 +241,7 @@ class Store:
                     if source.attributes
                     else {}
                 ),
+                **_signal_facts(source, windows),
             }
             (building / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
             _keep_findings(building, *look_at(source))
@@ -228,6 +254,16 @@ class Store:
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return Store.open(path)
+
+
+def _signal_facts(source: SourceData, windows: Windows | None) -> dict[str, object]:
+    """What meta.json says of signals; nothing of other rows."""
+    found: dict[str, object] = {} if source.units == PATIENTS else {"units": source.units}
+    if source.signal is not None:
+        found["signal"] = source.signal.facts()
+    if windows is not None:
+        found["windows"] = {"length": windows.length, "standardise": windows.standardise}
+    return found
 
 
 def _open_attributes(path: Path, named: Mapping[str, Sequence[str]], n: int) -> dict[str, AttributeColumn]:
@@ -256,8 +292,10 @@ def _content_sha(store: Store) -> str:
     scaled = None if store.scaled is None else store.scaled.tolist()
     names = [store.class_names, store.site_names, store.task, store.scale, scaled]
     sha = hashlib.sha256(json.dumps(names).encode())
-    times = () if store.times is None else ("times",)
-    for name in ("x", "y", *sorted(_COLUMNS), *times):
+    if store.signal is not None:
+        sha.update(json.dumps(store.signal.facts()).encode())
+    later = (name for name in _HASHED_LATER if getattr(store, name) is not None)
+    for name in ("x", "y", *sorted(_COLUMNS), *later):
         array = getattr(store, name)
         sha.update(json.dumps([name, None if array is None else [list(array.shape), str(array.dtype)]]).encode())
         rows = 0 if array is None else max(1, _CHUNK_BYTES * len(array) // max(1, array.nbytes))

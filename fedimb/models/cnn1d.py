@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.models.blocks import Norm, check_width, conv_block
 from fedimb.models.heads import OWN_HEAD, Head, build_head
+from fedimb.models.signals import signal_shape
 from fedimb.registry import register
 
 
@@ -36,14 +36,10 @@ class CNN1d(Classifier):
         head: Head = "linear",
     ) -> None:
         super().__init__()
-        if len(input_shape) != 2:
-            raise ConfigError(
-                f"model 'cnn1d' reads signals: expected an input shape (channels, length), this data has "
-                f"{tuple(input_shape)}; use mlp for a table, cnn4conv for images"
-            )
+        channels, _ = signal_shape("cnn1d", input_shape)
         check_width("cnn1d", width)
         layers: list[nn.Module] = []
-        fan_in = input_shape[0]
+        fan_in = channels
         for fan_out, kernel in ((width, 7), (2 * width, 5), (width, 3)):
             layers += conv_block(fan_in, fan_out, kernel, norm, dims=1)
             fan_in = fan_out

@@ -54,7 +54,7 @@ class Encoded(Classifier):
                 f"model 'encoded': encoder '{name}' {why}, so it cannot encode new rows; use another encoder, or "
                 "data=embeddings_npz for embeddings made elsewhere"
             )
-        self.encoder = _opened(json.dumps({"name": name, **args}, sort_keys=True), tuple(input_shape))
+        self.encoder = _opened(json.dumps({"name": name, **args}, sort_keys=True), input_shape)
         with torch.no_grad():
             width = self.encoder.encode(torch.zeros(1, *input_shape)).shape[1]
         self.head = build_head(head, width, n_classes)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fedimb.errors import ConfigError
+from fedimb.shapes import may_be_signal
 
 
 def image_shape(
@@ -21,6 +22,12 @@ def image_shape(
     Raises:
         ConfigError: the data are not images.
     """
+    if may_be_signal(shape):
+        raise ConfigError(
+            f"{part} images, and rows of shape {tuple(shape)} are signals (channels, length), or look like them: use "
+            "model=cnn1d for signals, or data.source.transform={name: stft} to make pictures of them; a picture as "
+            "narrow as that needs its channels, (1, height, width)"
+        )
     if len(shape) == 2:
         return 1, shape[0], shape[1]
     if len(shape) == 3:

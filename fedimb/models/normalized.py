@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
+from fedimb.shapes import may_be_signal
 
 
 class NormalizesInputs(Classifier):
@@ -33,7 +34,7 @@ def normalize_inputs(
     Raises:
         ConfigError: the data are not images, or have another number of channels; the model has an encoder.
     """
-    if len(input_shape) not in (2, 3):
+    if len(input_shape) not in (2, 3) or may_be_signal(input_shape):
         raise ConfigError(f"data.normalize is for images, these rows have shape {tuple(input_shape)}: set it to null")
     channels = input_shape[0] if len(input_shape) == 3 else 1
     if len(mean) != channels:

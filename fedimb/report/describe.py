@@ -7,9 +7,10 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.arrays import SourceData
+from fedimb.data.arrays import PATIENTS, SourceData
 from fedimb.data.federation import Federation
 from fedimb.data.labels import class_counts
+from fedimb.data.windows import SignalFacts
 from fedimb.plain import JsonObject
 from fedimb.report.matrix import matrix_lines
 from fedimb.text import WIDTH, aligned, plain, shorten
@@ -121,11 +122,15 @@ def describe_source(data: SourceData, stream: TextIO | None = None) -> str:
     if data.targets is not None:
         lines += _several(count, len(data.y))
     if data.scaled is not None:
-        missing = int(np.isnan(data.x[:, data.scaled]).sum())
-        columns = _number(int(data.scaled.sum()), "column")
+        missing = 0 if data.signal is not None else int(np.isnan(data.x[:, data.scaled]).sum())
+        columns = _number(int(data.scaled.sum()), "column" if data.signal is None else "channel")
         lines.append(f"{columns} scaled with statistics summed over the clients; {_number(missing, 'value')} missing")
+    if data.signal is not None:
+        lines.append(_signal(data.signal, stream))
     if data.patients is not None:
-        lines.append(f"{_number(len(np.unique(data.patients)), 'patient')}, kept whole")
+        groups = len(np.unique(data.patients))
+        named = _number(groups, "patient") if data.units == PATIENTS else f"{groups:,} {data.units}"
+        lines.append(f"{named}, kept whole")
     lines.append(
         "no official test set"
         if data.official_test is None
@@ -229,6 +234,15 @@ def _legend() -> list[str]:
 
 def _number(n: int, what: str) -> str:
     return f"{n:,} {what}{'s' * (n != 1)}"
+
+
+def _signal(signal: SignalFacts, stream: TextIO | None) -> str:
+    """Rate and channels in one line."""
+    rate = "sampling rate not known" if signal.rate_hz is None else f"{signal.rate_hz:g} Hz"
+    if signal.rate_hz is not None and signal.length:
+        rate += f", windows of {signal.length / signal.rate_hz:g} s"
+    names = _some([plain(name, stream) for name in signal.channels], "channel", "channels") if signal.channels else ""
+    return f"signals: {rate}{'; ' if names else ''}{names}"
 
 
 def _some(names: list[str], one: str, many: str) -> str:

@@ -45,7 +45,7 @@ class Origin:
         """As plain values, for JSON."""
         return {
             "inputs": self.inputs.facts(),
-            "source": {key: value for key, value in self.source.items() if key not in (*PATHS, "labels")},
+            "source": {key: value for key, value in self.source.items() if key not in (*PATHS, "labels", "events")},
             "calibration": self.calibrations,
             "prior_counts": None if self.prior_counts is None else self.prior_counts.tolist(),
             "minority": list(self.minority),
@@ -97,11 +97,13 @@ def inputs_of(federation: Federation) -> Inputs:
     except DataError:
         return Inputs(tuple(federation.input_shape), "")
     columns = store.columns
-    if columns is None and store.scaled is not None:  # prepared by an earlier version, which kept no names
+    if (
+        columns is None and store.scaled is not None and store.signal is None
+    ):  # prepared by an earlier version, which kept no names
         columns = _columns_of(federation)
     low, high = (None, None) if store.scaled is not None else value_range(store.x, [federation.train.rows])
     colour = has_colour(store.x, federation.train.rows)
-    return Inputs(store.input_shape, str(store.x.dtype), low, high, columns, colour, store.label_names)
+    return Inputs(store.input_shape, str(store.x.dtype), low, high, columns, colour, store.label_names, store.signal)
 
 
 def _columns_of(federation: Federation) -> Any:

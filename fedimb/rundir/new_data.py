@@ -12,8 +12,8 @@ from fedimb.plain import Settings
 TABLE, DICOM = "tabular_csv", "dicom"
 FOLDERS = ("image_folder", DICOM, "huggingface")
 BY_SUFFIX: dict[str, tuple[str, ...]] = {
-    ".npz": ("npz", "embeddings_npz"),
-    ".csv": ("image_csv", TABLE, DICOM),
+    ".npz": ("npz", "embeddings_npz", "signals_npz"),
+    ".csv": ("image_csv", TABLE, DICOM, "recordings"),
     **dict.fromkeys((name for name in TABLES if name != ".csv"), (TABLE,)),
     ".zip": ("image_folder", DICOM),
     **dict.fromkeys((".dcm", ".dicom", ".ima"), (DICOM,)),

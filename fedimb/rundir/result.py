@@ -19,6 +19,8 @@ WITHOUT_SITE = "without_site.json"
 """Artifact with the final scores without each site (`RunResult.without_site`)."""
 SUBGROUPS = "subgroups.json"
 """Artifact with the final scores by subgroup (`RunResult.subgroups`)."""
+EVENTS = "events.json"
+"""Artifact with the event-based scores of each class, where windows have a place in time (`RunResult.events`)."""
 TAU_CURVE = "tau_curve.csv"
 """Artifact with the final scores over tau, where a run finds tau on held-out rows: one checkpoint, 17 strengths."""
 LOSS, WEIGHTS, CLASSES = "loss", "weights", "classes"
@@ -123,6 +125,9 @@ class RunResult:
             ``evaluation.temperature``) -> ``tau``, ``at_edge``, ``rows``, ``folds``, ``temperatures``, ``log_loss``;
             ``never_held_out``: classes; ``cost``: of the trainings without a fold, which no other figure includes.
             None without.
+        events: of a run on windows of recordings: row label -> class -> ``events``, ``detected``, ``sensitivity``,
+            ``false_alarms``, ``hours``, ``false_alarms_per_hour`` of the final model on the test rows
+            (`fedimb.evaluation.events`); else empty.
     """
 
     folder: Path
@@ -145,6 +150,7 @@ class RunResult:
     subgroups: dict[str, object] = field(default_factory=dict)
     attack: dict[str, object] | None = None
     temperature: HeldOut | None = None
+    events: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -184,8 +190,20 @@ class RunResult:
             f"{row.label}: " + ", ".join(f"{name} {row.metrics[name]:.3f}" for name in shown if name in row.metrics)
             for row in self.rows
         ]
+        lines += self._event_lines()
         lines += [f"suspect: {self.suspect}"] if self.suspect else []
         return "\n".join([*lines, f"run folder {self.folder} (fedimb show {self.folder})"])
+
+    def _event_lines(self) -> list[str]:
+        """One line per row and minority class with true events, where windows have a place in time."""
+        minority = [self.class_names[c] for c in self.minority]
+        return [
+            f"{row}, events of {name}: {one['detected']} of {one['events']} found, "
+            f"{one['false_alarms_per_hour']:.3g} false alarms per hour"
+            for row, by_class in self.events.items()
+            for name, one in by_class.items()
+            if name in minority and one["events"]
+        ]
 
     @classmethod
     def read(cls, path: str | Path) -> "RunResult":
@@ -240,6 +258,7 @@ class RunResult:
             folder.read_json(f"artifacts/{SUBGROUPS}", {}),
             data.get("attack"),
             data.get("temperature"),
+            folder.read_json(f"artifacts/{EVENTS}", {}),
         )
 
 

@@ -13,16 +13,18 @@ from fedimb.data.federation import Federation
 from fedimb.errors import FedimbError
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.costs import client_accuracies
+from fedimb.evaluation.events import EventScores
 from fedimb.evaluation.intervals import wilson
 from fedimb.evaluation.metrics import scores
 from fedimb.evaluation.ratios import mean_defined
 from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_file import save_model
-from fedimb.rundir.result import SUBGROUPS, TAU_CURVE, WITHOUT_SITE, suspect_text
+from fedimb.rundir.result import EVENTS, SUBGROUPS, TAU_CURVE, WITHOUT_SITE, suspect_text
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
 from fedimb.serverapp.evaluate import Evaluator
+from fedimb.serverapp.events import events_artifact, events_of
 from fedimb.serverapp.influence import capped_counts
 from fedimb.serverapp.loop import Loop
 from fedimb.serverapp.monitor import Monitor
@@ -53,6 +55,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
     rows: list[JsonObject] = []
     monitor = Monitor(config.evaluation.last_k, folder.metrics(), evaluator.tested)
     suspect: dict[str, dict[str, str]] = {}
+    events: dict[str, dict[str, EventScores]] = {}
     for row in [row for row in evaluator.labels if row in evaluator.matrices]:
         matrix = evaluator.matrices[row]
         mean, final = last_k_means(folder, row, config.evaluation.last_k)
@@ -83,6 +86,8 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
         })  # fmt: skip
         if (scored := evaluator.row_scores(row)) is not None:
             scored.write(folder, row)
+            if of_events := events_of(federation, scored):
+                events[row] = of_events
         suspect[row] = monitor.suspicions(row)
         rows[-1] |= {"suspect": suspect[row]} if suspect[row] else {}
         rows[-1] |= {"alarms": alarms} if (alarms := monitor.alarms(row)) else {}
@@ -95,6 +100,8 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
     if evaluator.subgroups:
         about = (config.evaluation.subgroup_floor, evaluator.without_subgroups, evaluator.hidden_of_sites)
         folder.artifact(SUBGROUPS, subgroups_artifact(*about, evaluator.subgroups))
+    if events:
+        folder.artifact(EVENTS, events_artifact(events))
     if without := scores_without(evaluator, left_out.name, config, federation.minority):
         folder.artifact(WITHOUT_SITE, (json.dumps(without, indent=1) + "\n").encode())
     folder.write_json(

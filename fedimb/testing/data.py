@@ -12,9 +12,20 @@ from fedimb import registry
 from fedimb.data.arrays import SourceData
 from fedimb.data.split import split_test
 from fedimb.data.store import Store
+from fedimb.data.windows import Windows
 from fedimb.testing.expectations import Contract, check_yaml, same
 
-_COLUMNS = ("sites", "patients", "official_test", "targets", "scaled", "times", "row_ids")
+_COLUMNS = (
+    "sites",
+    "patients",
+    "official_test",
+    "targets",
+    "scaled",
+    "times",
+    "row_ids",
+    "recordings",
+    "origins",
+)
 
 
 def check_source(source: str | Mapping[str, Any], **settings: object) -> None:
@@ -43,7 +54,8 @@ def check_source(source: str | Mapping[str, Any], **settings: object) -> None:
             data, again = one.load(), two.load()
         contract.expect(isinstance(data, SourceData), "a fedimb.data.arrays.SourceData", type(data))
         for field in ("x", "y", *_COLUMNS):
-            contract.equal(getattr(again, field), getattr(data, field), field)
+            one_time, other = (_plain(getattr(read, field)) for read in (data, again))
+            contract.equal(other, one_time, field)
         contract.equal(one.fingerprint(), two.fingerprint(), "the same fingerprint after reading")
     _check_rows(contract, data)
     _check_split(contract, data)
@@ -57,10 +69,16 @@ def _check_store(contract: Contract, data: SourceData, fingerprint: str, folder:
         for field in ("x", "y", *_COLUMNS):
             found, expected = getattr(store, field), getattr(data, field)
             contract.expect(_equal(found, expected), f"{field} as read", found)
-        contract.expect(isinstance(store.x, np.memmap), "x mapped from its file", type(store.x))
-        for field in ("class_names", "site_names", "scale", "task"):
+        held = store.x.recording if isinstance(store.x, Windows) else store.x
+        contract.expect(isinstance(held, np.memmap), "x mapped from its file", type(held))
+        for field in ("class_names", "site_names", "scale", "task", "signal", "units"):
             contract.equal(getattr(store, field), getattr(data, field), field)
         contract.equal(store.fingerprint, fingerprint, "fingerprint")
+
+
+def _plain(value: Any) -> Any:
+    """Windows of recordings as the array they stand for."""
+    return np.asarray(value) if isinstance(value, Windows) else value
 
 
 def _equal(found: object, expected: object) -> bool:
@@ -88,9 +106,10 @@ def _check_rows(contract: Contract, data: SourceData) -> None:
             contract.equal(data.targets.shape, (n, classes), "targets of shape")
     with contract.rule("x is finite, except for missing values in columns that it declares as scaled"):
         if data.x.dtype == np.float32:
-            x = data.x if data.scaled is None else data.x[:, ~data.scaled]
+            values: Any = np.asarray(data.x)
+            x = values if data.scaled is None else values[:, ~data.scaled.reshape(len(data.scaled))]
             contract.expect(np.isfinite(x).all(), "no NaN and no infinity", np.argwhere(~np.isfinite(x))[:3])
-            contract.expect(not np.isinf(data.x).any(), "no infinity", np.argwhere(np.isinf(data.x))[:3])
+            contract.expect(not np.isinf(values).any(), "no infinity", np.argwhere(np.isinf(values))[:3])
 
 
 def _check_split(contract: Contract, data: SourceData) -> None:

@@ -7,7 +7,7 @@ from fedimb.errors import ConfigError
 from fedimb.models.heads import CosineHead, EquiangularHead, build_head
 from fedimb.testing import check_model
 
-SHAPES = {"mlp": (6,), "logistic": (6,), "cnn1d": (2, 9)}
+SHAPES = {"mlp": (6,), "logistic": (6,), **dict.fromkeys(("cnn1d", "lstm", "cnn_lstm", "cnn_transformer"), (2, 9))}
 
 
 def test_logits_are_the_scaled_cosine_whatever_the_lengths():

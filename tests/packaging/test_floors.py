@@ -24,6 +24,7 @@ FLOORS = (
         "atomic",
         "by_reference",
         "records",
+        "shapes",
         "text",
         "plain",
         "process_env",

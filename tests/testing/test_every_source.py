@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import wave
 
 import numpy as np
 import pytest
@@ -23,6 +24,23 @@ def embeddings_npz(folder):
     x = rng.normal(size=(40, 5)).astype(np.float32)
     np.savez(folder / "rows.npz", x=x, y=np.arange(40) % 3, class_names=np.array(["a", "b", "c"]), **columns)
     return {"path": str(folder / "rows.npz")}
+
+
+def signals_npz(folder):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 2, 16)).astype(np.float32)
+    columns = {"patients": np.arange(40) // 4, "test": np.arange(40) < 8, "rate_hz": 50.0, "channels": ["a", "b"]}
+    np.savez(folder / "signals.npz", x=x, y=np.arange(40) % 3, origins=8 * np.arange(40), **columns)
+    return {"path": str(folder / "signals.npz")}
+
+
+def recordings(folder):
+    for name in "abcd":
+        with wave.open(str(folder / f"{name}.wav"), "wb") as file:
+            file.setparams((2, 2, 100, 0, "NONE", ""))
+            file.writeframes(np.random.default_rng(ord(name)).integers(-999, 999, 800).astype("<i2").tobytes())
+    (folder / "list.csv").write_text("file,label,test\na.wav,x,0\nb.wav,y,0\nc.wav,x,1\nd.wav,y,1\n")
+    return {"path": str(folder / "list.csv"), "window_s": 0.5, "hop_s": 0.25}
 
 
 def tabular_csv(folder):
@@ -77,6 +95,8 @@ def leaf_json(folder):
 MADE = {
     "npz": npz,
     "embeddings_npz": embeddings_npz,
+    "signals_npz": signals_npz,
+    "recordings": recordings,
     "tabular_csv": tabular_csv,
     "image_folder": image_folder,
     "image_csv": image_csv,

@@ -22,6 +22,8 @@ def build(name: str, shape, **args):
         ("mlp", (6,), {"hidden": [7], "head": "cosine"}),
         ("cnn4conv", (3, 8, 8), {"width": 4, "norm": "batch"}),
         ("cnn1d", (2, 16), {"width": 4}),
+        ("cnn_lstm", (2, 16), {"width": 4}),
+        ("cnn_transformer", (2, 16), {"width": 4}),
     ],
 )
 def test_together_is_alone_bit_by_bit_and_the_model_s_own_within_rounding(name, shape, args):

@@ -94,8 +94,9 @@ def test_every_sampler(name, gpu):
 
 @pytest.mark.parametrize("name", registry.names("augmentation"))
 def test_every_augmentation(name, gpu):
-    given = {"input_shape": IMAGE} if "input_shape" in registry.parameters("augmentation", name) else {}
-    trained(mlp(IMAGE), IMAGE, augmentations=(registry.build("augmentation", name, given),))
+    shape = SIGNAL if name in ("magnitude_scaling", "time_mask", "time_shift") else IMAGE
+    given = {"input_shape": shape} if "input_shape" in registry.parameters("augmentation", name) else {}
+    trained(mlp(shape), shape, augmentations=(registry.build("augmentation", name, given),))
 
 
 NEEDED = {"mu": 0.1, "alpha": 0.1, "weight": 0.5, "tail": 2}
@@ -124,7 +125,8 @@ def test_every_objective_over_two_rounds(name, gpu):
 
 @pytest.mark.parametrize("name", registry.names("model"))
 def test_every_model(name, gpu):
-    shape = {"cnn1d": SIGNAL, "logistic": TABLE, "mlp": TABLE, "encoded": TABLE}.get(name, IMAGE)
+    signals = dict.fromkeys(("cnn1d", "lstm", "cnn_lstm", "cnn_transformer"), SIGNAL)
+    shape = (signals | {"logistic": TABLE, "mlp": TABLE, "encoded": TABLE}).get(name, IMAGE)
     # not 4: PyTorch 2.13's convolutions corrupt memory in resnet8's backward pass on a CPU then, without the mode too
     small = {"width": 16} if "width" in registry.parameters("model", name) else {}
     model = registry.build("model", name, {"n_classes": CLASSES, "input_shape": shape}, **small).to("cuda")

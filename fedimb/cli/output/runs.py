@@ -155,6 +155,8 @@ class RunFinished(Output):
         subgroups: scores by subgroup; empty unless data.subgroups is set.
         attack: of a simulated attack its name, the clients that attack and the round of its start; null without.
         temperature: what held-out rows say of the strength of post-hoc correction; null if none were scored.
+        events: row label -> class -> events, detected, sensitivity, false_alarms, hours, false_alarms_per_hour of
+            windows of recordings; empty of other data.
         suspect: why the run should not be trusted; empty if nothing was seen.
         meaning: one sentence on what the result means.
     """
@@ -179,6 +181,7 @@ class RunFinished(Output):
     subgroups: list[Subgroup]
     attack: dict[str, Any] | None
     temperature: Temperature | None
+    events: dict[str, dict[str, dict[str, Number]]]
     suspect: str
     meaning: str
 

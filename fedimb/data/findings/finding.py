@@ -24,6 +24,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "one_class_sites": ("ask", "a site whose rows are all of one class"),
     "constant_columns": ("note", "feature columns with one value in all rows"),
     "constant_pictures": ("note", "pictures of one value"),
+    "constant_windows": ("note", "windows of signals in which a channel has one value"),
     "repeated_rows": ("note", "rows or pictures that are identical"),
     "rows_on_two_sides": (
         "note",

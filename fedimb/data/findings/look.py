@@ -15,6 +15,7 @@ from fedimb.data.findings.rows import (
     picture_findings,
     repeat_findings,
     site_findings,
+    window_findings,
 )
 from fedimb.data.findings.tables import column_findings
 from fedimb.data.labels import class_counts
@@ -31,7 +32,9 @@ def look_at(data: SourceData) -> tuple[list[Finding], NDArray[np.int64]]:
 
 def _found(data: SourceData, groups: NDArray[np.int64]) -> Iterator[Finding]:
     yield from data.findings
-    if data.x.ndim > 2 or data.scaled is None:
+    if data.signal is not None:
+        yield from window_findings(data.x, data.signal)
+    elif data.x.ndim > 2 or data.scaled is None:
         yield from picture_findings(data.x, data.scale, Parts.of(data))
     if data.x.ndim == 2 and data.x.dtype == np.float32:
         several = data.targets

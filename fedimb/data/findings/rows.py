@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fedimb.data.arrays import SourceData
 from fedimb.data.findings.finding import Finding, shorten_list
 from fedimb.data.identifiers import look_alikes
+from fedimb.data.windows import SignalFacts
 
 _CHUNK_BYTES = 1 << 24
 _STANDARD = 3.0  # overall deviation up to which float pictures with negative values count as standardised
@@ -74,6 +75,21 @@ def picture_findings(x: NDArray[Any], scale: float, parts: Parts | None = None) 
         yield Finding(
             "constant_pictures", "pictures", f"{blank:,} of {len(x):,} have the same value everywhere: look at them"
         )
+
+
+def window_findings(x: NDArray[Any], signal: SignalFacts) -> Iterator[Finding]:
+    """Channels of signals x [n, channels, length] that have one value throughout a window: a lead that came off."""
+    step = max(1, _CHUNK_BYTES // max(1, x[0].nbytes))
+    flat = np.zeros(x.shape[1], np.int64)
+    for start in range(0, len(x), step):
+        part = np.asarray(x[start : start + step]).reshape(-1, x.shape[1], int(np.prod(x.shape[2:])))
+        flat += (part == part[:, :, :1]).all(axis=2).sum(axis=0)
+    if not flat.any():
+        return
+    names = signal.channels or tuple(map(str, range(x.shape[1])))
+    shown = [f"{names[c]} ({flat[c]:,})" for c in np.flatnonzero(flat).tolist()]
+    text = f"have one value throughout a window (windows of {len(x):,}): is the lead off, or the recording empty there?"
+    yield Finding("constant_windows", f"channel{'s' * (len(shown) > 1)} {shorten_list(shown)}", text)
 
 
 def _blank(part: NDArray[Any]) -> int:

@@ -12,7 +12,7 @@ from fedimb.data.importing.table_layouts import find_database, find_dicom_list, 
 from fedimb.data.sources.image_files import open_files
 from fedimb.data.sources.image_folder import IMAGES
 from fedimb.data.sources.leaf_json import KEYS
-from fedimb.data.sources.npz_file import NpzFile
+from fedimb.data.sources.npz_file import NpzFile, says_signals
 from fedimb.data.sources.table_formats import TABLES
 from fedimb.errors import ConfigError, DataError
 from fedimb.plain import Settings
@@ -139,6 +139,8 @@ def _npz(path: Path, given: Settings) -> Found:
                 "arrays='{x: ..., y: ...}'"
             )
         rows = arrays[x]
+    if rows.dtype.kind == "f" and (why := says_signals(keys, rows.shape)):
+        return _signals(path, given, (x, y), why)
     flat = rows.ndim == 2 and rows.dtype.kind == "f" and {"sites", "patients", "test"} & set(keys)
     name = "embeddings_npz" if flat else "npz"
     found = Found(f"arrays {x} and {y}", {"name": name, "path": str(path)} | given, [], rows.ndim > 2)
@@ -146,6 +148,16 @@ def _npz(path: Path, given: Settings) -> Found:
         if "arrays" not in registry.parameters("source", name):
             raise DataError(f"{path} names its arrays {x} and {y}; save them as x and y")
         found.choose("arrays", {"x": x, "y": y}, "by their names")
+    return found
+
+
+def _signals(path: Path, given: Settings, names: tuple[str, str], why: str) -> Found:
+    """Windows of signals [n, channels, length]."""
+    found = Found(f"signals, arrays {names[0]} and {names[1]}", {"name": "signals_npz", "path": str(path)} | given)
+    if names != ("x", "y") and "arrays" not in given:
+        found.choose("arrays", {"x": names[0], "y": names[1]}, "by their names")
+    if why.startswith("pictures"):
+        found.unsure.append(f"name=signals_npz: rows are taken for [channels, length], since {why}")
     return found
 
 

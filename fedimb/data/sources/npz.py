@@ -13,7 +13,7 @@ from fedimb.data.new_rows import Expected, RowBatch
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
 from fedimb.data.sources.new_arrays import IDS, npz_batches
-from fedimb.data.sources.npz_file import NpzFile, likely_arrays
+from fedimb.data.sources.npz_file import NpzFile, likely_arrays, says_signals
 from fedimb.data.sources.npz_labels import LabelKind, LabelRule, NameList, Value
 from fedimb.data.sources.npz_rows import PLAIN, PartKeys, check_attributes, read_rows
 from fedimb.errors import ConfigError, DataError
@@ -89,6 +89,7 @@ class Npz:
         problems = Problems(self.on_bad)
         with self._open() as arrays:
             parts = self._parts(arrays)
+            self._refuse_signals(arrays, parts)
             grouped = [keys.prefix + name for keys in parts for name in self.attributes]
             check_attributes(arrays, grouped)
             arrays.check_unread([*self._wanted(parts), *grouped])
@@ -106,6 +107,7 @@ class Npz:
     def new_rows(self, expected: Expected, problems: Problems) -> Iterator[RowBatch]:
         """See `fedimb.data.new_rows.NewRows`. ``ids`` [n], numbers or text, name the rows; labels may be absent."""
         with self._open() as arrays:
+            self._refuse_signals(arrays, self._parts(arrays, "test_images"))
             parts = [(keys.x, keys.y) for keys in self._parts(arrays, "test_images")]
             yield from npz_batches(
                 arrays, parts, lambda x, good, _: self._prepare(x, good), expected, problems, self._rule()
@@ -118,6 +120,15 @@ class Npz:
         self, x: NDArray[np.generic], good: NDArray[np.bool_]
     ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         return _channels_first(x, f"{self.path} x"), good
+
+    def _refuse_signals(self, arrays: NpzFile, parts: list[PartKeys]) -> None:
+        """Refuse windows of signals, which would be read as pictures of one channel."""
+        for keys in parts:
+            if keys.x in arrays.keys and (why := says_signals(arrays.keys, arrays.shape(keys.x))):
+                raise DataError(
+                    f"{self.path} {keys.x} is {list(arrays.shape(keys.x))}: signals [n, channels, length]: {why}; "
+                    "use source signals_npz (data=signals_npz). Pictures may be [n, 1, height, width] too"
+                )
 
     @staticmethod
     def _wanted(parts: list[PartKeys]) -> list[str]:

@@ -6,7 +6,7 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +17,7 @@ from fedimb.data.identifiers import in_order
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import regular_file
 from fedimb.errors import DataError, nearest
+from fedimb.shapes import may_be_signal
 
 _ALIKE = 0.8  # from which an array's name is taken for a misspelt one: sites and site, patients and patient_id
 log = logging.getLogger("fedimb")
@@ -83,6 +84,15 @@ class NpzFile:
             raise DataError(f"{self.path} {key}: {error}; write the file again with numpy.savez") from error
         return array
 
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Shape of an array, from its header alone; () if that cannot be read, of which `__getitem__` says more."""
+        archive = self._file.zip
+        assert archive is not None, "read after the file was closed"
+        try:
+            return _header(archive, self.own_name(key))[0]
+        except DAMAGE:
+            return ()
+
     def own_name(self, key: str) -> str:
         """What the array that is read as ``key`` is called in the file."""
         return self._names.get(key) or key
@@ -120,13 +130,8 @@ def check_size(archive: zipfile.ZipFile, key: str) -> None:
         WrongSize: they differ, or the archive claims more than its compressed bytes can hold.
         ValueError: not an array, or a kind of array that is not read here.
     """
-    member = archive.getinfo(key if key in archive.namelist() else f"{key}.npy")
-    with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        if version not in _HEADERS:
-            raise ValueError(f".npy version {version}")
-        shape, _, dtype = _HEADERS[version](file)
-        held = member.file_size - file.tell()
+    member = _member(archive, key)
+    shape, dtype, held = _header(archive, key)
     if dtype.hasobject:
         return  # refused by numpy, by its own message
     claimed = math.prod(shape) * dtype.itemsize
@@ -135,6 +140,21 @@ def check_size(archive: zipfile.ZipFile, key: str) -> None:
     packed = min(member.compress_size, os.stat(archive.filename).st_size if archive.filename else member.compress_size)
     if member.file_size > _DEFLATE_AT_MOST * packed + 1024:
         raise WrongSize(f"it says {member.file_size:,} bytes, more than its {packed:,} compressed bytes can hold")
+
+
+def _member(archive: zipfile.ZipFile, key: str) -> zipfile.ZipInfo:
+    return archive.getinfo(key if key in archive.namelist() else f"{key}.npy")
+
+
+def _header(archive: zipfile.ZipFile, key: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """(shape, type, bytes behind the header) of an array. Raises ValueError for a kind that is not read here."""
+    member = _member(archive, key)
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADERS:
+            raise ValueError(f".npy version {version}")
+        shape, _, dtype = _HEADERS[version](file)
+        return tuple(shape), dtype, member.file_size - file.tell()
 
 
 def read_values(arrays: NpzFile, key: str, problems: Problems) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
@@ -189,6 +209,20 @@ def read_names(arrays: NpzFile, key: str) -> list[str] | None:
     if names.ndim != 1 or names.dtype.kind != "U":
         raise DataError(f"{arrays.path} {key} is {names.dtype} {list(names.shape)}; give text, one name each")
     return [str(name) for name in names]
+
+
+SIGNAL_KEYS = ("rate_hz", "channels", "origins", "recordings")
+
+
+def says_signals(keys: Iterable[str], shape: Sequence[int]) -> str:
+    """Why rows of x, an array of ``shape`` beside arrays ``keys``, are windows of signals [n, channels, length]; "" if
+    they may be pictures [n, height, width]."""
+    if len(shape) != 3:
+        return ""
+    if told := [key for key in SIGNAL_KEYS if key in keys]:
+        return f"the file has {' and '.join(told)}"
+    narrow = may_be_signal(tuple(shape[1:]))
+    return f"pictures of {shape[1]} x {shape[2]} would be very narrow" if narrow else ""
 
 
 def likely_arrays(keys: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """Rows of an .npz file to one `SourceData`: values, labels, and the site, patient and test set of each row."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -71,12 +71,14 @@ def read_rows(
     problems: Problems,
     divide_by: float | None = None,
     attributes: Sequence[str] = (),
+    also: Mapping[str, NDArray[Any]] | None = None,
 ) -> SourceData:
     """All rows of the parts, one after another.
 
     Args:
         divide_by: what the model gets x divided by; None: 255 for uint8, 1 for float.
         attributes: names of arrays [n] that the run is scored by.
+        also: further columns of `SourceData` [n], by name; of a file of one part.
         rule: what labels mean; the file's ``class_names`` count where it has none.
         site_names: as ``class_names`` of the rule.
 
@@ -120,6 +122,7 @@ def read_rows(
         attributes={
             name: AttributeColumn.of(_joined([part.attributes[name] for part in read], kept)) for name in attributes
         },
+        **{name: _joined([values], kept) for name, values in (also or {}).items()},
     )
 
 

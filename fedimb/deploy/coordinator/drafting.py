@@ -143,7 +143,7 @@ def _limits_of_data(config: RunConfig) -> dict[str, object]:
     federation = prepare(config.data, {"name": "iid"}, 1, config.seed)  # not the configured partition: see above
     found: dict[str, object] = {"most_rows": len(federation.store)}
     if federation.store.scaled is not None:
-        low, high = column_ranges(np.asarray(federation.store.x))
+        low, high = column_ranges(federation.store.x)
         low, high = np.nan_to_num(low), np.nan_to_num(high)
         span = np.maximum(high - low, 1.0)
         found["values"] = [[float(a), float(b)] for a, b in zip(low - span, high + span, strict=True)]

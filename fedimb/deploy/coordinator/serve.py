@@ -130,6 +130,7 @@ class _Site:
     sums: dict[str, np.ndarray] | None
     key: str
     code: str
+    rate: float | None = None  # of signals
 
 
 class _SiteEngine:
@@ -164,12 +165,17 @@ class _SiteEngine:
             else:
                 raise RunFailed(f"{name} is set aside, but has never joined this run: make a plan for the other sites")
         _write_joined(folder, dict(zip(about.sites, joined, strict=True)))
-        scaling = _scaling(joined, config.clients.max_weight_share)
+        scaling = _scaling(joined, config.clients.max_weight_share, tuple(plan.input_shape))
         if scaling is not None:
             self._grid.scaling = array_record({"mean": scaling.mean, "deviation": scaling.deviation})
         if len({site.scale for site in joined}) > 1:
             raise DataError(
                 "the sites' sources scale their rows differently: register the data with the same settings at all sites"
+            )
+        if len(rates := {site.rate for site in joined}) > 1:
+            shown = ", ".join(sorted("an unknown rate" if rate is None else f"{rate:g} Hz" for rate in rates))
+            raise DataError(
+                f"the sites' signals have different sampling rates ({shown}): register them with resample_hz"
             )
         self.federation = DeployedFederation(
             plan,
@@ -230,12 +236,14 @@ def _read_join_reply(plan: StudyPlan, site: str, reply: Message | None) -> _Site
     sums = arrays_of(reply.content, names.SUMS) if names.SUMS in reply.content else None
     rows, validation, version = int(facts["rows"]), int(facts["validation"]), str(facts["version"])
     key, code = str(facts.get("key", "")), str(facts.get("code", "not reported"))
-    return _Site(rows, validation, version, float(facts["scale"]), sums, key, code)
+    rate = float(facts["rate"]) if "rate" in facts else None
+    return _Site(rows, validation, version, float(facts["scale"]), sums, key, code, rate)
 
 
 def join_refusal(plan: StudyPlan, site: str, reply: Message) -> Refusal | None:
     """What in a site's reply on joining is not as contract and plan say; None: nothing."""
-    most, columns = plan.limits.rows_of(site), math.prod(plan.input_shape)
+    most, columns = plan.limits.rows_of(site), plan.input_shape[0]  # only tables and signals send sums
+    samples = math.prod(plan.input_shape[1:])  # of a channel in a window; of a table 1
     sizes = Sizes({"C": len(plan.classes), "D": 1, "d": 1, "F": columns}, tuple(plan.input_shape))
     platform = registry.build("contract", "platform")
     if (refused := check_reply([platform], reply, sizes, {"rows": most})) is not None:
@@ -246,15 +254,16 @@ def join_refusal(plan: StudyPlan, site: str, reply: Message) -> Refusal | None:
         return Refusal(names.SITE, "rows", f"adds up with 'validation' to {text}")
     if names.SUMS in reply.content:
         sums = arrays_of(reply.content, names.SUMS)["sums"]
-        if wrong := wrong_sums(sums, int(facts["rows"]), plan.limits.ranges(columns)):
+        if wrong := wrong_sums(sums, int(facts["rows"]) * samples, plan.limits.ranges(columns)):
             return Refusal(names.SUMS, "sums", wrong)
     return None
 
 
-def _scaling(joined: list[_Site], share: float | None) -> Scaling | None:
+def _scaling(joined: list[_Site], share: float | None, shape: tuple[int, ...]) -> Scaling | None:
     """Column scaling from all sites' sums, added in client-id order; None if no source needs scaling.
 
-    A site with more than ``share`` of all rows counts with that share.
+    A site with more than ``share`` of all rows counts with that share. ``shape`` is that of one row: of signals
+    (channels, length) the scaling is that of a channel, [channels, 1].
     """
     with_sums = [site.sums for site in joined if site.sums is not None]
     if not with_sums:
@@ -267,4 +276,6 @@ def _scaling(joined: list[_Site], share: float | None) -> Scaling | None:
     factors = [limit / n for n, limit in zip(rows, capped(rows, share), strict=True)]
     parts = [f * sums["sums"] if f < 1 else sums["sums"] for f, sums in zip(factors, with_sums, strict=True)]
     total = np.sum(parts, axis=0)
-    return scaling_of(total, cast(Any, with_sums[0]["scaled"]).astype(bool))
+    found = scaling_of(total, cast(Any, with_sums[0]["scaled"]).astype(bool))
+    per_column = (-1, *[1] * (len(shape) - 1))
+    return Scaling(found.mean.reshape(per_column), found.deviation.reshape(per_column))

@@ -22,6 +22,7 @@ def schema(reading: Reading, source: str) -> dict[str, object]:
         "scale": data.scale,
         "columns": list(reading.columns),
         "classes": list(data.class_names),
+        **({} if data.signal is None else {"signal": data.signal.facts()}),
     }
 
 
@@ -53,7 +54,7 @@ def quality(reading: Reading) -> dict[str, object]:
         for i in range(len(data.y))
     )
     missing: dict[str, int] = {}
-    if data.scaled is not None and reading.columns:
+    if data.scaled is not None and reading.columns and data.signal is None:
         one_hot: dict[str, np.ndarray] = {}
         for j, name in enumerate(reading.columns):
             column, (category, of_category, _) = data.x[:, j], name.partition("=")

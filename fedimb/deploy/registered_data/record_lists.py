@@ -18,7 +18,7 @@ from fedimb.data.problems import Problems
 from fedimb.data.sources.image_files import Files, Folder
 from fedimb.data.sources.npz_file import NpzFile, per_row
 
-PATHS = ("path", "paths", "files", "folder", "labels", "root")
+PATHS = ("path", "paths", "files", "folder", "labels", "root", "events")
 """Source settings that name files or folders."""
 
 
@@ -127,6 +127,12 @@ def _huggingface(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
     return rows, [file for file in _below(find_data(source.path)) if not file.name.startswith("cache-")]
 
 
+def _recordings(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
+    """The files; windows are named by their number."""
+    lists = [source.path, *([source.events] if source.events else [])]
+    return [], [*map(find_data, lists), *source.files()]
+
+
 def _unknown(source: object) -> tuple[Iterable[RecordPlace], list[Path]]:
     """A third-party source: files from the settings that name them, rows by number."""
     given: list[object] = [getattr(source, name, None) for name in PATHS]
@@ -149,5 +155,7 @@ _LISTS: dict[str, Callable[[Any], tuple[Iterable[RecordPlace], list[Path]]]] = {
     "dicom": _dicom,
     "npz": _npz,
     "embeddings_npz": _npz,
+    "signals_npz": _npz,
+    "recordings": _recordings,
     "huggingface": _huggingface,
 }

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fedimb.data.arrays import SourceData
 from fedimb.data.paths import find_data
 from fedimb.data.store import build_source
+from fedimb.data.windows import Windows
 from fedimb.deploy.registered_data.record_lists import PATHS, RecordPlace, list_records
 from fedimb.errors import ConfigError, DataError
 from fedimb.plain import Settings
@@ -68,11 +69,10 @@ class Reading:
     def subset(self, kept: NDArray[np.bool_]) -> "Reading":
         """The rows where ``kept`` [n] is True, in order."""
         data = self.data
-        cut = {
-            name: getattr(data, name)[kept]
-            for name in ("x", "y", "sites", "patients", "official_test", "targets", "times", "row_ids")
-            if getattr(data, name) is not None
-        }
+        names = ("x", "y", "sites", "patients", "official_test", "targets", "times", "row_ids", "recordings", "origins")
+        cut = {name: getattr(data, name)[kept] for name in names if getattr(data, name) is not None}
+        if isinstance(data.x, Windows):
+            cut["x"] = data.x.kept(kept)
         if data.attributes:
             cut["attributes"] = {k: replace(c, codes=c.codes[kept]) for k, c in data.attributes.items()}
         rows = tuple(row for row, keep in zip(self.rows, kept, strict=True) if keep)
@@ -119,7 +119,7 @@ def read_source(config: Settings, attributes: Sequence[str] = ()) -> Reading:
         data,
         tuple(rows),
         tuple(files),
-        tuple(getattr(source, "feature_names", ())),
+        tuple(getattr(source, "feature_names", ())) or (data.signal.channels if data.signal else ()),
     )
 
 

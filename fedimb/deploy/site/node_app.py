@@ -27,7 +27,7 @@ from fedimb.config.load import config_sha
 from fedimb.config.parts import contracts_of
 from fedimb.contracts import platform as names
 from fedimb.data.groups import SplitConfig, row_groups
-from fedimb.data.scaling import Scaling, column_sums
+from fedimb.data.scaling import Scaling, sums_of_rows
 from fedimb.data.split import split_fraction
 from fedimb.data.store import Store
 from fedimb.data.subgroups import attribute_columns, parse_subgroups, subgroups_of
@@ -196,7 +196,7 @@ def _check_data(home: NodeHome, plan: StudyPlan, version: DataVersion) -> None:
 def _check_limits(home: NodeHome, plan: StudyPlan, store: Store, columns: list[str]) -> None:
     low = high = np.zeros(0)
     if store.scaled is not None:
-        low, high = column_ranges(np.asarray(store.x))
+        low, high = column_ranges(store.x)
     if why := beyond(plan.limits, home.site, len(store), columns, low, high):
         raise Shareable(NOT_APPROVED, f"{home.site}: {why}")
 
@@ -298,10 +298,12 @@ def _joined(run: NodeRun) -> RecordDict:
         "key": signed_run_key(run.home, run.plan.sha, run.name),
     }
     about |= {"code": f"{__version__} {code_of(words_of(run.config), deployed=True).sha[:16]}"}
+    if store.signal is not None and store.signal.rate_hz is not None:
+        about |= {"rate": store.signal.rate_hz}
     reply = RecordDict({names.SITE: ConfigRecord(about)})  # type: ignore[arg-type]
     if store.scaled is not None:
-        sums = column_sums(np.asarray(store.x[train]))
-        reply[names.SUMS] = array_record({"sums": sums, "scaled": np.asarray(store.scaled, bool)})
+        sums = sums_of_rows(store.x, train).reshape(3, -1)
+        reply[names.SUMS] = array_record({"sums": sums, "scaled": np.asarray(store.scaled, bool).ravel()})
     return reply
 
 

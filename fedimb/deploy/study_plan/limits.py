@@ -12,6 +12,7 @@ MOST_ROWS = 1_000_000
 VALUES = (-1e6, 1e6)
 """Range of a table's values, if the plan does not say."""
 _LARGEST = 100_000_000
+_WINDOWS = 256  # windows of signals looked at together
 
 
 class SiteLimits(Strict):
@@ -42,12 +43,26 @@ class SiteLimits(Strict):
 
 
 def column_ranges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest value [F] float64 of each column of rows [n, ...]; NaN for one without any."""
-    rows = np.asarray(x, np.float64).reshape(len(x), -1)
+    """Smallest and largest value [F] float64 of each column of rows [n, F], or channel of signals [n, F, length].
+
+    NaN for one without any.
+    """
+    if x.ndim > 2:
+        return _channel_ranges(x)
+    rows = np.asarray(x, np.float64)
     low, high = (np.full(rows.shape[1], np.nan) for _ in range(2))
     known = ~np.isnan(rows).all(axis=0)
     if known.any():
         low[known], high[known] = np.nanmin(rows[:, known], axis=0), np.nanmax(rows[:, known], axis=0)
+    return low, high
+
+
+def _channel_ranges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`column_ranges` of signals, some windows at a time: those that overlap may not fit in memory together."""
+    low, high = (np.full(x.shape[1], np.nan) for _ in range(2))
+    for start in range(0, len(x), _WINDOWS):
+        part = np.moveaxis(np.asarray(x[start : start + _WINDOWS], np.float64), 1, 0).reshape(x.shape[1], -1)
+        low, high = np.fmin(low, np.fmin.reduce(part, axis=1)), np.fmax(high, np.fmax.reduce(part, axis=1))
     return low, high
 
 
@@ -73,6 +88,7 @@ def wrong_sums(sums: np.ndarray, rows: int, ranges: np.ndarray) -> str:
 
     Args:
         sums: [3, F] float64: number of values, their sum, their sum of squares.
+        rows: of the table; of signals, samples: rows times the length of a window.
         ranges: [F, 2].
     """
     count, total, squares = sums

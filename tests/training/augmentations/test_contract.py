@@ -15,12 +15,22 @@ from fedimb.training.losses.ce import CrossEntropy
 from fedimb.training.samplers.shuffle import Shuffle
 from fedimb.training.spec import Mixed, TrainSpec
 
-IMAGES = st.sampled_from([(1, 1), (8, 8), (5, 7), (1, 6, 4), (3, 7, 8), (3, 2, 9)])
+IMAGES = [(1, 1), (8, 8), (5, 7), (1, 6, 4), (3, 7, 8), (3, 2, 9)]
+SIGNALS = [(1, 1), (2, 3), (1, 40), (9, 21), (12, 4)]
 every = pytest.mark.parametrize("name", registry.names("augmentation"))
 
 
 def built(name, shape):
     return registry.build("augmentation", name, {"input_shape": shape})
+
+
+def takes_images(name):
+    """Whether it changes images; else it is one of signals, and says so."""
+    try:
+        built(name, (3, 8, 8))
+    except ConfigError as error:
+        return "changes signals" not in str(error)
+    return True
 
 
 def inputs_of(augmented, batch):
@@ -34,8 +44,9 @@ def inputs_of(augmented, batch):
 
 @every
 @settings(max_examples=15, deadline=None)
-@given(shape=IMAGES, n=st.integers(1, 12), batch=st.integers(1, 9), seed=st.integers(0, 99))
-def test_shape_and_type_stay_a_seed_repeats_and_nothing_given_changes(name, shape, n, batch, seed):
+@given(drawn=st.data(), n=st.integers(1, 12), batch=st.integers(1, 9), seed=st.integers(0, 99))
+def test_shape_and_type_stay_a_seed_repeats_and_nothing_given_changes(name, drawn, n, batch, seed):
+    shape = drawn.draw(st.sampled_from(IMAGES if takes_images(name) else SIGNALS))
     rows, labels = torch.rand(n, *shape), torch.randint(3, (n,))
     chosen = torch.randint(n, (batch,))
     given_ = [rows[chosen], labels[chosen], rows, labels]
@@ -50,8 +61,9 @@ def test_shape_and_type_stay_a_seed_repeats_and_nothing_given_changes(name, shap
 
 @every
 def test_draws_come_from_the_generator_alone_and_differ_between_batches(name):
-    rows, labels = torch.rand(40, 3, 8, 8), torch.arange(40) % 2
-    augment, generator = built(name, (3, 8, 8)), torch.Generator().manual_seed(0)
+    shape = (3, 8, 8) if takes_images(name) else (3, 64)
+    rows, labels = torch.rand(40, *shape), torch.arange(40) % 2
+    augment, generator = built(name, shape), torch.Generator().manual_seed(0)
     before = torch.get_rng_state()
     one, two = (inputs_of(augment(rows, labels, rows, labels, generator), 40) for _ in range(2))
     assert torch.equal(before, torch.get_rng_state())
@@ -65,7 +77,8 @@ def test_a_table_is_taken_or_refused_in_one_line(name):
     if name == "noise":
         assert built(name, (13,))(x, y, x, y, torch.Generator()).shape == x.shape
     else:
-        with pytest.raises(ConfigError, match=rf"^augmentation '{name}' changes images: .* this data has \(13,\)"):
+        what = "images" if takes_images(name) else "signals"
+        with pytest.raises(ConfigError, match=rf"^augmentation '{name}' changes {what}: .* this data has \(13,\)"):
             built(name, (13,))
 
 
