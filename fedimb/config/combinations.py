@@ -250,6 +250,8 @@ def _another_task(c: Combination) -> str | None:
     if c.task is None:
         return f"{c.parts[0].kind} '{c.parts[0].name}' and the other parts have no task in common"
     part = lacking[0]
+    if remedy := part.flags.get("task_remedy"):
+        return f"{part.kind} '{part.name}' {remedy}"
     fitting = [name for name in registry.names(part.kind) if c.task in tasks_of(registry.get(part.kind, name))]
     what = f"{part.kind} '{part.name}' is for {' and '.join(tasks_of(part))} data, but these data are {c.task}"
     return f"{what} ({_TASK_MEANS[c.task]}); use {' or '.join(fitting) or f'no {part.kind}'}"
