@@ -190,7 +190,7 @@ def _choice_without_effect(c: Combination) -> str | None:
 
 
 def _head_of_another_kind(c: Combination) -> str | None:
-    for part in c.having("needs_head", "strategy", "objective"):
+    for part in c.having("needs_head", "strategy", "objective", "loss"):
         wanted = part.flags["needs_head"]
         if any(p.kind == "model" and p.flags.get("head_kind") != wanted for p in c.parts):
             return f"{part.kind} '{part.name}' needs a model with model.head={wanted}; set it"
@@ -214,6 +214,19 @@ def _term_of_another_loss(c: Combination) -> str | None:
         wanted = part.flags["needs_loss"]
         if any(p.kind == "loss" and p.name not in wanted for p in c.parts):
             return f"{part.kind} '{part.name}' works with loss {' or '.join(wanted)} only; use loss={wanted[0]}"
+    return None
+
+
+def _head_without_its_objective(c: Combination) -> str | None:
+    """A head that an objective trains; only a whole configuration, which has an aggregator, can lack the objective."""
+    for part in c.having("needs_objective", "model"):
+        wanted = part.flags["needs_objective"]
+        given = {p.kind for p in c.parts}, {p.name for p in c.parts if p.kind == "objective"}
+        if "aggregator" in given[0] and wanted not in given[1]:
+            return (
+                f"model '{part.name}' has {part.flags['own_head']}, which only the objective '{wanted}' trains; add "
+                f"'aggregator.objectives=[{wanted}]', or use model.head=linear"
+            )
     return None
 
 
@@ -344,6 +357,7 @@ RULES: tuple[Rule, ...] = (
     _two_heads,
     _term_of_another_loss,
     _head_of_another_kind,
+    _head_without_its_objective,
     _head_that_is_not_its_weight,
     _term_of_another_aggregator,
     _another_task,

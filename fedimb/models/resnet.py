@@ -130,7 +130,7 @@ def resnet18(
     return ResNet("resnet18", (2, 2, 2, 2), n_classes, input_shape, width, norm, head)
 
 
-@register("model", "resnet34")
+@register("model", "resnet34", when=OWN_HEAD)
 def resnet34(
     n_classes: int, input_shape: tuple[int, ...], width: int = 64, norm: Norm = "group", head: Head = "linear"
 ) -> ResNet:

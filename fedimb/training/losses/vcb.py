@@ -1,7 +1,7 @@
 """VCB: each output's positives and negatives are weighted by their own effective numbers.
 
-HACO, arXiv 2505.11152, "vertex-level class-balanced loss", whose outputs are the vertices of a hand: with n_v1 rows that
-have label v and n_v0 that lack it, the binary cross-entropy of output v is weighted by
+HACO, arXiv 2505.11152, "vertex-level class-balanced loss", whose outputs are the vertices of a hand: with n_v1 rows
+that have label v and n_v0 that lack it, the binary cross-entropy of output v is weighted by
 a_vy = (1 - beta) / (1 - beta^n_vy), Cui et al.'s weight per output. It is blended in over the training,
 (1 - l) CB + l VCB, where CB has one weight for all positives and one for all negatives, of the sums of n_vy over the
 outputs, and l rises evenly from 0 in the first global round to 1 in the last. beta 0 is `bce`.
