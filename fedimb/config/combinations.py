@@ -12,7 +12,7 @@ from fedimb import registry
 from fedimb.registry import Entry
 
 TASKS = ("multiclass", "multilabel")
-_SEES_LABELS = ("loss", "calibration", "strategy", "objective", "augmentation")
+_SEES_LABELS = ("loss", "calibration", "strategy", "objective", "augmentation", "resampler")
 _TASK_MEANS = {"multiclass": "one class per row", "multilabel": "several labels per row"}
 METHOD_KINDS = ("strategy", "aggregator", "loss", "sampler", "calibration")
 
@@ -22,7 +22,7 @@ class Combination:
     """The parts of one run, methods outermost first.
 
     ``provenance`` and ``weighting`` are those of the class prior, ``task`` that of the data; None: not known yet.
-    ``clip`` and ``noise`` are applied to updates, ``weight`` is the ``aggregation_weight``.
+    ``clip`` and ``noise`` are applied to updates, ``weight`` is the ``aggregation_weight``, ``view`` that of the prior.
     """
 
     parts: tuple[Entry, ...]
@@ -32,6 +32,7 @@ class Combination:
     clip: float | None = None
     noise: float = 0.0
     weight: str | None = None
+    view: str | None = None
 
     def having(self, flag: str, *kinds: str) -> list[Entry]:
         """Parts (of these kinds, or of any) that declare the flag."""
@@ -59,7 +60,7 @@ def _double_correction(c: Combination) -> str | None:
 def _temperature_of_no_posterior(c: Combination) -> str | None:
     """A temperature makes a posterior of logits that only need to be scaled: not of those with another prior."""
     users = c.having("tau_rule", "calibration")
-    others = c.having("needs_prior", "loss", "strategy") + c.having("resamples", "sampler")
+    others = c.having("needs_prior", "loss", "strategy") + c.having("resamples", "sampler", "resampler")
     if not users or not others:
         return None
     part, rule = others[0], users[0].flags["tau_rule"]
@@ -76,6 +77,46 @@ def _temperature_with_noise(c: Combination) -> str | None:
         f"calibration.{users[0].name}.tau={users[0].flags['tau_rule']} trains on most rows again for every fold and "
         "sums their losses without noise, which the epsilon of privacy.noise does not cover; give tau as a number"
     )
+
+
+def _resampler_with_a_method(c: Combination) -> str | None:
+    """Methods have rows, labels and counts of their own, of which a resampler knows nothing."""
+    users = c.having("resamples", "resampler")
+    others = [part for part in c.parts if part.kind == "strategy" and part.name != "plain"]
+    if not users or not others:
+        return None
+    return (
+        f"resampler '{users[0].name}' changes the rows that clients train on, which strategy '{others[0].name}' "
+        "chooses or counts itself; use strategy=plain, or resampler=none"
+    )
+
+
+def _resampler_and_counts(c: Combination) -> str | None:
+    """Corrections by class counts need those of the rows that were trained on, or they are made twice."""
+    changing = c.having("resamples", "resampler")
+    users = c.having("needs_prior", "loss", "calibration") + c.having("uses_local_counts", "loss")
+    if not changing or not users:
+        return None
+    start = (
+        f"resampler '{changing[0].name}' changes how often each class is trained on, and {users[0].kind} "
+        f"'{users[0].name}'"
+    )
+    if c.view == "real":
+        return (
+            f"double correction: {start} would correct by the counts of the real rows (prior.view=real); set "
+            "prior.view=train, which counts the rows after resampling"
+        )
+    if c.provenance == "oracle":
+        return (
+            f"double correction: {start} would correct by the counts of the real rows (prior.provenance=oracle); set "
+            "prior.provenance=clear_sum"
+        )
+    if c.provenance == "dp_sum":
+        return (
+            f"{start} would read noisy counts of the rows after it (prior.provenance=dp_sum), of which one real row "
+            "changes more than one by 1: the noise is too small; set prior.provenance=secure_sum"
+        )
+    return None
 
 
 def _method_brings_its_loss(c: Combination) -> str | None:
@@ -344,6 +385,8 @@ RULES: tuple[Rule, ...] = (
     _double_correction,
     _temperature_of_no_posterior,
     _temperature_with_noise,
+    _resampler_with_a_method,
+    _resampler_and_counts,
     _method_brings_its_loss,
     _method_brings_its_aggregator,
     _prior_missing,
