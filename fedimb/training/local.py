@@ -41,6 +41,11 @@ def draw_epoch(sampler: Sampler, labels: Tensor, generator: torch.Generator) -> 
     return order
 
 
+def labels_for(sampler: Sampler, y: Tensor, classes: Tensor) -> Tensor:
+    """What a sampler orders rows by: their primary classes [n], or y, which may be targets, if it ``needs_targets``."""
+    return y if getattr(sampler, "needs_targets", False) else classes
+
+
 def _batches(
     sampler: Sampler, labels: Tensor, size: int, join_single: bool, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, int]]:
@@ -122,7 +127,8 @@ def train_locally(
     needs_features = bool(getattr(spec.loss, "needs_features", False))
 
     total, steps, planned = torch.zeros((), device=x.device), 0, spec.steps
-    batches = _batches(spec.sampler, classes, spec.batch_size, has_batch_norm(model), generator)
+    labels_of_rows = labels_for(spec.sampler, y, classes)
+    batches = _batches(spec.sampler, labels_of_rows, spec.batch_size, has_batch_norm(model), generator)
     try:
         while planned > 0:
             rows, used = next(batches)
