@@ -262,6 +262,7 @@ class RunConfig(Strict):
     evaluation: EvaluationConfig
     privacy: PrivacyConfig = PrivacyConfig()
     attack: Part = Field(default_factory=lambda: {"name": "none"})
+    resampler: Part = Field(default_factory=lambda: {"name": "none"})
     checkpoint: CheckpointConfig
     run: RunPolicy = RunPolicy()
     server_schedule: Schedule = ScheduleConfig()

@@ -40,6 +40,7 @@ class Stream(IntEnum):
     BUCKETS = 20
     STATISTICS_NOISE = 21
     FOLDS = 22
+    RESAMPLE = 23
     CALIBRATION = 40
     EXPLANATION = 50
 

@@ -47,7 +47,9 @@ The columns:
     builds head       computes the head itself, for models with a linear one
     two views         compares two views of each row, so an augmentation that mixes rows is refused
     innermost         has no other method inside: the last of several
-    resamples         draws rows by class, so that the model's probabilities are those of another class prior
+    resamples         draws, adds or leaves out rows by class, so that the model's probabilities are those of another
+                      class prior
+    never leaves      makes rows from which real ones can be reconstructed: they are never written or sent
     folds             trains again without each of so many folds of the rows
     keeps update      keeps a copy of the update at the client, so privacy.clip is refused"""
 
@@ -56,6 +58,7 @@ PLURALS = {
     "aggregators": "aggregator",
     "losses": "loss",
     "samplers": "sampler",
+    "resamplers": "resampler",
     "calibrations": "calibration",
     "objectives": "objective",
     "augmentations": "augmentation",
@@ -74,7 +77,7 @@ _SENDING = ("strategy", "aggregator", "loss", "calibration", "objective", "expla
 _SETTING_WIDTH = 24  # of the column of defaults: mappings are wrapped
 _SHOWN_ELSEWHERE = (
     *("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss", "chooses_around", "labelled_by"),
-    *("needs_head_bias", "own_head", "head_kind", "tau_rule"),
+    *("needs_head_bias", "own_head", "head_kind", "tau_rule", "task_remedy", "needs_objective"),
 )
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
 

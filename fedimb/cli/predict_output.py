@@ -87,13 +87,15 @@ def _table(batch: Predictions, own_probabilities: bool) -> Table:
     columns |= {f"score:{name}": batch.scores[:, c].tolist() for c, name in enumerate(names)}
     if own_probabilities:
         columns |= {f"probability:{name}": batch.probabilities[:, c].tolist() for c, name in enumerate(names)}
+    if batch.known is not None:
+        columns["known"] = batch.known.tolist()
     if batch.labels is not None:
         columns["true"] = [label_text(label, names) for label in batch.labels]
     return list(columns), list(columns.values())
 
 
 def _is_number(name: str) -> bool:
-    return name.startswith(("score:", "probability:"))
+    return name == "known" or name.startswith(("score:", "probability:"))
 
 
 def _csv(tables: Iterator[Table], file: IO[bytes]) -> None:

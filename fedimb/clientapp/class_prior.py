@@ -7,6 +7,7 @@ import numpy as np
 from flwr.app import RecordDict
 
 from fedimb.clientapp.context import ClientContext
+from fedimb.clientapp.resampling import counts_of_view
 from fedimb.contracts import platform as names
 from fedimb.data.views import ClientData
 from fedimb.privacy.gaussian import sigma_of
@@ -23,12 +24,12 @@ def answer_query(name: str, content: RecordDict, context: ClientContext) -> Reco
     request: dict[str, Any] = dict(content.config_records["view"])
     view = str(request["name"])
     if name == names.CLASS_COUNTS:
-        return _reply(context.class_counts(view).astype(np.int64))
+        return _reply(context.claimed(counts_of_view(context, view)).astype(np.int64))
     clients = clients_in_sum(content)
     if name == names.NOISY_COUNTS:
         own = to_fixed(noisy_share(context, view, len(clients)))
     else:
-        own = context.class_counts(view).astype(np.int64)
+        own = context.claimed(counts_of_view(context, view)).astype(np.int64)
 
     sent, more = masked_figures(own, context, clients, context.secrets)
     return RecordDict({**_reply(sent), **more})

@@ -52,6 +52,7 @@ class ClientContext:
         training: function behind `spec`.
         secrets: source of masks and noise; a hospital has its own.
         attack: what this simulated client does instead of what it should; None: it is honest.
+        resampled: rows and classes after the run's resampler, once made (`fedimb.clientapp.resampling`).
     """
 
     client: int
@@ -67,6 +68,7 @@ class ClientContext:
     training: Callable[["ClientContext"], TrainSpec] | None = None
     secrets: Secrets = SIMULATED
     attack: Attack | None = None
+    resampled: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def class_counts(self, view: str) -> np.ndarray:
         """Class counts [C] int64 of a view, as the client reports them."""

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -14,12 +14,14 @@ from torch import Tensor
 
 from fedimb import registry
 from fedimb.clientapp.context import ClientContext
+from fedimb.clientapp.resampling import resampled, trained_counts
 from fedimb.config.parts import (
     augmentation_makers,
     learning_rate,
     loss_maker,
     optimizer_settings,
     part_maker,
+    resamples,
     resolved_weight,
 )
 from fedimb.contracts import platform as names
@@ -52,6 +54,8 @@ class Prepared:
     work: Work
     reply: RecordDict
     metrics: dict[str, float]
+    real_rows: int | None = None
+    """Rows before a resampler: they are what the client is weighted and counted by."""
 
 
 class LocalTraining:
@@ -102,7 +106,7 @@ class LocalTraining:
             loss=self._make_loss(
                 n_classes=self._n_classes,
                 prior=self._prior(context),
-                local_counts=context.data.counts("trained_on"),
+                local_counts=trained_counts(context),
                 round=context.round,
                 rounds=self.config.rounds,
             ),
@@ -113,7 +117,7 @@ class LocalTraining:
 
     def _prior(self, context: ClientContext) -> np.ndarray | None:
         if self.config.prior.provenance == "local":
-            return context.data.counts("trained_on")
+            return trained_counts(context)
         return context.counts
 
     def prepare(self, context: ClientContext, evaluate: bool) -> Prepared:
@@ -133,12 +137,17 @@ class LocalTraining:
         primary = context.data.primary(spec.view)
         if spec.labels is not None:
             y = primary = spec.labels.to(self._device)
+        real = y if resamples(self.config) else None
+        if real is not None:
+            x, y = resampled(context)
+            primary = y
         if context.attack is not None:
             x, y, primary = _poisoned(context, x, y, primary)
         metrics: dict[str, float] = {}
         if self._start_loss:
             with torch.no_grad():
-                metrics["start_loss"] = float(spec.loss(context.forward(spec.view)[1], y)) if len(y) else 0.0
+                own = y if real is None else real
+                metrics["start_loss"] = float(spec.loss(context.forward(spec.view)[1], own)) if len(own) else 0.0
         for objective in spec.objectives:
             objective.receive(context.content, context.state)
         if spec.extra is not None:
@@ -146,7 +155,7 @@ class LocalTraining:
             x, y, primary = torch.cat([x, made_x]), torch.cat([y, made_y]), torch.cat([primary, made_y])
         work = Work(x, y, spec, context.generator(Stream.TRAIN, self._device), primary)
         metrics["seconds"] = time.perf_counter() - started
-        return Prepared(context, spec, client_methods, work, reply, metrics)
+        return Prepared(context, spec, client_methods, work, reply, metrics, None if real is None else len(real))
 
     def train(self, prepared: Prepared) -> LocalResult:
         """Train one client; afterwards its weights are in the resident model."""
@@ -174,6 +183,8 @@ class LocalTraining:
         """The reply, from the resident model as trained."""
         started = time.perf_counter()
         context, reply = prepared.context, prepared.reply
+        if prepared.real_rows is not None:
+            result = replace(result, examples=prepared.real_rows)
         for objective in prepared.spec.objectives:
             objective.keep(context.state)
         trained, about = self._protected(context)

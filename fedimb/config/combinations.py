@@ -12,7 +12,7 @@ from fedimb import registry
 from fedimb.registry import Entry
 
 TASKS = ("multiclass", "multilabel")
-_SEES_LABELS = ("loss", "calibration", "strategy", "objective", "augmentation")
+_SEES_LABELS = ("loss", "calibration", "strategy", "objective", "augmentation", "resampler")
 _TASK_MEANS = {"multiclass": "one class per row", "multilabel": "several labels per row"}
 METHOD_KINDS = ("strategy", "aggregator", "loss", "sampler", "calibration")
 
@@ -22,7 +22,7 @@ class Combination:
     """The parts of one run, methods outermost first.
 
     ``provenance`` and ``weighting`` are those of the class prior, ``task`` that of the data; None: not known yet.
-    ``clip`` and ``noise`` are applied to updates, ``weight`` is the ``aggregation_weight``.
+    ``clip`` and ``noise`` are applied to updates, ``weight`` is the ``aggregation_weight``, ``view`` that of the prior.
     """
 
     parts: tuple[Entry, ...]
@@ -32,6 +32,7 @@ class Combination:
     clip: float | None = None
     noise: float = 0.0
     weight: str | None = None
+    view: str | None = None
 
     def having(self, flag: str, *kinds: str) -> list[Entry]:
         """Parts (of these kinds, or of any) that declare the flag."""
@@ -59,7 +60,7 @@ def _double_correction(c: Combination) -> str | None:
 def _temperature_of_no_posterior(c: Combination) -> str | None:
     """A temperature makes a posterior of logits that only need to be scaled: not of those with another prior."""
     users = c.having("tau_rule", "calibration")
-    others = c.having("needs_prior", "loss", "strategy") + c.having("resamples", "sampler")
+    others = c.having("needs_prior", "loss", "strategy") + c.having("resamples", "sampler", "resampler")
     if not users or not others:
         return None
     part, rule = others[0], users[0].flags["tau_rule"]
@@ -76,6 +77,46 @@ def _temperature_with_noise(c: Combination) -> str | None:
         f"calibration.{users[0].name}.tau={users[0].flags['tau_rule']} trains on most rows again for every fold and "
         "sums their losses without noise, which the epsilon of privacy.noise does not cover; give tau as a number"
     )
+
+
+def _resampler_with_a_method(c: Combination) -> str | None:
+    """Methods have rows, labels and counts of their own, of which a resampler knows nothing."""
+    users = c.having("resamples", "resampler")
+    others = [part for part in c.parts if part.kind == "strategy" and part.name != "plain"]
+    if not users or not others:
+        return None
+    return (
+        f"resampler '{users[0].name}' changes the rows that clients train on, which strategy '{others[0].name}' "
+        "chooses or counts itself; use strategy=plain, or resampler=none"
+    )
+
+
+def _resampler_and_counts(c: Combination) -> str | None:
+    """Corrections by class counts need those of the rows that were trained on, or they are made twice."""
+    changing = c.having("resamples", "resampler")
+    users = c.having("needs_prior", "loss", "calibration") + c.having("uses_local_counts", "loss")
+    if not changing or not users:
+        return None
+    start = (
+        f"resampler '{changing[0].name}' changes how often each class is trained on, and {users[0].kind} "
+        f"'{users[0].name}'"
+    )
+    if c.view == "real":
+        return (
+            f"double correction: {start} would correct by the counts of the real rows (prior.view=real); set "
+            "prior.view=train, which counts the rows after resampling"
+        )
+    if c.provenance == "oracle":
+        return (
+            f"double correction: {start} would correct by the counts of the real rows (prior.provenance=oracle); set "
+            "prior.provenance=clear_sum"
+        )
+    if c.provenance == "dp_sum":
+        return (
+            f"{start} would read noisy counts of the rows after it (prior.provenance=dp_sum), of which one real row "
+            "changes more than one by 1: the noise is too small; set prior.provenance=secure_sum"
+        )
+    return None
 
 
 def _method_brings_its_loss(c: Combination) -> str | None:
@@ -190,7 +231,7 @@ def _choice_without_effect(c: Combination) -> str | None:
 
 
 def _head_of_another_kind(c: Combination) -> str | None:
-    for part in c.having("needs_head", "strategy", "objective"):
+    for part in c.having("needs_head", "strategy", "objective", "loss"):
         wanted = part.flags["needs_head"]
         if any(p.kind == "model" and p.flags.get("head_kind") != wanted for p in c.parts):
             return f"{part.kind} '{part.name}' needs a model with model.head={wanted}; set it"
@@ -214,6 +255,19 @@ def _term_of_another_loss(c: Combination) -> str | None:
         wanted = part.flags["needs_loss"]
         if any(p.kind == "loss" and p.name not in wanted for p in c.parts):
             return f"{part.kind} '{part.name}' works with loss {' or '.join(wanted)} only; use loss={wanted[0]}"
+    return None
+
+
+def _head_without_its_objective(c: Combination) -> str | None:
+    """A head that an objective trains; only a whole configuration, which has an aggregator, can lack the objective."""
+    for part in c.having("needs_objective", "model"):
+        wanted = part.flags["needs_objective"]
+        given = {p.kind for p in c.parts}, {p.name for p in c.parts if p.kind == "objective"}
+        if "aggregator" in given[0] and wanted not in given[1]:
+            return (
+                f"model '{part.name}' has {part.flags['own_head']}, which only the objective '{wanted}' trains; add "
+                f"'aggregator.objectives=[{wanted}]', or use model.head=linear"
+            )
     return None
 
 
@@ -250,6 +304,8 @@ def _another_task(c: Combination) -> str | None:
     if c.task is None:
         return f"{c.parts[0].kind} '{c.parts[0].name}' and the other parts have no task in common"
     part = lacking[0]
+    if remedy := part.flags.get("task_remedy"):
+        return f"{part.kind} '{part.name}' {remedy}"
     fitting = [name for name in registry.names(part.kind) if c.task in tasks_of(registry.get(part.kind, name))]
     what = f"{part.kind} '{part.name}' is for {' and '.join(tasks_of(part))} data, but these data are {c.task}"
     return f"{what} ({_TASK_MEANS[c.task]}); use {' or '.join(fitting) or f'no {part.kind}'}"
@@ -329,6 +385,8 @@ RULES: tuple[Rule, ...] = (
     _double_correction,
     _temperature_of_no_posterior,
     _temperature_with_noise,
+    _resampler_with_a_method,
+    _resampler_and_counts,
     _method_brings_its_loss,
     _method_brings_its_aggregator,
     _prior_missing,
@@ -342,6 +400,7 @@ RULES: tuple[Rule, ...] = (
     _two_heads,
     _term_of_another_loss,
     _head_of_another_kind,
+    _head_without_its_objective,
     _head_that_is_not_its_weight,
     _term_of_another_aggregator,
     _another_task,

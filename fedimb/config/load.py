@@ -22,6 +22,10 @@ _LATER: dict[str, Settings] = {
 }
 """Settings that a source got after configurations of it were hashed, with the defaults under which nothing changes."""
 
+_LATER_MODEL: dict[str, Settings] = {
+    name: {"attention": "none", "fusion": False} for name in ("resnet8", "resnet18", "resnet20", "resnet34")
+}
+"""The same of models."""
 _LATER_LOCAL: Settings = {
     "nesterov": False,
     "decay_exempt": [],
@@ -84,10 +88,14 @@ def _as_first_hashed(tree: Settings) -> None:
     """Remove later settings that this configuration does not use and restore first names: old hashes stay valid."""
     if tree["privacy"]["clip"] is None and not tree["privacy"]["noise"]:
         del tree["privacy"]
-    if tree["attack"]["name"] == "none":
-        del tree["attack"]
+    for kind in ("attack", "resampler"):
+        if tree[kind]["name"] == "none":
+            del tree[kind]
     if not set(tree["explanation"]) - {"none"}:
         del tree["explanation"]
+    for later, unset in _LATER_MODEL.get(tree["model"]["name"], {}).items():
+        if tree["model"].get(later) == unset:
+            tree["model"] = {key: value for key, value in tree["model"].items() if key != later}
     tree["data"].pop("accept", None)  # what the user knows of the data changes no number
     normalize = tree["data"].pop("normalize", None)
     if normalize is not None:  # pooled numbers follow from the data
@@ -167,6 +175,7 @@ def row_label(config: RunConfig, calibration: str) -> str:
     parts += [weights if weights == "uniform" else f"weights_{weights}"] if weights != "auto" else []
     parts += [config.loss["name"]] if config.loss["name"] != "ce" else []
     parts += [config.sampler["name"]] if config.sampler["name"] != "shuffle" else []
+    parts += [config.resampler["name"]] if config.resampler["name"] != "none" else []
     parts += [f"clip_{config.privacy.clip:g}"] if config.privacy.clip is not None else []
     parts += [f"noise_{config.privacy.noise:g}"] if config.privacy.noise else []
     if config.attack["name"] != "none":

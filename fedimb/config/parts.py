@@ -22,6 +22,7 @@ from fedimb.plain import Settings
 from fedimb.schema import LocalConfig, RunConfig
 from fedimb.seeds import Stream, seed_int
 from fedimb.training.losses.smoothing import smoothed
+from fedimb.training.resamplers.base import Categories, Resampler
 from fedimb.training.schedules import schedule_factor
 from fedimb.training.spec import Augmentation, TrainSpec
 
@@ -192,6 +193,22 @@ def resolved_weight(config: RunConfig, contracts: list[Contract]) -> str:
     if config.aggregation_weight != "auto":
         return config.aggregation_weight
     return contracts[1].aggregation_weight if len(contracts) > 1 else "view"
+
+
+def resamples(config: RunConfig) -> bool:
+    """Whether clients add rows to their own, or leave some out, before they train."""
+    return bool(registry.flags("resampler", config.resampler["name"]).get("resamples", False))
+
+
+def resampler_of(config: RunConfig, categories: Categories | None, input_shape: tuple[int, ...]) -> Resampler:
+    """The configured resampler, for rows of this shape.
+
+    Raises:
+        ConfigError: the rule cannot work on such rows, or lacks a package.
+    """
+    made: Resampler = part_maker("resampler", config.resampler, GIVEN["resampler"])(categories=categories)
+    made.check(input_shape)
+    return made
 
 
 def prior_view(config: RunConfig) -> str:

@@ -19,6 +19,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "model": ("n_classes", "input_shape"),
     "loss": ("n_classes", "prior", "local_counts", "round", "rounds"),
     "sampler": (),
+    "resampler": ("categories",),
     "objective": (),
     "augmentation": ("input_shape",),
     "calibration": ("prior", "minority", "seed"),
@@ -59,7 +60,7 @@ def validate(raw: Settings) -> RunConfig:
     parts: list[registry.Entry] = []
     checked: Settings = {"data": config.data | {"source": _part("source", config.data["source"], parts)}}
     checked["partition"] = _partition(config.partition, config.clients.count, parts)
-    for kind in ("model", "loss", "sampler", "attack"):
+    for kind in ("model", "loss", "sampler", "resampler", "attack"):
         checked[kind] = _part(kind, getattr(config, kind), parts)
     augmentation = _list("augmentation", "local.augmentation", config.local.augmentation, parts)
     checked["local"] = config.local.model_copy(update={"augmentation": augmentation})
@@ -79,7 +80,8 @@ def validate(raw: Settings) -> RunConfig:
 def parts_of(config: RunConfig) -> tuple[registry.Entry, ...]:
     """Every registered part a validated configuration names."""
     named = [("source", config.data["source"]), ("partition", config.partition)]
-    named += [(kind, getattr(config, kind)) for kind in ("model", "loss", "sampler", "aggregator", "attack")]
+    kinds = ("model", "loss", "sampler", "resampler", "aggregator", "attack")
+    named += [(kind, getattr(config, kind)) for kind in kinds]
     named += [("augmentation", part) for part in config.local.augmentation]
     named += [("objective", part) for part in config.aggregator.get("objectives") or []]
     parts = [registry.get(kind, part["name"]).set_to(part) for kind, part in named]
@@ -112,7 +114,7 @@ def check_task(config: RunConfig, task: str) -> None:
 def _combination(config: RunConfig, parts: tuple[registry.Entry, ...], task: str | None = None) -> Combination:
     prior, privacy = config.prior, config.privacy
     weight = config.aggregation_weight
-    return Combination(parts, prior.provenance, prior.weighting, task, privacy.clip, privacy.noise, weight)
+    return Combination(parts, prior.provenance, prior.weighting, task, privacy.clip, privacy.noise, weight, prior.view)
 
 
 def _shaped(raw: Settings) -> RunConfig:

@@ -51,6 +51,23 @@ class TableColumns:
             found += [f"{name}={value}" for value in self.categories[name]] if name in self.categories else [name]
         return (*found, *(f"{name} missing" for name in self.names if name in self.indicators))
 
+    @property
+    def one_hot(self) -> tuple[tuple[int, int], ...]:
+        """Of each column with categories, then of each "missing" mark: its first input, and the one after its last.
+
+        Example:
+            >>> TableColumns(names=("age", "sex"), categories={"sex": ("f", "m")}, indicators=("age",)).one_hot
+            ((1, 3), (3, 4))
+        """
+        found, at = [], 0
+        for name in self.names:
+            width = len(self.categories.get(name, ("",)))
+            if name in self.categories:
+                found.append((at, at + width))
+            at += width
+        marks = [name for name in self.names if name in self.indicators]
+        return (*found, *((at + i, at + i + 1) for i in range(len(marks))))
+
     def facts(self) -> JsonObject:
         """As plain values, for JSON."""
         return {

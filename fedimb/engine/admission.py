@@ -171,7 +171,7 @@ def limits_of(sizes: Sizes, rows: int, validation: int, adds_rows: bool) -> dict
         "validation": validation,
         "confidence": validation * UNIT,
         "squares": 2 * validation * UNIT,
-        "labels": rows * (sizes.axes["C"] if sizes.multilabel else 1),
+        "labels": rows * (sizes.axes["C"] if sizes.multilabel or sizes.resampled else 1),
         "steps": math.inf if adds_rows else sizes.epochs * -(-rows // sizes.batch_size),
         "weight": math.inf if adds_rows and sizes.weighting == "view" else weight,
         **{f"{axis}-1": size - 1 for axis, size in sizes.axes.items()},

@@ -57,6 +57,7 @@ class Sizes:
             at most, ``B`` bins.
         row: shape of one row.
         multilabel: whether rows have several labels.
+        resampled: whether counts may be of rows after a resampler, at most as many of each class as there are rows.
         epochs, batch_size: of local training.
         weighting: ``view`` | ``real`` | ``original`` | ``uniform``.
     """
@@ -64,6 +65,7 @@ class Sizes:
     axes: Mapping[str, int]
     row: tuple[int, ...]
     multilabel: bool = False
+    resampled: bool = False
     epochs: int = 1
     batch_size: int = 1
     weighting: str = "view"

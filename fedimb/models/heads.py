@@ -8,7 +8,9 @@ from torch.nn import functional as F
 
 from fedimb.errors import ConfigError
 
-Head = Literal["linear", "cosine", "bias_free", "prototype", "etf", "projected", "quadratic", "diagonal"]
+Head = Literal[
+    "linear", "cosine", "bias_free", "prototype", "etf", "projected", "quadratic", "diagonal", "simplex", "npe"
+]
 
 
 OWN_HEAD = {
@@ -18,6 +20,16 @@ OWN_HEAD = {
     ("head", "projected"): {"head_kind": "projected"},
     ("head", "quadratic"): {"own_head": "a quadratic head"},
     ("head", "diagonal"): {"own_head": "a quadratic head"},
+    ("head", "simplex"): {
+        "own_head": "distances to a fixed simplex as head",
+        "head_kind": "simplex",
+        "needs_loss": ("dm_simplex",),
+    },
+    ("head", "npe"): {
+        "own_head": "a head that adds its estimate of the prior",
+        "head_kind": "npe",
+        "needs_objective": "prior_estimator",
+    },
 }
 """For ``when`` of a model: what its head is where logits are not features times weight plus bias, and its kind where a
 method needs that."""
@@ -114,6 +126,81 @@ def equiangular(basis: Tensor) -> Tensor:
     return (classes / (classes - 1)) ** 0.5 * (basis - basis.mean(dim=1, keepdim=True))
 
 
+class SimplexHead(nn.Linear):
+    """Logits = -|A h + b - s_c|^2: a trained projection to C - 1 numbers, and their squared distances to the C vertices
+    s_c of a fixed simplex around 0.
+
+    Cevikalp et al., "Deep Simplex Classifier", ICPR 2024, for ``loss=dm_simplex``. C points at equal distances need
+    C - 1 dimensions. The vertices follow from C alone, so every party makes the same, and so does whoever loads the
+    model later; they are never sent. Predictions are those of the nearest vertex; softmax of these logits is no
+    probability to rely on.
+
+    Args:
+        in_features: feature width d.
+        out_features: number of classes C.
+        radius: distance of the vertices from 0; 100 in the code of LA-DMDSC, whose margins are meant for it.
+    """
+
+    def __init__(self, in_features: int, out_features: int, radius: float = 100.0) -> None:
+        super().__init__(in_features, out_features, bias=False)
+        self.projection = nn.Linear(in_features, max(out_features - 1, 1))
+        vertices = (radius * simplex(out_features)).float()
+        self.weight = nn.Parameter(vertices, requires_grad=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [n, d] -> logits [n, C], at most 0."""
+        return -(self.projection(features)[..., None, :] - self.weight).square().sum(-1)
+
+
+def simplex(classes: int) -> Tensor:
+    """[C, C - 1] float64: C points of length 1, all at the same distance from each other; [1, 1] for one class.
+
+    Example:
+        >>> simplex(2).flatten().tolist()
+        [1.0, -1.0]
+    """
+    if classes == 1:
+        return torch.ones(1, 1, dtype=torch.float64)
+    step = torch.arange(1, classes, dtype=torch.float64)
+    # Helmert's orthonormal columns, orthogonal to (1, ..., 1): the k-th is (1, ..., 1, -k, 0, ...) / sqrt(k (k + 1))
+    columns = torch.ones(classes, classes - 1, dtype=torch.float64).triu() - torch.diag(step, -1)[:, :-1]
+    return columns / (step * (step + 1)).sqrt() * (classes / (classes - 1)) ** 0.5
+
+
+def open_set_score(logits: Tensor) -> Tensor:
+    """Logits -d^2 of a `SimplexHead` [..., C] -> 1 / (1 + d^2) of the nearest vertex [...], in (0, 1]; near 0 for a row
+    that is far from every class, which may be of none of them."""
+    return 1 / (1 - logits.amax(-1).clamp_max(0))
+
+
+class NeuralPriorHead(nn.Linear):
+    """Logits = w_c'x + b_c in training; in evaluation plus h_c(x) - mean_c h_c(x), h a second linear layer that learns
+    the class prior.
+
+    "Neural Prior Estimator", arXiv 2602.17853, with the local objective `prior_estimator`. The paper averages K such
+    layers; linear layers with a convex loss all go to the same place, so there is one here. It starts at 0, which
+    corrects nothing.
+
+    Args:
+        in_features: feature width d.
+        out_features: number of classes C.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.estimator = nn.Linear(in_features, out_features)
+        nn.init.zeros_(self.estimator.weight)
+        nn.init.zeros_(self.estimator.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [n, d] -> logits [n, C]."""
+        logits = F.linear(features, self.weight, self.bias)
+        if self.training:
+            return logits
+        estimate = self.estimator(features)
+        return logits + estimate - estimate.mean(dim=-1, keepdim=True)
+
+
 class BiasFreeHead(nn.Linear):
     """Logits = w_c'x, for losses that scale logits in training only: a bias learnt under the scale would be used
     without.
@@ -204,6 +291,8 @@ def build_head(kind: Head, width: int, n_classes: int) -> nn.Linear:
         "projected": ProjectedHead,
         "quadratic": QuadraticHead,
         "diagonal": DiagonalHead,
+        "simplex": SimplexHead,
+        "npe": NeuralPriorHead,
     }
     if kind not in made:
         raise ConfigError(f"model: head='{kind}': give one of {', '.join(made)}")

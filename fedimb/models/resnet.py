@@ -2,12 +2,21 @@
 
 He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", CVPR 2016: the CIFAR family (three stages,
 depth 6n + 2), ResNet-18 and ResNet-34 (four stages), basic blocks, 1 x 1 projections where the shape changes.
+
+Options that sources of rare-class systems add: CBAM after every stage (AttX-Net, arXiv 2604.27617), DANet's two
+attentions after the last, and fusion of layers: the pooled maps of every stage side by side as features (SG-CLDFF's,
+without its saliency maps).
 """
 
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import skip_init
 
+from fedimb.errors import ConfigError
+from fedimb.models.attention import Attention, ConvolutionalAttention, DualAttention
 from fedimb.models.base import Classifier
 from fedimb.models.blocks import Norm, build_norm, check_width
 from fedimb.models.heads import OWN_HEAD, Head, build_head
@@ -47,6 +56,31 @@ class BasicBlock(nn.Module):
         return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
+@dataclass(frozen=True)
+class Extras:
+    """What may be added to a residual network.
+
+    Attributes:
+        attention: ``none``, ``cbam`` after every stage or ``danet`` after the last.
+        fusion: whether features are the pooled maps of all stages; else those of the last.
+    """
+
+    attention: Attention = "none"
+    fusion: bool = False
+
+    def after(self, channels: int, last: bool) -> list[nn.Module]:
+        """The blocks after a stage of so many channels.
+
+        Raises:
+            ConfigError: an unknown attention.
+        """
+        if self.attention not in ("none", "cbam", "danet"):
+            raise ConfigError(f"model: attention='{self.attention}': give none, cbam or danet")
+        if self.attention == "cbam":
+            return [ConvolutionalAttention(channels)]
+        return [DualAttention(channels)] if last and self.attention == "danet" else []
+
+
 class ResNet(Classifier):
     """Stem, stages of basic blocks (each twice as wide and half the size of the previous one), global average, head.
 
@@ -57,6 +91,7 @@ class ResNet(Classifier):
         name: for messages.
         blocks: basic blocks of each stage.
         n_classes, input_shape, width, norm, head: see `resnet8`.
+        extras: attention and fusion.
     """
 
     def __init__(
@@ -68,6 +103,7 @@ class ResNet(Classifier):
         width: int,
         norm: Norm,
         head: Head,
+        extras: Extras,
     ) -> None:
         super().__init__()
         channels, high, wide = image_shape(f"model '{name}' reads", input_shape)
@@ -78,24 +114,41 @@ class ResNet(Classifier):
             pool = nn.MaxPool2d(3, stride=2, padding=1)  # before ReLU: the same bits for less work, see `CNN4Conv`
             self.stem = nn.Sequential(_conv(channels, width, 7, 2, norm), build_norm(norm, width), pool, nn.ReLU())
         layers: list[nn.Module] = []
-        fan_in = width
+        pooled: list[int] = []  # positions of the layers whose maps are pooled for the features
+        fan_in, features = width, 0
         for stage, count in enumerate(blocks):
             for block in range(count):
                 fan_out, stride = width * 2**stage, 2 if stage and not block else 1
                 layers.append(BasicBlock(fan_in, fan_out, stride, norm))
                 fan_in = fan_out
-        self.body = nn.Sequential(*layers)
-        self.head = build_head(head, fan_in, n_classes)
+            last = stage == len(blocks) - 1
+            layers += extras.after(fan_in, last)
+            if last or extras.fusion:
+                pooled.append(len(layers) - 1)
+                features += fan_in
+        self.body, self._pooled = nn.Sequential(*layers), frozenset(pooled)
+        self.head = build_head(head, features, n_classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """Images [n, *input_shape] float32 -> [n, width x 2^(stages - 1)]."""
-        maps: Tensor = self.body(self.stem(as_images(x)))
-        return maps.mean(dim=(2, 3))
+        """Images [n, *input_shape] float32 -> [n, width x 2^(stages - 1)], with fusion [n, width x (2^stages - 1)]."""
+        maps: Tensor = self.stem(as_images(x))
+        means = []
+        for at, layer in enumerate(self.body):
+            maps = layer(maps)
+            if at in self._pooled:
+                means.append(maps.mean(dim=(2, 3)))
+        return means[0] if len(means) == 1 else torch.cat(means, dim=1)
 
 
 @register("model", "resnet8", when=OWN_HEAD)
 def resnet8(
-    n_classes: int, input_shape: tuple[int, ...], width: int = 16, norm: Norm = "group", head: Head = "linear"
+    n_classes: int,
+    input_shape: tuple[int, ...],
+    width: int = 16,
+    norm: Norm = "group",
+    head: Head = "linear",
+    attention: Attention = "none",
+    fusion: bool = False,
 ) -> ResNet:
     """Three stages of one block; 78 k parameters at width 16 (3 channels, 10 classes).
 
@@ -107,32 +160,52 @@ def resnet8(
         width: channels of the first stage.
         norm: ``group``, ``batch`` or ``none``.
         head: ``linear`` or ``cosine``.
+        attention: ``none``, ``cbam`` after every stage, or ``danet`` after the last.
+        fusion: features are the pooled maps of all stages side by side, not those of the last alone.
 
     Raises:
-        ConfigError: the data are not images; no channel.
+        ConfigError: the data are not images; no channel; an unknown attention.
     """
-    return ResNet("resnet8", (1, 1, 1), n_classes, input_shape, width, norm, head)
+    return ResNet("resnet8", (1, 1, 1), n_classes, input_shape, width, norm, head, Extras(attention, fusion))
 
 
 @register("model", "resnet20", when=OWN_HEAD)
 def resnet20(
-    n_classes: int, input_shape: tuple[int, ...], width: int = 16, norm: Norm = "group", head: Head = "linear"
+    n_classes: int,
+    input_shape: tuple[int, ...],
+    width: int = 16,
+    norm: Norm = "group",
+    head: Head = "linear",
+    attention: Attention = "none",
+    fusion: bool = False,
 ) -> ResNet:
     """Three stages of three blocks; 272 k parameters at width 16. Arguments and errors: see `resnet8`."""
-    return ResNet("resnet20", (3, 3, 3), n_classes, input_shape, width, norm, head)
+    return ResNet("resnet20", (3, 3, 3), n_classes, input_shape, width, norm, head, Extras(attention, fusion))
 
 
 @register("model", "resnet18", when=OWN_HEAD)
 def resnet18(
-    n_classes: int, input_shape: tuple[int, ...], width: int = 64, norm: Norm = "group", head: Head = "linear"
+    n_classes: int,
+    input_shape: tuple[int, ...],
+    width: int = 64,
+    norm: Norm = "group",
+    head: Head = "linear",
+    attention: Attention = "none",
+    fusion: bool = False,
 ) -> ResNet:
     """Four stages of two blocks; 11.2 M parameters at width 64. Arguments and errors: see `resnet8`."""
-    return ResNet("resnet18", (2, 2, 2, 2), n_classes, input_shape, width, norm, head)
+    return ResNet("resnet18", (2, 2, 2, 2), n_classes, input_shape, width, norm, head, Extras(attention, fusion))
 
 
-@register("model", "resnet34")
+@register("model", "resnet34", when=OWN_HEAD)
 def resnet34(
-    n_classes: int, input_shape: tuple[int, ...], width: int = 64, norm: Norm = "group", head: Head = "linear"
+    n_classes: int,
+    input_shape: tuple[int, ...],
+    width: int = 64,
+    norm: Norm = "group",
+    head: Head = "linear",
+    attention: Attention = "none",
+    fusion: bool = False,
 ) -> ResNet:
     """Four stages of 3, 4, 6 and 3 blocks; 21.3 M parameters at width 64. Arguments and errors: see `resnet8`."""
-    return ResNet("resnet34", (3, 4, 6, 3), n_classes, input_shape, width, norm, head)
+    return ResNet("resnet34", (3, 4, 6, 3), n_classes, input_shape, width, norm, head, Extras(attention, fusion))

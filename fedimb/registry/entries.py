@@ -27,6 +27,7 @@ KINDS = {
     "model": "fedimb.models",
     "loss": "fedimb.training.losses",
     "sampler": "fedimb.training.samplers",
+    "resampler": "fedimb.training.resamplers",
     "objective": "fedimb.training.objectives",
     "augmentation": "fedimb.training.augmentations",
     "calibration": "fedimb.training.calibrations",

@@ -12,6 +12,7 @@ from fedimb.data.new_rows import RowBatch
 from fedimb.data.scaling import Scaling, prepared
 from fedimb.evaluation.thresholds import DecisionRule, decide, decide_labels
 from fedimb.models.base import Classifier
+from fedimb.models.heads import SimplexHead, open_set_score
 from fedimb.training.calibrations.base import Calibration, Outputs
 from fedimb.training.forward import forward_batched
 
@@ -29,6 +30,8 @@ class Predictions:
         class_names: one per class id.
         ids: n texts that name the rows in the data; None if there are none.
         labels: [n] int64 true class ids, -1 where unknown, or [n, C] uint8; None if the data have no labels.
+        known: [n] float32 in (0, 1], near 0 for a row that may be of none of the classes; None unless the model has
+            ``head: simplex`` (`fedimb.models.heads.open_set_score`).
     """
 
     rows: NDArray[np.int64]
@@ -38,6 +41,7 @@ class Predictions:
     class_names: tuple[str, ...]
     ids: tuple[str, ...] | None = None
     labels: NDArray[np.integer] | None = None
+    known: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,6 +72,7 @@ class Predictions:
             first.class_names,
             None if first.ids is None else tuple(one for part in parts for one in part.ids or ()),
             None if first.labels is None else of("labels"),
+            None if first.known is None else of("known"),
         )
 
 
@@ -123,4 +128,5 @@ class Scorer:
         else:
             scores, own = adjusted.softmax(1).numpy(), logits.softmax(1).numpy()
             predicted = decide(scores, self._rule) if self._rule.may_abstain else adjusted.argmax(1).numpy()
-        return Predictions(batch.rows, predicted, scores, own, self._names, batch.ids, batch.labels)
+        known = open_set_score(logits).numpy() if isinstance(head, SimplexHead) else None
+        return Predictions(batch.rows, predicted, scores, own, self._names, batch.ids, batch.labels, known)

@@ -22,6 +22,8 @@ from fedimb.config.parts import (
     learning_rate,
     part_maker,
     phase,
+    resampler_of,
+    resamples,
     resolved_weight,
     spec_of_rows,
 )
@@ -125,6 +127,8 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     check_explanations(config, federation, federation.store.columns)
     check_model(config.privacy, build_model(config, federation.n_classes, federation.input_shape))
     _build_all(config, federation)
+    columns = federation.store.columns
+    resampler_of(config, None if columns is None else columns.one_hot, federation.input_shape)
     attackers_in(config, federation)
     _check_head(config, federation)
     rounds = config.rounds
@@ -182,6 +186,7 @@ def admission_of(
         axes=axes,
         row=row,
         multilabel=federation.task == "multilabel",
+        resampled=resamples(config),
         epochs=config.local.epochs,
         batch_size=config.local.batch_size,
         weighting=resolved_weight(config, contracts),

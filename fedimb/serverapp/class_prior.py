@@ -18,7 +18,7 @@ import numpy as np
 from flwr.app import RecordDict
 
 from fedimb import registry
-from fedimb.config.parts import build_model, contracts_of, resolved_weight
+from fedimb.config.parts import build_model, contracts_of, resamples, resolved_weight
 from fedimb.contracts import platform as names
 from fedimb.data.federation import Federation
 from fedimb.engine.admission import check_total
@@ -80,14 +80,17 @@ def gather_prior(config: RunConfig, federation: Federation, context: RunContext)
     holders = _holders(federation)
     match config.prior.provenance:
         case "clear_sum":
-            replies = yield from gather_counts("train")
+            replies = yield from gather_counts(counted_view(config))
             _check_minority(replies.sum(axis=0), federation, complete=len(replies) == len(holders))
             context.counts = prior_from_counts(replies.astype(np.float64), config)
         case "oracle":
             context.counts = prior_from_counts(federation.counts[holders].astype(np.float64), config)
         case "secure_sum":
-            total, own = yield from _masked_counts(names.MASKED_COUNTS, holders, federation, context)
-            check_total(names.MASKED_COUNTS, total, _most(federation, own))
+            total, own = yield from _masked_counts(
+                names.MASKED_COUNTS, holders, federation, context, counted_view(config)
+            )
+            many = federation.n_classes if resamples(config) else 1
+            check_total(names.MASKED_COUNTS, total, _most(federation, own) * many)
             _check_minority(total, federation, complete=len(own) == len(holders))
             context.counts = total.astype(np.float64)
         case "dp_sum":
@@ -129,14 +132,19 @@ def _most(federation: Federation, holders: list[int]) -> float:
 
 
 def _masked_counts(
-    query: str, holders: list[int], federation: Federation, context: RunContext
+    query: str, holders: list[int], federation: Federation, context: RunContext, view: str = "train"
 ) -> Generator[Step, Any, tuple[np.ndarray, list[int]]]:
     """The sum of the holders' integers [C] int64, and the clients in it."""
 
     def figures(content: RecordDict) -> np.ndarray:
         return arrays_of(content, names.COUNTS)["counts"]
 
-    return (yield from masked_sum(Query(query), "train", holders, federation, context, figures))
+    return (yield from masked_sum(Query(query), view, holders, federation, context, figures))
+
+
+def counted_view(config: RunConfig) -> str:
+    """The view whose rows clients count: after their resampler, if there is one and ``prior.view`` is train."""
+    return "resampled" if resamples(config) and config.prior.view == "train" else "train"
 
 
 def prior_from_counts(counts: np.ndarray, config: RunConfig) -> np.ndarray:

@@ -22,7 +22,7 @@ from fedimb.testing.explanations import check_explanation
 from fedimb.testing.generation import check_generator
 from fedimb.testing.methods import check_method
 from fedimb.testing.selection import check_coreset, check_query
-from fedimb.testing.training import check_calibration, check_loss, check_model, check_sampler
+from fedimb.testing.training import check_calibration, check_loss, check_model, check_resampler, check_sampler
 
 __all__ = [
     "ContractError",
@@ -38,6 +38,7 @@ __all__ = [
     "check_model",
     "check_partitioner",
     "check_query",
+    "check_resampler",
     "check_sampler",
     "check_source",
 ]

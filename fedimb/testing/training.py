@@ -188,6 +188,63 @@ def check_sampler(name: str, **settings: object) -> None:
         contract.equal(set(labels[seen].tolist()), {0, 1, 2})
 
 
+TABLE: tuple[tuple[int, int], ...] = ((3, 6), (6, 7))
+"""One-hot columns of the rows of `check_resampler`: three numbers, a column of three categories, a missing mark."""
+
+
+def check_resampler(name: str, **settings: object) -> None:
+    """Check that a resampler gives finite rows of the client's own classes, reproducibly, and leaves its inputs alone.
+
+    Args:
+        name: as registered under kind ``resampler``.
+        settings: settings of the resampler, instead of those in its YAML.
+
+    Raises:
+        ContractError: with the broken rule, what was expected and what was found.
+    """
+    contract = Contract("resampler", name)
+    check_yaml(contract, "resampler", name)
+    with contract.rule("its flags match what it does"):
+        changes = bool(registry.flags("resampler", name).get("resamples"))
+        contract.equal(changes, name != "none", "resamples=True unless it changes nothing")
+    for case, counts in COUNTS.items():
+        labels = labels_of(counts).numpy()
+        numbers = normal(len(labels), 3).numpy()
+        coded = np.eye(4, dtype=np.float32)[np.arange(len(labels)) % 4][:, :3]
+        mark = (np.arange(len(labels)) % 2 == 0).astype(np.float32)
+        for categories in ((), TABLE):
+            kind = "a table with categories" if categories else "numbers only"
+            contract = Contract("resampler", name, f"{case}, {kind}")
+            x = np.column_stack([numbers, coded, mark]) if categories else numbers
+            with contract.rule("it takes the rows, or refuses them with a FedimbError before work"):
+                try:
+                    for rule in (made := [build("resampler", name, settings, categories=categories) for _ in "ab"]):
+                        rule.check((x.shape[1],))
+                except FedimbError:
+                    continue
+            _check_resampled(contract, made, x, labels)
+
+
+def _check_resampled(contract: Contract, rules: list[Any], x: np.ndarray, labels: np.ndarray) -> None:
+    with contract.rule("finite rows of the client's classes, the same for the same seed"), contract.own_randomness():
+        before = x.copy(), labels.copy()
+        (found, classes), again = (rule.resample(x, labels, 3) for rule in rules)
+        contract.equal(again, (found, classes), "the same rows for the same seed")
+        contract.equal((x, labels), before, "its rows as they were")
+        right = found.dtype == np.float32 and found.shape == (len(classes), x.shape[1]) and len(found) >= 1
+        contract.expect(right, f"float32 [m, {x.shape[1]}], m >= 1", found)
+        contract.expect(classes.dtype == np.int64, "int64 classes", classes)
+        contract.finite(found, "rows")
+        contract.expect(
+            set(classes.tolist()) <= set(labels.tolist()), "classes the client holds", set(classes.tolist())
+        )
+        most = np.bincount(labels).max()
+        contract.expect(np.bincount(classes).max() <= most, f"at most {most} rows of a class", np.bincount(classes))
+    with contract.rule("a client with one class keeps its rows"):
+        if len(set(labels.tolist())) == 1:
+            contract.equal((found, classes), (x, labels))
+
+
 def check_calibration(name: str, **settings: object) -> None:
     """Check that a calibration returns finite logits, does not change its inputs, and declares if it needs class
     counts.

@@ -42,6 +42,11 @@ def draw_epoch(sampler: Sampler, labels: Tensor, generator: torch.Generator) -> 
     return order
 
 
+def labels_for(sampler: Sampler, y: Tensor, classes: Tensor) -> Tensor:
+    """What a sampler orders rows by: their primary classes [n], or y, which may be targets, if it ``needs_targets``."""
+    return y if getattr(sampler, "needs_targets", False) else classes
+
+
 def _batches(
     sampler: Sampler, labels: Tensor, size: int, join_single: bool, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, int]]:
@@ -124,7 +129,8 @@ def train_locally(
     forward = forward_in(spec.precision, model, x.device)
 
     total, steps, planned = torch.zeros((), device=x.device), 0, spec.steps
-    batches = _batches(spec.sampler, classes, spec.batch_size, has_batch_norm(model), generator)
+    labels_of_rows = labels_for(spec.sampler, y, classes)
+    batches = _batches(spec.sampler, labels_of_rows, spec.batch_size, has_batch_norm(model), generator)
     try:
         while planned > 0:
             rows, used = next(batches)

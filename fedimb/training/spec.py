@@ -17,7 +17,8 @@ class Sampler(Protocol):
     def epoch(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Labels [n] int64 -> positions int64; may be shorter or longer than n and repeat rows.
 
-        If rows have several labels, their primary classes are passed (`fedimb.data.labels`).
+        If rows have several labels, their primary classes are passed (`fedimb.data.labels`), or the targets [n, C] to a
+        sampler with ``needs_targets = True``.
         """
         ...
 

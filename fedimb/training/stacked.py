@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fedimb.models.base import Classifier, buffers_of
-from fedimb.training.local import LocalResult, draw_epoch
+from fedimb.training.local import LocalResult, draw_epoch, labels_for
 from fedimb.training.losses.base import RowLoss
 from fedimb.training.optim import build_optimizer, decays
 from fedimb.training.spec import TrainSpec
@@ -89,7 +89,8 @@ class _Plan:
         """The same draws as the loop's, epoch after epoch."""
         size, left, epochs = work.spec.batch_size, work.spec.steps, []
         while left > 0:
-            labels = work.y if work.primary is None else work.primary
+            classes = work.y if work.primary is None else work.primary
+            labels = labels_for(work.spec.sampler, work.y, classes)
             epochs.append(draw_epoch(work.spec.sampler, labels, work.generator)[: left * size])
             left -= -(-len(epochs[-1]) // size)
         longest = max(len(order) for order in epochs)

@@ -60,6 +60,15 @@ def test_counts_that_follow_the_model_are_those_of_its_last_round(home):
     assert len(set(predicted)) > 1
 
 
+def test_a_head_with_vertices_says_how_near_each_row_is_to_a_known_class(home):
+    settings = ("engine=inline", "loss=dm_simplex", "model.head=simplex", "local.lr=0.01", "local.epochs=2")
+    result = launch_in(home, *settings)
+    assert main(["predict", str(result.folder), "--out", "p.csv"]) == 0
+    known = np.array([float(line["known"]) for line in read("p.csv")])
+    assert ((known > 0) & (known <= 1)).all()
+    assert len(set(known)) > 10
+
+
 def test_the_counts_of_the_prior_are_kept_and_an_older_folder_without_them_says_so(run, capsys):
     file = unseal(run.folder) / "result.json"
     result = json.loads(file.read_text())

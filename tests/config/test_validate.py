@@ -123,7 +123,7 @@ def test_a_validated_configuration_is_read_only(default: dict[str, Any]) -> None
         config.rounds = 3  # type: ignore[misc]
 
 
-OPTIONAL = ("privacy", "run", "attack", "server_schedule")
+OPTIONAL = ("privacy", "run", "attack", "resampler", "server_schedule")
 
 
 @pytest.mark.parametrize("key", [key for key in RunConfig.model_fields if key not in OPTIONAL])
@@ -170,6 +170,7 @@ NEEDS = (
     ("strategy", "fedyoyo", "loss=dla"),
     ("aggregator", "balancefl", "loss=batch_restricted_ce"),
     ("aggregator", "fedgrab", "loss=bce"),
+    ("loss", "dm_simplex", "model.head=simplex"),
 )
 """Options that work only with another one."""
 
@@ -194,6 +195,8 @@ def test_every_shipped_option_validates() -> None:
             assert getattr(config, kind)["name"] == picked[kind]
         assert config.data["source"]["name"]
         assert list(config.strategy) == [picked["strategy"]]
+    for name in Catalogue().options("resampler"):
+        assert validate(compose([f"resampler={name}"])).resampler["name"] == name
     for name in Catalogue().options("calibration"):
         assert list(validate(compose([f"calibration={name}"])).calibration) == [name]
 

@@ -1,9 +1,12 @@
-"""Every registered loss, sampler, calibration and model keeps to its contract. A part added later is tested unasked."""
+"""Every registered loss, sampler, resampler, calibration and model keeps to its contract.
+
+A part added later is tested unasked.
+"""
 
 import pytest
 
 from fedimb import registry
-from fedimb.testing import check_calibration, check_loss, check_model, check_sampler
+from fedimb.testing import check_calibration, check_loss, check_model, check_resampler, check_sampler
 
 
 def every(kind):
@@ -18,6 +21,11 @@ def test_losses(name):
 @every("sampler")
 def test_samplers(name):
     check_sampler(name)
+
+
+@every("resampler")
+def test_resamplers(name):
+    check_resampler(name)
 
 
 @every("calibration")

@@ -7,8 +7,8 @@ from fedimb import registry
 from fedimb.config.combinations import Combination, refusal
 from fedimb.training.losses.ce import CrossEntropy
 
-SHIFTING = {"balanced_softmax", "logit_adjusted", "vs", "ldam", "fedlc"}
-PLAIN = {"bce", "weighted_bce", "ce", "focal", "weighted_ce", "class_balanced", "asymmetric_focal", "poly"}
+SHIFTING = {"balanced_softmax", "logit_adjusted", "vs", "ldam", "fedlc", "prcbl"}
+PLAIN = {"bce", "weighted_bce", "ce", "focal", "weighted_ce", "class_balanced", "asymmetric_focal", "poly", "vcb"}
 
 
 @pytest.mark.parametrize("name", sorted(SHIFTING | PLAIN))

@@ -1,0 +1,49 @@
+"""A client's rows after its resampler: what it trains on and, with prior.view=train, what its class counts are of.
+
+The made rows live in this process until the message is answered. They are the same in every round and for every
+message, as if the rows had been resampled once before the run.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedimb.clientapp.context import ClientContext
+from fedimb.config.parts import resampler_of, resamples
+from fedimb.seeds import Stream, seed_int
+
+RESAMPLED = "resampled"
+"""The view of a query for class counts that counts rows after the resampler; it has no rows in the store."""
+
+
+def resampled(context: ClientContext) -> tuple[Tensor, Tensor]:
+    """The rows x [m, d] float32 and classes y [m] int64 that the client trains on, on its device.
+
+    Raises:
+        ConfigError: the rule cannot work on the client's data.
+    """
+    if context.resampled is None:
+        x, y = context.data.tensors("train")
+        columns = context.data.store.columns
+        rule = resampler_of(context.config, None if columns is None else columns.one_hot, tuple(x.shape[1:]))
+        seed = seed_int(context.config.seed, Stream.RESAMPLE, 0, context.client) % 2**32
+        made_x, made_y = rule.resample(x.cpu().numpy(), y.cpu().numpy(), seed)
+        context.resampled = (
+            torch.from_numpy(np.array(made_x, dtype=np.float32)).to(x.device),
+            torch.from_numpy(np.array(made_y, dtype=np.int64)).to(y.device),
+        )
+    return context.resampled
+
+
+def counts_of_view(context: ClientContext, view: str) -> np.ndarray:
+    """Class counts [C] int64 of a view of `fedimb.data.views`, or of the rows after the resampler (`RESAMPLED`)."""
+    if view == RESAMPLED:
+        labels = resampled(context)[1].cpu().numpy()
+        return np.bincount(labels, minlength=context.data.store.n_classes).astype(np.int64)
+    return context.data.counts(view)
+
+
+def trained_counts(context: ClientContext) -> np.ndarray:
+    """Class counts [C] int64 of the rows the client trains on, or of the real ones if ``prior.view`` says so."""
+    changed = resamples(context.config) and context.config.prior.view == "train"
+    return counts_of_view(context, RESAMPLED if changed else "trained_on")
