@@ -132,7 +132,7 @@ def changed(base, augmentation=(), provenance="clear_sum", **parts):
         (
             {"loss": {"name": "ce"}},
             "loss 'ce' is for multiclass data, but these data are multilabel (several labels per row); use "
-            "asymmetric_focal or bce or weighted_bce",
+            "asymmetric_focal or bce or ",
         ),
         ({"calibration": {"none": {}, "la_post": {}}}, "calibration 'la_post' is for multiclass data"),
         (
