@@ -155,6 +155,22 @@ class Federation:
         known = self.labels.counts(np.stack([self.store.class_counts(rows) for rows in lists]))
         return np.asarray(known.sum(axis=0), np.int64)
 
+    def known_validation(self) -> Rows:
+        """Sorted validation rows of all clients whose label is known: those that anyone may score or choose by.
+
+        Raises:
+            DataError: rows with several labels, of which some cells are unknown.
+        """
+        if self.labels is None or self.unknown_labels is None:
+            return np.sort(self.validation.rows)
+        if self.unknown_labels == "cells":
+            raise DataError(
+                "the clients annotate different classes of rows with several labels, so their validation rows cannot "
+                "be read from the source: it has labels that no client knows; give other labelled rows"
+            )
+        y, seen = np.asarray(self.store.y), self.labels.annotated
+        return np.sort(np.concatenate([rows[seen[k][y[rows]]] for k, rows in enumerate(self.validation)]))
+
     @property
     def imbalance_factor(self) -> float:
         """Realised imbalance factor: largest over smallest number of training rows per class; inf if a class has

@@ -202,6 +202,16 @@ def test_coarse_rows_stay_and_count_for_no_class():
     assert not (sets & found.labels.annotated[k]).any()
 
 
+def test_validation_rows_that_are_scored_outside_the_clients_have_known_labels():
+    found = prepared(*SUBSETS, "data.labels.unknown=coarse", "data.validation=0.3")
+    y, rows = np.asarray(found.store.y), found.known_validation()
+    owner = {int(row): k for k, own in enumerate(found.validation) for row in own}
+    assert 0 < len(rows) < len(owner)
+    assert all(found.labels.annotated[owner[int(row)], y[row]] for row in rows)
+    masked = prepared(*SUBSETS, "data.validation=0.3")
+    np.testing.assert_array_equal(masked.known_validation(), np.sort(masked.validation.rows))
+
+
 def test_what_has_no_effect_or_contradicts_the_partition_is_refused():
     with pytest.raises(ConfigError, match="without clients that leave a class unannotated"):
         prepared("data.labels.unknown=coarse")
