@@ -285,6 +285,29 @@ def label_spaces(
     return LabelSpaces(seen, sets, config.unknown, zeros, zeros)
 
 
+def labels_of_site(config: LabelsConfig, site: str, client: int, class_names: Sequence[str]) -> ClientLabels | None:
+    """What one site's labels say, from its own declaration alone: at a hospital, whose rows have one class each.
+
+    The numbers of its coarse labels are its own, and never leave it.
+
+    Args:
+        site, client: its name and client id; the settings may name either.
+
+    Returns:
+        None if it annotates every class.
+
+    Raises:
+        ConfigError: see `label_spaces`.
+    """
+    named = {site, str(client)}
+    annotated = {who: one for who, one in (config.annotated or {}).items() if who in named}
+    coarse = {who: one for who, one in (config.coarse or {}).items() if who in named}
+    own = LabelsConfig(annotated or None, coarse or None, config.unknown)
+    # A second client annotates everything, so that this site need not.
+    found = label_spaces(own, 2, class_names, "multiclass", {site: [0], str(client): [0]})
+    return None if found is None else found.of_client(0)
+
+
 def _seen(annotated: NDArray[np.bool_], groups: Mapping[int, list[list[int]]]) -> tuple[NDArray[np.int64], Any]:
     """(seen [K, C], sets [J, C]): a coarse label for every set of classes that some client does not tell apart."""
     clients, n = annotated.shape

@@ -20,7 +20,7 @@ from fedimb import registry
 from fedimb.contracts import platform as names
 from fedimb.data.scaling import Scaling, scaling_of
 from fedimb.deploy.coordinator.deployment import Deployment
-from fedimb.deploy.coordinator.federation import DeployedFederation
+from fedimb.deploy.coordinator.federation import DeployedFederation, declared_labels
 from fedimb.deploy.coordinator.signed_messages import SignedMessages
 from fedimb.deploy.coordinator.site_grid import DeployedGrid, Timeouts
 from fedimb.deploy.files import parse_settings
@@ -130,6 +130,7 @@ class _Site:
     sums: dict[str, np.ndarray] | None
     key: str
     code: str
+    left_out: int = 0
 
 
 class _SiteEngine:
@@ -171,6 +172,9 @@ class _SiteEngine:
             raise DataError(
                 "the sites' sources scale their rows differently: register the data with the same settings at all sites"
             )
+        labels = declared_labels(
+            config, plan, [one.rows + one.validation for one in joined], [one.left_out for one in joined]
+        )
         self.federation = DeployedFederation(
             plan,
             about.sites,
@@ -180,6 +184,7 @@ class _SiteEngine:
             scaling,
             joined[0].scale,
             [site.code for site in joined],
+            labels,
         )
         self.federation.pairs = {client: site.key for client, site in enumerate(joined)}
 
@@ -230,7 +235,7 @@ def _read_join_reply(plan: StudyPlan, site: str, reply: Message | None) -> _Site
     sums = arrays_of(reply.content, names.SUMS) if names.SUMS in reply.content else None
     rows, validation, version = int(facts["rows"]), int(facts["validation"]), str(facts["version"])
     key, code = str(facts.get("key", "")), str(facts.get("code", "not reported"))
-    return _Site(rows, validation, version, float(facts["scale"]), sums, key, code)
+    return _Site(rows, validation, version, float(facts["scale"]), sums, key, code, int(facts.get("left_out", 0)))
 
 
 def join_refusal(plan: StudyPlan, site: str, reply: Message) -> Refusal | None:
@@ -241,9 +246,10 @@ def join_refusal(plan: StudyPlan, site: str, reply: Message) -> Refusal | None:
     if (refused := check_reply([platform], reply, sizes, {"rows": most})) is not None:
         return refused
     facts: dict[str, Any] = dict(reply.content.config_records[names.SITE])
-    if facts["rows"] + facts["validation"] > most:
-        text = f"{facts['rows'] + facts['validation']} rows, of at most {most} in the plan"
-        return Refusal(names.SITE, "rows", f"adds up with 'validation' to {text}")
+    held = facts["rows"] + facts["validation"] + facts.get("left_out", 0)
+    if held > most:
+        others = "'validation' and 'left_out'" if "left_out" in facts else "'validation'"
+        return Refusal(names.SITE, "rows", f"adds up with {others} to {held} rows, of at most {most} in the plan")
     if names.SUMS in reply.content:
         sums = arrays_of(reply.content, names.SUMS)["sums"]
         if wrong := wrong_sums(sums, int(facts["rows"]), plan.limits.ranges(columns)):

@@ -13,9 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedimb import __version__
+from fedimb import __version__, registry
 from fedimb.config.load import NO_INFLUENCE, config_sha, flatten, from_json, to_json
-from fedimb.data.label_spaces import LabelsConfig, parse_labels
 from fedimb.deploy.bundle_hash import bundle_sha
 from fedimb.deploy.files import parse_settings
 from fedimb.deploy.home import SITE
@@ -148,8 +147,8 @@ def site_config(text: str) -> RunConfig:
     """Validate a configuration received over the network; `from_json` alone would import a model named by its path.
 
     Raises:
-        ConfigError: it is not valid here, it names its model by an import path, it has a simulated attack, or clients
-            that annotate only some classes.
+        ConfigError: it is not valid here, it names its model by an import path, it has a simulated attack, or a
+            partition that draws what clients annotate.
     """
     try:
         model = json.loads(text)["model"]
@@ -163,10 +162,10 @@ def site_config(text: str) -> RunConfig:
     config = from_json(text)
     if (name := config.attack["name"]) != "none":
         raise ConfigError(f"attack={name}: attacks are for simulated clients, not for real sites; set attack=none")
-    if parse_labels(config.data) != LabelsConfig():  # a site would train on what it does not annotate as on negatives
+    if registry.flags("partition", config.partition["name"]).get("annotates"):
         raise ConfigError(
-            "data.labels is for simulations: a site of a deployment trains on the labels of its registered data; leave "
-            "it out, and register at each site only rows whose class it annotates"
+            f"partition={config.partition['name']} draws for simulated clients which classes they annotate; real sites "
+            "declare it: set data.labels.annotated={SITE: [CLASS, ...]}, and another partition"
         )
     return config
 
