@@ -71,14 +71,16 @@ class OneRoundClient(Client):
         return _reply(found, record_of, _mask(content, context) if name in _MASKED else None)
 
     def _rows(self, context: ClientContext, classes: int) -> tuple[Floats, Integers]:
-        """Features [n, d] and labels [n] of the rows trained on."""
+        """Features [n, d] and labels [n] of the rows trained on whose class is known: coarse labels count for none."""
         data = context.data
         if isinstance(context.model, Encoded):  # embeddings are kept on disk
             features = embed(context.model.encoder, data.store, data.rows(VIEW), data.scaling).numpy()
         else:
             features = context.forward(VIEW)[0].cpu().numpy()
         y = data.tensors(VIEW)[1].cpu().numpy().astype(np.int64)
-        return checked(features, y, data.rows(VIEW), classes), y
+        known = y < classes if data.label_sets is not None else np.ones(len(y), bool)
+        y = y[known]
+        return checked(features[known], y, data.rows(VIEW)[known], classes), y
 
     def _sums(self, features: Floats, y: Integers, classes: int, content: RecordDict) -> dict[str, Integers]:
         request: dict[str, Any] = dict(content.config_records[names.REQUEST])

@@ -76,6 +76,7 @@ class _Found:
     "oneround",
     adjusts_logits=True,
     builds_head=True,
+    unknown_labels=("coarse",),
     when={("use", "init"): {"adjusts_logits": False}, ("prior", "data"): {"adjusts_logits": False}},
 )
 class OneRound(Method):
@@ -190,7 +191,7 @@ class OneRound(Method):
             "values": within.values,
             "basis": within.basis,
             "freedom": np.array([within.freedom]),
-            "log_prior": self._log_prior(held, ids),
+            "log_prior": self._log_prior(run, held, ids),
         }
         content = RecordDict({names.FITTED: array_record(fitted)})
         replies = yield from self._query(run, names.HELD_OUT_OF, names.MASKED_HELD_OUT_OF, content)
@@ -268,11 +269,18 @@ class OneRound(Method):
             )
         return kept, left_out
 
-    def _log_prior(self, statistics: Statistics, ids: Integers) -> Floats:
-        """log of the class prior of the classes ``ids``; zeros: uniform."""
+    def _log_prior(self, run: RunContext, statistics: Statistics, ids: Integers) -> Floats:
+        """log of the class prior of the classes ``ids``; zeros: uniform.
+
+        That of the data is of the rows at the clients that annotate a class: elsewhere its rows are not counted.
+        """
         match self.settings.resolved_prior:
             case "data":
-                return np.log(statistics.counts / statistics.counts.sum())
+                assert run.server is not None
+                counted = np.zeros(run.n_classes)
+                counted[ids] = statistics.counts
+                counts = run.server.full_counts(counted)[ids]
+                return np.log(counts / counts.sum())
             case "deployment":
                 assert self.settings.prevalence is not None
                 share = np.array(self.settings.prevalence)
@@ -332,7 +340,7 @@ class OneRound(Method):
         facts: dict[str, Any],
     ) -> Scores:
         """The head over the classes ``ids``; notes how in ``facts``."""
-        settings, log_prior = self.settings, self._log_prior(held, ids)
+        settings, log_prior = self.settings, self._log_prior(run, held, ids)
         if settings.head == "ncm":
             return heads.ncm(held, settings.correct_means, settings.metric, found.noise)
         if settings.head == "nb":

@@ -6,7 +6,7 @@ from fedimb.registry import register
 from fedimb.strategies.base import Method
 
 
-@register("strategy", "plain", tasks=("multiclass", "multilabel"))
+@register("strategy", "plain", tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
 class Plain(Method):
     """Runs ``rounds`` training rounds with the inner aggregator."""
 

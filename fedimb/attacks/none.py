@@ -4,7 +4,7 @@ from fedimb.attacks.base import Attack, AttackSettings, Known
 from fedimb.registry import register
 
 
-@register("attack", "none")
+@register("attack", "none", unknown_labels=("cells", "coarse"))
 class NoAttack(Attack):
     """Nobody attacks; nothing is drawn, sent or computed for it."""
 

@@ -95,8 +95,6 @@ def describe_command(args: argparse.Namespace) -> "DataDescription":
     Raises:
         ConfigError, DataError: as `fedimb run` would; or the plot's suffix is neither .png nor .svg.
     """
-    import numpy as np
-
     from fedimb.cli.output import DataDescription
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
@@ -122,10 +120,7 @@ def describe_command(args: argparse.Namespace) -> "DataDescription":
 
         drawn = partition_figure(federation.counts, federation.class_names, federation.minority, args.plot)
         print(f"\npicture: {drawn}")
-    test, held_out = (
-        federation.store.class_counts(np.concatenate([np.empty(0, np.int64), *rows]))
-        for rows in ([federation.test], federation.validation)
-    )
+    test, held_out = federation.store.class_counts(federation.test), federation.known_counts(federation.validation)
     return DataDescription(
         class_names=list(federation.class_names),
         minority=list(federation.minority),

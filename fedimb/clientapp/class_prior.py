@@ -57,10 +57,11 @@ def noisy_share(context: ClientContext, view: str, clients: int) -> np.ndarray:
 
 
 def clipped_counts(data: ClientData, view: str, clip: int) -> np.ndarray:
-    """Class counts [C] int64 of each patient's first ``clip`` rows of the view."""
+    """Class counts [C] int64 of each patient's first ``clip`` rows of the view; an unknown label counts for none."""
     rows, store = data.rows(view), data.store
     patients = np.asarray(store.patients)[rows]
     order = np.argsort(patients, kind="stable")
     _, first, sizes = np.unique(patients[order], return_index=True, return_counts=True)
     rank = np.arange(len(rows)) - np.repeat(first, sizes)
-    return np.bincount(store.y[rows[order[rank < clip]]], minlength=store.n_classes).astype(np.int64)
+    y = data.primary(view).cpu().numpy()[order[rank < clip]]
+    return np.bincount(y[y < store.n_classes], minlength=store.n_classes).astype(np.int64)

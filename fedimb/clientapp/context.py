@@ -10,7 +10,7 @@ from flwr.app import Context, RecordDict
 
 from fedimb.attacks.base import Attack
 from fedimb.data.store import Store
-from fedimb.data.views import ClientData, Rows
+from fedimb.data.views import ClientData, Rows, known_classes
 from fedimb.models.base import Classifier
 from fedimb.privacy.secrets import SIMULATED, Secrets
 from fedimb.schema import RunConfig
@@ -88,6 +88,16 @@ class ClientContext:
         if view not in self.outputs or not np.array_equal(self.outputs[view][0], rows):
             self.outputs[view] = rows, forward_batched(self.model, self.data.tensors(view)[0])
         return self.outputs[view][1]
+
+    def scored(self, view: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Labels and logits of the rows of a view that can be right or wrong, for a confusion matrix; see `forward`.
+
+        A row with a coarse label has no true class to be counted under, and is left out; unknown cells of rows with
+        several labels are left out by `fedimb.evaluation.confusion.confusion_of`.
+        """
+        y, logits = self.data.tensors(view)[1], self.forward(view)[1]
+        known = known_classes(y, logits.shape[1])
+        return (y, logits) if known is None else (y[known], logits[known])
 
     def steps_over(self, view: str) -> int:
         """Number of local steps in the configured epochs over a view's rows."""

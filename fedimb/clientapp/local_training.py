@@ -109,6 +109,7 @@ class LocalTraining:
                 local_counts=trained_counts(context),
                 round=context.round,
                 rounds=self.config.rounds,
+                label_sets=context.data.label_sets,
             ),
             sampler=self._make_sampler(),
             objectives=tuple(make() for make in self._make_objectives),
@@ -125,8 +126,7 @@ class LocalTraining:
         started = time.perf_counter()
         reply = RecordDict()
         if evaluate and not self.config.evaluation.secure and len(context.data.rows("validation")):
-            _, y = context.data.tensors("validation")
-            reply[names.CONFUSION] = array_record({"matrix": confusion_of(y, context.forward("validation")[1])})
+            reply[names.CONFUSION] = array_record({"matrix": confusion_of(*context.scored("validation"))})
         client_methods = self.client_methods()
         set_views(client_methods, context)
         spec = self.base_spec(context).change(lr=learning_rate(self.config, context.round))

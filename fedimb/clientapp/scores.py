@@ -10,6 +10,7 @@ from fedimb import registry
 from fedimb.clientapp.context import ClientContext
 from fedimb.contracts import platform as names
 from fedimb.data.subgroups import Subgroup, parse_subgroups, subgroups_of
+from fedimb.data.views import known_classes
 from fedimb.evaluation.confusion import confusion_of
 from fedimb.evaluation.probabilities import probabilities_of
 from fedimb.evaluation.subgroups import SCORED as SCORED_ARRAYS
@@ -27,8 +28,10 @@ def answer_query(query: str, content: RecordDict, context: ClientContext) -> Rec
 
     With ``data.subgroups`` also ``x.subgroups``.
     """
-    _, y = context.data.tensors("validation")
+    y = context.data.tensors("validation")[1]
     logits = _logits(context)
+    if (known := known_classes(y, context.data.store.n_classes)) is not None:
+        y, logits = y[known], {name: adjusted[known] for name, adjusted in logits.items()}
     records = {names.SCORES: {name: confusion_of(y, adjusted) for name, adjusted in logits.items()}}
     if subgroups := parse_subgroups(context.config.data.get("subgroups")):
         records[names.SUBGROUPS] = _by_subgroup(context, subgroups, y, logits)

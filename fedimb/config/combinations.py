@@ -13,6 +13,11 @@ from fedimb.registry import Entry
 
 TASKS = ("multiclass", "multilabel")
 _SEES_LABELS = ("loss", "calibration", "strategy", "objective", "augmentation", "resampler")
+_GETS_LABELS = ("loss", "sampler", "strategy", "objective", "augmentation", "attack", "resampler")
+_UNKNOWN_MEANS = {
+    "cells": "cells of classes that a client does not annotate",
+    "coarse": "labels that are sets of classes",
+}
 _TASK_MEANS = {"multiclass": "one class per row", "multilabel": "several labels per row"}
 METHOD_KINDS = ("strategy", "aggregator", "loss", "sampler", "calibration")
 
@@ -22,6 +27,8 @@ class Combination:
     """The parts of one run, methods outermost first.
 
     ``provenance`` and ``weighting`` are those of the class prior, ``task`` that of the data; None: not known yet.
+    ``unknown`` says what becomes of labels that clients do not know (`fedimb.data.label_spaces`): ``masked``,
+    ``cells``, ``coarse``; None: all are known.
     ``clip`` and ``noise`` are applied to updates, ``weight`` is the ``aggregation_weight``, ``view`` that of the prior.
     """
 
@@ -33,6 +40,7 @@ class Combination:
     noise: float = 0.0
     weight: str | None = None
     view: str | None = None
+    unknown: str | None = None
 
     def having(self, flag: str, *kinds: str) -> list[Entry]:
         """Parts (of these kinds, or of any) that declare the flag."""
@@ -311,6 +319,52 @@ def _another_task(c: Combination) -> str | None:
     return f"{what} ({_TASK_MEANS[c.task]}); use {' or '.join(fitting) or f'no {part.kind}'}"
 
 
+def _unknown_labels(c: Combination) -> str | None:
+    """Whatever gets labels must say that it can tell an unknown one from a class: flag ``unknown_labels``."""
+    if c.unknown not in _UNKNOWN_MEANS:
+        return None
+    lacking = [p for p in c.parts if p.kind in _GETS_LABELS and c.unknown not in p.flags.get("unknown_labels", ())]
+    if not lacking:
+        return None
+    part = lacking[0]
+    entries = [registry.get(part.kind, name) for name in registry.names(part.kind)]
+    fitting = [one.name for one in entries if c.unknown in one.flags.get("unknown_labels", ())]
+    remedy = f"use {' or '.join(fitting)}" if fitting else f"use no {part.kind}"
+    if c.unknown == "coarse":
+        remedy += ", or data.labels.unknown=masked"
+    return f"{part.kind} '{part.name}' cannot take {_UNKNOWN_MEANS[c.unknown]}; {remedy}"
+
+
+def _labels_that_nobody_can_give(c: Combination) -> str | None:
+    users = c.having("asks_for_labels", "strategy")
+    if c.unknown is None or not users:
+        return None
+    return (
+        f"strategy '{users[0].name}' asks clients for the class of their rows, but some clients do not annotate every "
+        "class and could not answer; leave data.labels and partition=annotated_subsets out"
+    )
+
+
+def _held_out_losses_of_unknown_labels(c: Combination) -> str | None:
+    users = c.having("tau_rule", "calibration")
+    if c.unknown not in _UNKNOWN_MEANS or not users:
+        return None
+    return (
+        f"calibration.{users[0].name}.tau={users[0].flags['tau_rule']} sums losses of held-out rows by their class, "
+        "and some of these labels are unknown; give tau as a number"
+    )
+
+
+def _weighting_of_unknown_labels(c: Combination) -> str | None:
+    users = c.having("needs_prior")
+    if c.unknown not in _UNKNOWN_MEANS or c.weighting != "effective" or not users:
+        return None
+    return (
+        f"{users[0].kind} '{users[0].name}' uses prior.weighting=effective, computed from each client's counts, which "
+        "do not cover the classes that it does not annotate; set prior.weighting=data"
+    )
+
+
 def _prior_of_one_label_per_row(c: Combination) -> str | None:
     if c.task != "multilabel" or c.provenance not in ("dp_sum", "estimated") or not (users := c.having("needs_prior")):
         return None
@@ -404,6 +458,10 @@ RULES: tuple[Rule, ...] = (
     _head_that_is_not_its_weight,
     _term_of_another_aggregator,
     _another_task,
+    _unknown_labels,
+    _labels_that_nobody_can_give,
+    _held_out_losses_of_unknown_labels,
+    _weighting_of_unknown_labels,
     _prior_of_one_label_per_row,
     _noise_without_clip,
     _noise_needs_equal_weights,

@@ -45,6 +45,7 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Setti
         for listed in ("accept", "subgroups"):  # can be given for every data YAML, also those that do not list them
             config["data"].setdefault(listed, [])
         config["data"].setdefault("normalize", None)
+        config["data"].setdefault("labels", {})
     given, last = given_keys(values), dict(values)
     for key, value in values:
         if last[key] == value:

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from fedimb.data.groups import SplitConfig
+from fedimb.data.label_spaces import LabelsConfig
 from fedimb.errors import ConfigError
 from fedimb.plain import Settings
 from fedimb.schema import RunConfig, ScheduleConfig, calibration_part
@@ -101,6 +102,8 @@ def _as_first_hashed(tree: Settings) -> None:
     if normalize is not None:  # pooled numbers follow from the data
         pooled = isinstance(normalize, dict) and "from" in normalize
         tree["data"] = tree["data"] | {"normalize": normalize["from"] if pooled else normalize}
+    if LabelsConfig.parse(tree["data"].get("labels")) == LabelsConfig():
+        tree["data"].pop("labels", None)
     if not tree["data"].get("subgroups"):
         tree["data"].pop("subgroups", None)
     if tree["evaluation"]["subgroup_floor"] is None:

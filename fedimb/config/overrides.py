@@ -148,7 +148,8 @@ def _open(config: Settings, parts: list[str], depth: int) -> bool:
     """True when ``parts[:depth]`` is an argument of a part rather than a setting of the platform."""
     if parts[0] in NAMED:
         return depth > 2 and parts[1] in config.get(parts[0], {})
-    if parts[0] == "data" and depth >= 2 and parts[1] == "split":  # data groups of before this setting lack it
+    # data groups of before these settings lack them
+    if parts[0] == "data" and depth >= 2 and parts[1] in ("split", "labels"):
         return True
     return (depth > 1 and parts[0] in OPEN) or (depth > 2 and tuple(parts[:2]) in OPEN_INSIDE)
 

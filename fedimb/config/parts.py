@@ -148,7 +148,12 @@ def learning_rate(config: RunConfig, round: int) -> float:
 
 
 def spec_of_rows(
-    config: RunConfig, counts: NDArray[np.int64], steps: int, input_shape: tuple[int, ...], round: int = 1
+    config: RunConfig,
+    counts: NDArray[np.int64],
+    steps: int,
+    input_shape: tuple[int, ...],
+    round: int = 1,
+    label_sets: NDArray[np.bool_] | None = None,
 ) -> TrainSpec:
     """Training as configured on rows of one party only: their class counts serve as both prior and local counts.
 
@@ -157,13 +162,21 @@ def spec_of_rows(
         steps: optimiser steps.
         input_shape: shape of one row.
         round: the round, and the number of rounds, for a loss with a schedule. The learning rate is ``local.lr``.
+        label_sets: [J, C] the classes of each coarse label; None: every label is a class.
     """
     make_loss = loss_maker(config)
     return TrainSpec(
         view="train",
         steps=steps,
         **optimizer_settings(config.local),
-        loss=make_loss(n_classes=len(counts), prior=counts, local_counts=counts, round=round, rounds=round),
+        loss=make_loss(
+            n_classes=len(counts),
+            prior=counts,
+            local_counts=counts,
+            round=round,
+            rounds=round,
+            label_sets=label_sets,
+        ),
         sampler=part_maker("sampler", config.sampler)(),
         augmentations=tuple(make() for make in augmentation_makers(config, input_shape)),
     )

@@ -17,7 +17,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "source": ("on_bad", "attributes"),
     "partition": ("patients", "sites", "site_names"),
     "model": ("n_classes", "input_shape"),
-    "loss": ("n_classes", "prior", "local_counts", "round", "rounds"),
+    "loss": ("n_classes", "prior", "local_counts", "round", "rounds", "label_sets"),
     "sampler": (),
     "resampler": ("categories",),
     "objective": (),
@@ -97,24 +97,28 @@ def calibrations_of(config: RunConfig) -> tuple[registry.Entry, ...]:
     )
 
 
-def check_task(config: RunConfig, task: str) -> None:
-    """Refuse parts that do not support the data's task, which is known only once the data are read.
+def check_task(config: RunConfig, task: str, unknown: str | None = None) -> None:
+    """Refuse parts that do not support the data's task or its unknown labels, known only once the data are read.
 
     Args:
         config: a validated configuration.
         task: ``multiclass`` or ``multilabel``.
+        unknown: what becomes of unknown labels, if there are some (`Federation.unknown_rule`).
 
     Raises:
         ConfigError: names the part and the ones that would fit.
     """
-    if reason := refusal(_combination(config, parts_of(config), task)):
+    if reason := refusal(_combination(config, parts_of(config), task, unknown)):
         raise ConfigError(f"refused combination: {reason}")
 
 
-def _combination(config: RunConfig, parts: tuple[registry.Entry, ...], task: str | None = None) -> Combination:
+def _combination(
+    config: RunConfig, parts: tuple[registry.Entry, ...], task: str | None = None, unknown: str | None = None
+) -> Combination:
     prior, privacy = config.prior, config.privacy
     weight = config.aggregation_weight
-    return Combination(parts, prior.provenance, prior.weighting, task, privacy.clip, privacy.noise, weight, prior.view)
+    given = prior.provenance, prior.weighting, task, privacy.clip, privacy.noise, weight, prior.view
+    return Combination(parts, *given, unknown)
 
 
 def _shaped(raw: Settings) -> RunConfig:

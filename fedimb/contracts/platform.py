@@ -222,8 +222,8 @@ PLATFORM = Contract(
             Record(
                 SITE,
                 "config",
-                "the site's name, rows to train and to validate on, hash of the data's version, scale of its numbers, "
-                "sampling rate of its signals, "
+                "the site's name, rows to train and to validate on, and left out of classes it does not annotate, "
+                "hash of the data's version, scale of its numbers, sampling rate of its signals, "
                 "public key for masks between sites, signed, release and hash of its code",
                 "operational",
                 max_bytes=768,
@@ -231,6 +231,7 @@ PLATFORM = Contract(
                     "site": Values(text=r"[a-z0-9-]{1,40}"),
                     "rows": Values(low=1, high="rows", whole=True),
                     "validation": Values(low=0, high="rows", whole=True),
+                    "left_out": Values(low=0, high="rows", whole=True, optional=True),
                     "version": Values(text=r"[\w.:-]{1,80}"),
                     "scale": Values(low=1e-12, high=1e12),
                     "rate": Values(low=0, high=1e12, optional=True),

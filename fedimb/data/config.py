@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from fedimb import registry
 from fedimb.data.findings.finding import check_accepted
 from fedimb.data.groups import SplitConfig
+from fedimb.data.label_spaces import LabelsConfig
 from fedimb.data.longtail import SHAPES
 from fedimb.data.normalize import check_normalize
 from fedimb.data.placement import Placement
@@ -41,6 +43,7 @@ class DataConfig:
     accept: Sequence[str] = ()
     subgroups: Sequence[object] = ()
     normalize: Any = None
+    labels: Any = None
 
     @staticmethod
     def parse(raw: Settings) -> "DataConfig":
@@ -83,6 +86,7 @@ class DataConfig:
         check_accepted(config.accept)
         parse_subgroups(config.subgroups)
         check_normalize(config.normalize)
+        LabelsConfig.parse(config.labels)
         if config.class_order not in ("seeded", "fixed"):
             valid = nearest(str(config.class_order), ("seeded", "fixed"))
             raise ConfigError(f"data.class_order: no order '{config.class_order}'.{valid}")
@@ -109,6 +113,26 @@ def partition_parts(raw: dict[str, object]) -> tuple[str, dict[str, object]]:
     if not isinstance(name, str):
         raise ConfigError("partition needs a name, for example partition: {name: dirichlet, alpha: 0.5}")
     return name, args
+
+
+def inner_partition(args: Settings) -> tuple[str, Settings]:
+    """(name, arguments) of the partition that deals the rows for one that only draws labels (flag ``annotates``).
+
+    Args:
+        args: its arguments; ``rows`` is that partition, ``iid`` without one.
+
+    Raises:
+        ConfigError: no name, or a partition that itself draws who annotates what.
+    """
+    rows = args.get("rows")
+    if rows is None:
+        return "iid", {}
+    if not isinstance(rows, dict) or not isinstance(rows.get("name"), str):
+        raise ConfigError(f"partition.rows={rows!r}: give a partition, as in partition.rows={{name: iid}}")
+    name = str(rows["name"])
+    if registry.flags("partition", name).get("annotates"):
+        raise ConfigError(f"partition.rows: partition '{name}' draws labels itself; give one that deals rows")
+    return name, {key: value for key, value in rows.items() if key != "name"}
 
 
 def _whole(value: object) -> bool:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from fedimb.data.exposure import exposure
 from fedimb.data.federation_file import digest, read_federation, write_federation
+from fedimb.data.label_spaces import Kept, LabelSpaces
+from fedimb.data.labels import none_class
 from fedimb.data.longtail import redraw
 from fedimb.data.rows import RowLists
 from fedimb.data.scaling import Scaling
@@ -47,7 +49,7 @@ class Federation:
         train, validation: per client, sorted int64 rows of the store.
         test: sorted int64 rows of the server's test set.
         counts: [K, C] int64, rows per client and class before validation is cut: the original view. With several
-            labels a row counts for each.
+            labels a row counts for each. A label that the client does not know counts for none.
         class_names: one per class id.
         minority: class ids, sorted.
         fingerprint: of the source.
@@ -55,6 +57,7 @@ class Federation:
         public: sorted int64 labelled rows that the server itself holds; empty unless ``data.public`` is set.
         test_counts: [C] int64 rows of each class that score the run: the test set, or without one the validation rows;
             None if they are not known (a deployment, a run of 0.1).
+        labels: which client annotates which class, and what its other labels say; None: every client annotates all.
         pairs: public key (hex) of each client by id, if clients agree on masks with each other (at hospitals).
         sha: hex sha256 over the index lists in client order, test rows, class names and fingerprint.
     """
@@ -73,6 +76,7 @@ class Federation:
         scaling: Scaling | None = None,
         public: Rows | None = None,
         test_counts: NDArray[np.int64] | None = None,
+        labels: LabelSpaces | None = None,
     ) -> None:
         self.source = source
         self.store_path = store_path
@@ -85,9 +89,11 @@ class Federation:
         self.fingerprint = fingerprint
         self.scaling = scaling
         self.test_counts = test_counts
+        self.labels = labels
         self.pairs: dict[int, str] = {}
         self.public = np.zeros(0, np.int64) if public is None else public
-        self.sha = digest(self.train, self.validation, test, class_names, fingerprint, self.public)
+        declared = None if labels is None else labels.facts()
+        self.sha = digest(self.train, self.validation, test, class_names, fingerprint, self.public, declared)
 
     @property
     def n_clients(self) -> int:
@@ -131,6 +137,39 @@ class Federation:
     def task(self) -> str:
         """``multiclass``, or ``multilabel`` if rows have several labels."""
         return self.store.task
+
+    @property
+    def unknown_labels(self) -> Kept | None:
+        """Unknown labels that reach the clients' code: ``cells``, ``coarse`` (`fedimb.data.label_spaces`), or None."""
+        return None if self.labels is None else self.labels.kept(self.task)
+
+    @property
+    def unknown_rule(self) -> str | None:
+        """What becomes of unknown labels: ``cells``, ``coarse``, ``masked`` (left out), or None: there are none."""
+        return None if self.labels is None else self.unknown_labels or "masked"
+
+    def known_counts(self, lists: Sequence[Rows]) -> NDArray[np.int64]:
+        """[C] int64: rows of each class among the clients' ``lists`` of rows, as far as each client's labels say."""
+        if self.labels is None:
+            return self.store.class_counts(np.concatenate([np.zeros(0, np.int64), *lists]))
+        known = self.labels.counts(np.stack([self.store.class_counts(rows) for rows in lists]))
+        return np.asarray(known.sum(axis=0), np.int64)
+
+    def known_validation(self) -> Rows:
+        """Sorted validation rows of all clients whose label is known: those that anyone may score or choose by.
+
+        Raises:
+            DataError: rows with several labels, of which some cells are unknown.
+        """
+        if self.labels is None or self.unknown_labels is None:
+            return np.sort(self.validation.rows)
+        if self.unknown_labels == "cells":
+            raise DataError(
+                "the clients annotate different classes of rows with several labels, so their validation rows cannot "
+                "be read from the source: it has labels that no client knows; give other labelled rows"
+            )
+        y, seen = np.asarray(self.store.y), self.labels.annotated
+        return np.sort(np.concatenate([rows[seen[k][y[rows]]] for k, rows in enumerate(self.validation)]))
 
     @property
     def imbalance_factor(self) -> float:
@@ -209,7 +248,11 @@ class Federation:
         """Client ``k``'s rows as views with tensors."""
         from fedimb.data.views import ClientData
 
-        return ClientData(self.store, self.train[k], self.validation[k], self.scaling, lambda rows: self._redrawn[rows])
+        labels = None
+        if self.labels is not None and self.unknown_labels is not None:
+            labels = self.labels.of_client(k, none_class(self.class_names) if self.task == "multilabel" else None)
+        train, validation = self.train[k], self.validation[k]
+        return ClientData(self.store, train, validation, self.scaling, lambda rows: self._redrawn[rows], labels)
 
     @cached_property
     def _redrawn(self) -> Rows:
@@ -237,6 +280,7 @@ class Federation:
             "test_counts": None if self.test_counts is None else self.test_counts.tolist(),
             "counts": self.counts.tolist(),
             "exposure": {name: values.tolist() for name, values in self.exposure().items()},
+            **({} if self.labels is None else {"labels": self.labels.facts()}),
         }
         write_federation(Path(folder), facts, self.train, self.validation, self.test, self.public)
 
@@ -261,6 +305,7 @@ class Federation:
             scaling=Scaling.from_facts(facts["scaling"]) if facts["scaling"] else None,
             public=public,
             test_counts=None if (counts := facts.get("test_counts")) is None else np.array(counts, dtype=np.int64),
+            labels=LabelSpaces.from_facts(facts["labels"], len(facts["class_names"])) if "labels" in facts else None,
         )
         if federation.sha != facts["sha"]:
             raise DataError(f"{folder}: partition.npz is not the one partition.json was written with; copy both again")

@@ -25,8 +25,10 @@ def digest(
     class_names: tuple[str, ...],
     fingerprint: str,
     public: Rows,
+    labels: JsonObject | None = None,
 ) -> str:
-    """Hex sha256 over index lists in client order, test rows, class names and source fingerprint.
+    """Hex sha256 over index lists in client order, test rows, class names and source fingerprint, and over who
+    annotates what (`fedimb.data.label_spaces`) where not every client annotates every class.
 
     Every list is preceded by its length, so moving a row between neighbouring clients changes it.
     """
@@ -35,6 +37,8 @@ def digest(
     for rows in (*train, *validation, test, *own):
         sha.update(len(rows).to_bytes(8, "little"))
         sha.update(np.ascontiguousarray(rows, dtype="<i8").tobytes())
+    if labels is not None:
+        sha.update(json.dumps(labels, sort_keys=True).encode())
     return sha.hexdigest()
 
 

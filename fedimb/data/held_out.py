@@ -94,4 +94,5 @@ def fold_federation(federation: Federation, folds: Folds, fold: int) -> Federati
         scaling=federation.scaling,
         public=federation.public,
         test_counts=federation.test_counts,
+        labels=federation.labels,
     )

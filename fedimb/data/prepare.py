@@ -1,7 +1,8 @@
 """From a source to a federation: test split, long tail, partition, validation split, each from its own seed stream."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,14 @@ from numpy.typing import NDArray
 
 from fedimb import registry
 from fedimb.data.arrays import PATIENTS
-from fedimb.data.config import DataConfig, partition_parts
+from fedimb.data.config import DataConfig, inner_partition, partition_parts
 from fedimb.data.federation import Federation, some
 from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.split import official_test_unused, split_findings
 from fedimb.data.findings.stage import settle
 from fedimb.data.groups import RowGroups, SplitConfig, at_two_sites, row_groups
+from fedimb.data.label_spaces import UNKNOWN, LabelsConfig, LabelSpaces, PartialLabels, label_spaces
+from fedimb.data.labels import none_class
 from fedimb.data.longtail import class_ranks, keep_rows, minority_classes, target_counts
 from fedimb.data.placement import Placement, place_minority
 from fedimb.data.public import split_public
@@ -96,7 +99,7 @@ def prepare_unsettled(
     patients = _take(store.patients, pool)
     noun = store.units
     if split.clients and groups is not None:
-        _check_sites(partition_name, store, groups)
+        _check_sites(_deals(partition_name, partition_args), store, groups)
         patients, noun = groups.of_row[pool], groups.noun
     columns = {"patients": patients, "sites": _take(store.sites, pool), "site_names": store.site_names}
     partitioner = registry.build("partition", partition_name, given=columns, **partition_args)
@@ -107,12 +110,21 @@ def prepare_unsettled(
         lists = place_minority(lists, y[pool], minority, placement.rule, holders, moves, patients)
     held = [pool[np.sort(positions)] for positions in lists]
     counts = np.stack([store.class_counts(rows) for rows in held])
+    drawn = None
+    if registry.flags("partition", partition_name).get("annotates"):
+        drawn = _drawn(partitioner, counts, none_class(names) if store.targets is not None else None, seed)
+    spaces = _spaces(LabelsConfig.parse(config.labels), store, held, counts, drawn)
+    if spaces is not None:
+        held, spaces = _known_rows(held, y, spaces, store)
+        counts = spaces.counts(counts)
 
     parts = [(np.sort(rows), rows[:0]) for rows in held]
+    strata = _strata(held, store, spaces)
     if config.validation:  # a generator for each of 100,000 clients takes seconds
         rngs = (numpy_rng(seed, Stream.VALIDATION, 0, k) for k in range(clients))
         parts = [
-            split_fraction(rows, y, config.validation, rng, kept_whole) for rows, rng in zip(held, rngs, strict=True)
+            split_fraction(rows, strata, config.validation, rng, kept_whole)
+            for rows, rng in zip(held, rngs, strict=True)
         ]
     elif len(cut.validation):
         parts = [(np.setdiff1d(rows, cut.validation), np.intersect1d(rows, cut.validation)) for rows in held]
@@ -127,11 +139,86 @@ def prepare_unsettled(
         minority=minority,
         fingerprint=store.fingerprint,
         public=cut.public,
-        test_counts=store.class_counts(cut.test if len(cut.test) else np.concatenate([out for _, out in parts])),
+        test_counts=store.class_counts(cut.test) if len(cut.test) else None,
+        labels=spaces,
         scaling=None if store.scaled is None else scaling_of_rows(store.x, [kept for kept, _ in parts], store.scaled),
     )
+    if federation.test_counts is None:
+        federation.test_counts = federation.known_counts(federation.validation)
     ignored = official_test_unused(federation, str(config.test["name"]))
     return federation, [*(store.findings or ()), *split_findings(federation, store.groups), *ignored]
+
+
+def _deals(name: str, args: dict[str, Any]) -> str:
+    """The partition that deals the rows: this one, or the one inside it."""
+    return inner_partition(args)[0] if registry.flags("partition", name).get("annotates") else name
+
+
+def _drawn(partitioner: Any, counts: NDArray[np.int64], none: int | None, seed: int) -> NDArray[np.bool_]:
+    """Who annotates what, [K, C] bool, from a partition that draws it; ``none`` ("no label") follows from the rest."""
+    classes = np.setdiff1d(np.arange(counts.shape[1]), [] if none is None else [none])
+    found = np.ones(counts.shape, bool)
+    found[:, classes] = partitioner.annotated(counts[:, classes], numpy_rng(seed, Stream.PARTITION, 2))
+    return found
+
+
+def _spaces(
+    config: LabelsConfig, store: Store, held: Sequence[Rows], counts: NDArray[np.int64], drawn: NDArray[np.bool_] | None
+) -> LabelSpaces | None:
+    """The clients' label spaces; None if every client annotates every class."""
+    sites_of: dict[str, list[int]] = {}
+    if store.sites is not None:
+        for k, rows in enumerate(held):
+            sites = np.unique(store.sites[rows])
+            if len(sites) == 1:
+                sites_of.setdefault(store.site_names[int(sites[0])], []).append(k)
+    spaces = label_spaces(config, len(held), store.class_names, store.task, sites_of, drawn)
+    if spaces is None:
+        if config != LabelsConfig() and drawn is None and config.annotated is None and config.coarse is None:
+            raise ConfigError(
+                "data.labels.unknown without clients that leave a class unannotated: set data.labels.annotated, or "
+                "partition=annotated_subsets"
+            )
+        return None
+    unlearnable = (counts.sum(axis=0) > 0) & (spaces.counts(counts).sum(axis=0) == 0)
+    if spaces.kept(store.task) == "cells" and (none := none_class(store.class_names)) is not None:
+        unlearnable[none] = False
+    if unlearnable.any():
+        name = store.class_names[int(np.flatnonzero(unlearnable)[0])]
+        raise DataError(
+            f"no client that annotates class '{name}' holds a row of it, so nothing can be learned about it; let one "
+            "of its holders annotate it"
+        )
+    return spaces
+
+
+def _known_rows(
+    held: Sequence[Rows], y: NDArray[np.int64], spaces: LabelSpaces, store: Store
+) -> tuple[list[Rows], LabelSpaces]:
+    """The clients' rows without those that count in no loss, and the spaces with the numbers of both."""
+    rows = np.array([len(own) for own in held], np.int64)
+    kept = list(held)
+    if spaces.kept(store.task) is None:
+        kept = [own[spaces.annotated[k][y[own]]] for k, own in enumerate(held)]
+    left_out = rows - np.array([len(own) for own in kept], np.int64)
+    if left_out.any():
+        log.info(
+            "%d of %d rows are of classes that their client does not annotate: left out", left_out.sum(), rows.sum()
+        )
+    return kept, replace(spaces, rows=rows, left_out=left_out)
+
+
+def _strata(held: Sequence[Rows], store: Store, spaces: LabelSpaces | None) -> NDArray[np.int64]:
+    """[n] the class of each row by which validation rows are split off: only what its client's labels say."""
+    y = np.asarray(store.y)
+    if spaces is None or spaces.kept(store.task) is None:
+        return y
+    known = y.copy()
+    none = none_class(store.class_names) if store.targets is not None else None
+    for k, rows in enumerate(held):
+        known[rows] = PartialLabels.of(store.y, store.targets, rows, spaces.of_client(k, none)).primary
+    known[known == UNKNOWN] = known.max() + 1  # rows of which no positive is known: a class of their own
+    return known
 
 
 def _cut(config: DataConfig, store: Store, groups: RowGroups | None, seed: int) -> SavedSplit:

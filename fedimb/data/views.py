@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.label_spaces import UNKNOWN, ClientLabels, PartialLabels
 from fedimb.data.scaling import Scaling, prepared
 from fedimb.data.store import Store
 from fedimb.errors import DataError, nearest
@@ -24,8 +25,6 @@ SETTABLE = ("labelled", "pool", "coreset")
 MISMATCHED = "mismatched"
 QueryView = Literal["train", "mismatched"]
 VIEWS = ("train", "validation", "trained_on", MISMATCHED, *SETTABLE)
-UNKNOWN = -1
-"""The value in y for a label that was not given."""
 
 
 class UnlabelledStore(Store):
@@ -56,6 +55,14 @@ def to_tensors(store: Store, rows: Rows, scaling: Scaling | None = None) -> "tup
     return torch.from_numpy(x), torch.from_numpy(np.array(store.y[rows], dtype=np.int64))
 
 
+def known_classes(y: "torch.Tensor", n_classes: int) -> "torch.Tensor | None":
+    """Which rows' labels are a class and not a coarse label [n] bool; None if all are, or rows have several labels."""
+    if y.ndim != 1:
+        return None
+    coarse = y >= n_classes
+    return ~coarse if bool(coarse.any()) else None
+
+
 class ClientData:
     """One client's views.
 
@@ -69,6 +76,7 @@ class ClientData:
         train, validation: int64 rows of the store, as in `Federation`.
         scaling: of a table's columns, the same for every client; None: the rows are not scaled.
         mismatched: maps rows to those shown instead; None (at a real site): the view does not exist.
+        labels: what this client's labels say, if some of its rows' labels are unknown in part; None: all are known.
     """
 
     def __init__(
@@ -78,12 +86,17 @@ class ClientData:
         validation: Rows,
         scaling: Scaling | None = None,
         mismatched: Callable[[Rows], Rows] | None = None,
+        labels: ClientLabels | None = None,
     ) -> None:
         self.store, self.scaling, self._mismatched = store, scaling, mismatched
         self.device = "cpu"  # of `tensors` and `primary`, set once
         self._rows = {"train": np.sort(train), "validation": np.sort(validation)}
         self._tensors: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self._given: Rows | None = None  # labels of all the client's rows, once labels are hidden
+        self._partial: PartialLabels | None = None
+        if labels is not None:
+            self._partial = PartialLabels.of(store.y, store.targets, self._own, labels)
+            self.store = without_labels(store)
 
     def hide_labels(self) -> None:
         """From now on hide every label of a training row except those of `set_labels`; calling it again keeps those.
@@ -96,6 +109,8 @@ class ClientData:
         """
         if self._given is not None:
             return
+        if self._partial is not None:
+            raise DataError("labels cannot be hidden and queried where a client annotates only some classes")
         if self.task != "multiclass":
             raise DataError("labels cannot be hidden if rows have several; use data with one class per row")
         given = np.full(len(self._own), UNKNOWN, np.int64)
@@ -126,6 +141,11 @@ class ClientData:
             if "labelled" in self._rows and (self._labels(self._rows["labelled"]) == UNKNOWN).any():
                 self.set_view("labelled", None)  # one of its rows has lost its label
             self._relabel()
+
+    @property
+    def label_sets(self) -> NDArray[np.bool_] | None:
+        """[J, C] bool: the classes that a label C + j may stand for; None if every label is a class."""
+        return None if self._partial is None or self.task != "multiclass" else self._partial.labels.sets
 
     @property
     def labels_hidden(self) -> bool:
@@ -217,8 +237,11 @@ class ClientData:
     def counts(self, view: str) -> NDArray[np.int64]:
         """[C] int64 rows of each class; if rows have several labels, the sum exceeds the number of rows.
 
-        If labels are hidden, only rows whose label was given count.
+        If labels are hidden, only rows whose label was given count. A coarse label or an unknown cell counts for no
+        class.
         """
+        if self._partial is not None:
+            return self._partial.counts(self._at(view), self.store.n_classes)
         if self._given is not None:
             known = self._labels(self.rows(view))
             return np.bincount(known[known != UNKNOWN], minlength=self.store.n_classes).astype(np.int64)
@@ -228,7 +251,7 @@ class ClientData:
         """(x float32 [m, *shape] scaled, y int64 [m]), cached until the view changes. Do not write to them.
 
         If rows have several labels (`task` multilabel), y is float32 [m, C] of 0 and 1; `primary` gives one class per
-        row.
+        row. An unknown cell is NaN, and a coarse label of a row with one class is C + j (`label_sets`).
         """
         if view == "trained_on" and self._given is None and not {"labelled", "coreset"} & self._rows.keys():
             view = "train"  # the same rows: one copy in memory
@@ -239,6 +262,8 @@ class ClientData:
             x, y = to_tensors(self.store, rows, self.scaling)
             if self._given is not None:
                 y = torch.from_numpy(self._labels_in(view))
+            if self._partial is not None:
+                y = torch.from_numpy(self._partial.seen[self._at(view)])
             self._tensors[view] = x.to(self.device), y.to(self.device)
         return self._tensors[view]
 
@@ -246,7 +271,8 @@ class ClientData:
         """[m] int64, one class per row: its label, or if there are several the one rarest in the source
         (`fedimb.data.labels`).
 
-        For code that handles rows class by class, such as samplers. With one label per row it is y itself.
+        For code that handles rows class by class, such as samplers. With one label per row it is y itself, coarse
+        labels included; a row with several labels and no known positive has `UNKNOWN`.
         """
         if self._given is not None and (self._labels(self.rows(view)) == UNKNOWN).any():
             raise DataError(f"view '{view}' has rows without a label, and so without a class; use view 'labelled'")
@@ -254,4 +280,10 @@ class ClientData:
             return self.tensors(view)[1]
         import torch
 
+        if self._partial is not None:
+            return torch.from_numpy(self._partial.primary[self._at(view)]).to(self.device)
         return torch.from_numpy(np.array(self.store.y[self.rows(view)], dtype=np.int64)).to(self.device)
+
+    def _at(self, view: str) -> Rows:
+        """Positions of a view's rows among the client's own."""
+        return np.searchsorted(self._own, self.rows("train" if view == MISMATCHED else view))

@@ -31,11 +31,12 @@ def label_confusion(targets: ArrayLike, predictions: ArrayLike) -> NDArray[np.in
     """Count (true, predicted) for each class separately.
 
     Args:
-        targets: 0 and 1 (or bool), shape [n, C]; n may be 0.
-        predictions: same format.
+        targets: 0 and 1 (or bool), shape [n, C]; n may be 0. NaN: unknown, which counts for neither.
+        predictions: same format, without NaN.
 
     Returns:
-        int64 [C, 2, 2]: class, true 0 or 1, predicted 0 or 1; each class's four counts sum to n.
+        int64 [C, 2, 2]: class, true 0 or 1, predicted 0 or 1; each class's four counts sum to the number of rows
+        whose label of the class is known.
 
     Raises:
         ValueError: shapes that differ or are not [n, C], or values other than 0 and 1.
@@ -43,11 +44,12 @@ def label_confusion(targets: ArrayLike, predictions: ArrayLike) -> NDArray[np.in
     true, predicted = np.asarray(targets), np.asarray(predictions)
     if true.ndim != 2 or true.shape != predicted.shape or true.shape[1] == 0:
         raise ValueError(f"targets {true.shape} and predictions {predicted.shape} must both be [n, C]")
-    if not (np.isin(true, (0, 1)).all() and np.isin(predicted, (0, 1)).all()):
+    known = ~np.isnan(true) if true.dtype.kind == "f" else np.ones(true.shape, bool)
+    if not (np.isin(true[known], (0, 1)).all() and np.isin(predicted, (0, 1)).all()):
         raise ValueError("targets and predictions must be 0 or 1 (probabilities? compare them with .5 first)")
-    yes, said = true.astype(bool), predicted.astype(bool)
+    yes, said = known & (true == 1), known & predicted.astype(bool)
     hits, found, called = (yes & said).sum(0), yes.sum(0), said.sum(0)
-    return _tables(hits, found, called, np.int64(len(true)))
+    return _tables(hits, found, called, known.sum(axis=0))
 
 
 def _tables(hits: ArrayLike, positives: ArrayLike, called: ArrayLike, rows: ArrayLike) -> NDArray[np.int64]:

@@ -36,7 +36,7 @@ def describe(federation: Federation, stream: TextIO | None = None) -> str:
     """
     names = [plain(name, stream) for name in federation.class_names]
     aside = np.concatenate([np.empty(0, np.int64), *federation.validation])
-    held_out, test = (federation.store.class_counts(rows) for rows in (aside, federation.test))
+    held_out, test = federation.known_counts(federation.validation), federation.store.class_counts(federation.test)
     total, train = federation.counts.sum(axis=0), sum(map(len, federation.train))
     order = head_to_tail(total)
     lines = [
@@ -58,9 +58,24 @@ def describe(federation: Federation, stream: TextIO | None = None) -> str:
         ),
         "",
         *_legend(),
+        *_annotators(federation, names, stream),
     ]
     found = warnings(federation.counts, test, names)
     return "\n".join([*lines, *([""] if found else []), *(f"warning: {line}" for line in found)])
+
+
+def _annotators(federation: Federation, names: Sequence[str], stream: TextIO | None) -> list[str]:
+    """What each client annotates, where not every client annotates every class."""
+    spaces = federation.labels
+    if spaces is None:
+        return []
+    lines = ["", "annotated classes (rows of others count for none above)"]
+    for k, name in enumerate(client_names(federation, stream)):
+        own = [names[int(c)] for c in np.flatnonzero(spaces.annotated[k])]
+        out = f"; {spaces.left_out[k]:,} of {spaces.rows[k]:,} rows left out" if spaces.left_out[k] else ""
+        text = f"client {name}: {', '.join(own) or 'none'}{out}"
+        lines += textwrap.wrap(text, WIDTH - 1, initial_indent="  ", subsequent_indent="    ")
+    return lines
 
 
 def about_data(about: Mapping[str, str], stream: TextIO | None = None) -> str:

@@ -279,9 +279,10 @@ def problem_sha(config: RunConfig) -> str:
 
 
 def partition_sha(federation: Federation) -> str:
-    """Of the rows of each client, the test set and the server, whatever the source's files are called."""
+    """Of the rows of each client and what it annotates, the test set and the server, whatever the files are called."""
     lists = (federation.train, federation.validation, federation.test)
-    return digest(*lists, federation.class_names, federation.content_sha, federation.public)
+    labels = None if federation.labels is None else federation.labels.facts()
+    return digest(*lists, federation.class_names, federation.content_sha, federation.public, labels)
 
 
 def versions_of(config: RunConfig, deployed: bool = False) -> dict[str, str]:

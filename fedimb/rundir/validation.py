@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from fedimb.data.federation import Federation
 from fedimb.data.new_rows import Expected, RowBatch, open_new_rows, store_batches
 from fedimb.errors import DataError
@@ -32,7 +30,7 @@ def held_out_rows(folder: Path | None, source: Settings | None, expected: Expect
     if source is not None:
         _refuse_seen(federation, source, expected)
         return iter(()), place_of(source)
-    rows = np.sort(federation.validation.rows)
+    rows = federation.known_validation()
     if not len(rows):
         raise DataError(
             f"{folder} has no validation rows to choose thresholds on (data.validation=0), and its test set is not for "

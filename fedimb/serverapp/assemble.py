@@ -121,8 +121,8 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
         ConfigError: names the part, the reason, and what to set instead.
     """
     contracts_of(config)
-    check_task(config, federation.task)
-    check_scores(config, federation.task)
+    check_task(config, federation.task, federation.unknown_rule)
+    check_scores(config, federation.task, federation.unknown_labels)
     check_taus(config, federation)
     check_explanations(config, federation, federation.store.columns)
     check_model(config.privacy, build_model(config, federation.n_classes, federation.input_shape))

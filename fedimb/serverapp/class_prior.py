@@ -76,7 +76,19 @@ def _holders(federation: Federation) -> list[int]:
 
 
 def gather_prior(config: RunConfig, federation: Federation, context: RunContext) -> Generator[Step, object, None]:
-    """Set ``context.counts`` [C] float64 as configured (and ``context.estimate``, if it changes with the model)."""
+    """Set ``context.counts`` [C] float64 as configured (and ``context.estimate``, if it changes with the model).
+
+    Clients count only what their labels say. Where rows with unknown labels are trained on, a class's count is
+    therefore divided by the share of all rows that is at clients which annotate it: those are the rows that the model
+    learns it from. Where such rows are left out, the counts are those of the rows trained on, as always.
+    """
+    yield from _gathered(config, federation, context)
+    spaces = federation.labels if federation.unknown_labels is not None else None
+    if spaces is not None and context.counts is not None and context.estimate is None:
+        context.counts = spaces.full_counts(context.counts)
+
+
+def _gathered(config: RunConfig, federation: Federation, context: RunContext) -> Generator[Step, object, None]:
     holders = _holders(federation)
     match config.prior.provenance:
         case "clear_sum":

@@ -52,8 +52,22 @@ class ClientScores:
     without: tuple[int, ...] = ()
 
 
-def check_scores(config: RunConfig, task: str) -> None:
-    """Refuse a run that cannot be scored. Raises ConfigError."""
+def check_scores(config: RunConfig, task: str, unknown: str | None = None) -> None:
+    """Refuse a run that cannot be scored. Raises ConfigError.
+
+    Args:
+        unknown: unknown labels that reach the clients (`Federation.unknown_labels`).
+    """
+    if unknown is not None and config.evaluation.temperature:
+        raise ConfigError(
+            "evaluation.temperature=true sums losses of validation rows by their class, and some of these labels are "
+            "unknown; leave it out"
+        )
+    if unknown is not None and config.data.get("subgroups") and config.data["test"]["name"] == "none":
+        raise ConfigError(
+            "data.subgroups with data.test={name: none} scores clients' validation rows by their class, and some of "
+            "these labels are unknown; use another data.test, or leave data.subgroups out"
+        )
     if task != "multiclass" and config.data.get("subgroups"):
         raise ConfigError("data.subgroups needs one class per row, but these rows have several labels; leave it out")
     if config.data["test"]["name"] != "none":

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedimb.config.parts import build_model, seeded, spec_of_rows
@@ -48,6 +49,14 @@ class Server:
     def holders(self) -> list[int]:
         """Ids of the clients with rows to train on."""
         return [int(client) for client in np.flatnonzero(self._federation.train_sizes)]
+
+    def full_counts(self, known: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Rows of each class [C] that clients' labels name -> rows as if every client annotated every class.
+
+        The same where all do; see `fedimb.data.label_spaces.LabelSpaces.full_counts`.
+        """
+        spaces = self._federation.labels
+        return known if spaces is None else spaces.full_counts(known)
 
     def pairs(self) -> dict[int, str]:
         """Public keys for masks by client id; empty in a simulation, whose masks come from the seed."""

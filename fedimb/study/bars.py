@@ -134,12 +134,12 @@ def validation_scores(path: Path) -> dict[str, dict[str, float]]:
         the scores of `fedimb.serverapp.evaluate.Evaluator`, named ``test/...`` as there.
 
     Raises:
-        FedimbError: the run has no model, or a damaged file.
+        FedimbError: the run has no model, a damaged file, or validation rows with unknown cells.
         ConfigError: it has no validation rows.
     """
     folder = RunFolder.open(path)
     config, federation, result = read_config(folder), read_federation(folder), RunResult.read(path)
-    rows = np.sort(federation.validation.rows)
+    rows = federation.known_validation()
     if not len(rows):
         raise ConfigError(f"the clients of {path} hold out no validation rows: set data.validation, e.g. 0.2")
     model = load_model(path).classifier

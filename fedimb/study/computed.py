@@ -16,6 +16,7 @@ import torch
 
 from fedimb.clientapp.local_training import weights_into
 from fedimb.config.parts import build_model, spec_of_rows, with_pooled
+from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
 from fedimb.data.prepare import prepare
 from fedimb.data.views import to_tensors
@@ -48,6 +49,8 @@ def compute(kind: str, config: RunConfig) -> dict[str, object]:
     """
     torch.set_num_threads(1)
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
+    if federation.unknown_rule is not None:
+        check_task(config, federation.task, federation.unknown_rule)
     config = with_pooled(config, federation)
     return {
         "rows": COMPUTED[kind](config, federation),
@@ -105,7 +108,8 @@ def _work(config: RunConfig, federation: Federation, client: int) -> Work:
     data = federation.client(client)
     x, y = data.tensors("train")
     steps = config.rounds * config.local.epochs * math.ceil(len(y) / config.local.batch_size)
-    spec = spec_of_rows(config, data.counts("train"), steps, federation.input_shape, config.rounds)
+    counts, sets = data.counts("train"), data.label_sets
+    spec = spec_of_rows(config, counts, steps, federation.input_shape, config.rounds, sets)
     return Work(x, y, spec, torch_generator(config.seed, Stream.TRAIN, 0, client), data.primary("train"))
 
 

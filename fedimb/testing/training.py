@@ -44,6 +44,7 @@ def check_loss(name: str, **settings: object) -> None:
     for counts in ([40, 1, 0], [0, 0, 3], [1, 1, 1]):
         _check_extreme_rows(Contract("loss", name, f"counts {counts}"), name, settings, counts)
     _check_repeats(contract, name, settings)
+    _check_unknown_labels(contract, name, settings)
     with contract.rule("it is lower where the label's logit is higher"):
         labels, logits, features = labels_of([40, 6, 3]), normal(49, 3).requires_grad_(), normal(49, WIDTH)
         value = _value(_loss(name, settings, [40, 6, 3]), logits, labels, features)
@@ -116,6 +117,35 @@ def _check_extreme_rows(contract: Contract, name: str, settings: Mapping[str, ob
                 value = loss(logits, torch.tensor([label]))
                 contract.finite(value, f"a loss of logits {z} and label {label}")
                 contract.finite(torch.autograd.grad(value, logits)[0], f"a gradient at logits {z} and label {label}")
+
+
+def _check_unknown_labels(contract: Contract, name: str, settings: Mapping[str, object]) -> None:
+    """What a loss declares that it can tell from classes: unknown cells of targets, labels that are sets of classes."""
+    known = registry.flags("loss", name).get("unknown_labels", ())
+    logits = normal(6, 4).requires_grad_()
+    if "cells" in known:
+        targets = (normal(6, 4, seed=1) > 0).float()
+        loss, partial = _late(name, settings, [9, 6, 3, 1], [9, 6, 3, 1]), targets.clone()
+        partial[0, 1] = partial[2] = torch.nan
+        with contract.rule("unknown cells (NaN) give a finite loss and gradient, and change no other row's loss"):
+            rows = loss.rows(logits, partial)
+            contract.finite(rows, "losses of rows with unknown cells")
+            contract.finite(torch.autograd.grad(rows.sum(), logits)[0], "gradients of rows with unknown cells")
+            kept = [1, 3, 4, 5]
+            contract.equal(loss.rows(logits, targets)[kept], loss.rows(logits, partial)[kept], "rows that are known")
+    if "coarse" in known:
+        sets = np.array([[False, True, True, False], [True, True, True, True]])
+        loss = build("loss", name, settings, n_classes=4, prior=np.array([9, 6, 3, 1]), label_sets=sets)
+        labels = torch.tensor([0, 4, 5, 3, 4, 1])
+        with contract.rule("a label C + j has a finite loss that treats the classes of set j alike"):
+            rows = loss.rows(logits, labels)
+            (gradient,) = torch.autograd.grad(rows.sum(), logits)
+            contract.finite(rows, "losses of rows with coarse labels")
+            contract.finite(gradient, "gradients of rows with coarse labels")
+            swapped = loss.rows(logits[:, [0, 2, 1, 3]], labels)[[1, 4]]
+            contract.expect(torch.allclose(swapped, rows[[1, 4]], atol=1e-5), "the same loss", swapped)
+        with contract.rule("a label that may be any class has no gradient"):
+            contract.expect(gradient[2].abs().max() < 1e-5, "a gradient of 0", gradient[2])
 
 
 def _check_repeats(contract: Contract, name: str, settings: Mapping[str, object]) -> None:

@@ -156,3 +156,16 @@ def test_the_bootstrap_in_chunks_and_of_undefined_scores(monkeypatch):
     assert np.isnan(bounds["minority_recall"]).all()
     with pytest.raises(ValueError, match="at least 1 resample"):
         bootstrap_labels(targets, targets, [0, 0, 0], [], 0, np.random.default_rng(0))
+
+
+def test_an_unknown_label_is_no_row_of_its_classs_table():
+    nan = float("nan")
+    targets = np.array([[1, nan], [0, 1], [nan, nan], [1, 0]])
+    said = np.array([[1, 1], [1, 1], [0, 1], [0, 0]])
+    tables = label_confusion(targets, said)
+    assert tables.tolist() == [[[0, 1], [1, 1]], [[1, 0], [0, 1]]]
+    assert tables.sum(axis=(1, 2)).tolist() == [3, 2]
+    with pytest.raises(ValueError, match="must be 0 or 1"):
+        label_confusion(np.array([[0.0, 2.0]]), np.array([[0, 1]]))
+    with pytest.raises(ValueError, match="must be 0 or 1"):
+        label_confusion(np.array([[0.0, 1.0]]), np.array([[0.0, nan]]))

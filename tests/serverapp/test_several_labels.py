@@ -132,7 +132,7 @@ def changed(base, augmentation=(), provenance="clear_sum", **parts):
         (
             {"loss": {"name": "ce"}},
             "loss 'ce' is for multiclass data, but these data are multilabel (several labels per row); use "
-            "asymmetric_focal or bce or ghm or vcb or weighted_bce",
+            "asymmetric_focal or bce or cfpl or ghm or vcb or weighted_bce",
         ),
         ({"calibration": {"none": {}, "la_post": {}}}, "calibration 'la_post' is for multiclass data"),
         (

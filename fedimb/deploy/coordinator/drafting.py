@@ -14,6 +14,7 @@ from fedimb.deploy.study_plan.page import as_html, as_markdown
 from fedimb.deploy.study_plan.plan import StudyPlan, parse_time
 from fedimb.deploy.study_plan.ranges import Range, Scalar
 from fedimb.errors import ConfigError
+from fedimb.plain import Settings
 from fedimb.schema import RunConfig
 
 MAX_WEIGHT_SHARE = 0.5
@@ -66,6 +67,11 @@ def end_of_day(day: str) -> str:
     return end
 
 
+def _unlabelled(config: RunConfig) -> Settings:
+    """The configured data without what the sites annotate: the one client that reads them here is none of the sites."""
+    return config.data | {"labels": {}}
+
+
 def describe_data(
     config: RunConfig, classes: str | None, minority: str | None, input_shape: str | None
 ) -> tuple[list[str], list[str], list[int]]:
@@ -81,7 +87,7 @@ def describe_data(
         from fedimb.data.prepare import prepare
 
         # Not the configured partition: a study may be of fewer sites than the coordinator's data have.
-        federation = prepare(config.data, {"name": "iid"}, 1, config.seed)
+        federation = prepare(_unlabelled(config), {"name": "iid"}, 1, config.seed)
         own = list(federation.class_names)
         if names is not None and names != own and (rare is None or shape is None):
             raise ConfigError(
@@ -140,7 +146,9 @@ def describe_limits(
 def _limits_of_data(config: RunConfig) -> dict[str, object]:
     from fedimb.data.prepare import prepare
 
-    federation = prepare(config.data, {"name": "iid"}, 1, config.seed)  # not the configured partition: see above
+    federation = prepare(
+        _unlabelled(config), {"name": "iid"}, 1, config.seed
+    )  # not the configured partition: see above
     found: dict[str, object] = {"most_rows": len(federation.store)}
     if federation.store.scaled is not None:
         low, high = column_ranges(federation.store.x)

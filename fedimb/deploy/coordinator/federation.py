@@ -2,15 +2,38 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from fedimb.data.federation import Federation
+from fedimb.data.label_spaces import LabelSpaces, label_spaces, parse_labels
 from fedimb.data.scaling import Scaling
 from fedimb.data.store import Store
 from fedimb.deploy.study_plan.plan import StudyPlan
 from fedimb.errors import DataError
+from fedimb.schema import RunConfig
+
+
+def declared_labels(
+    config: RunConfig, plan: StudyPlan, rows: Sequence[int], left_out: Sequence[int]
+) -> LabelSpaces | None:
+    """Which site of a plan annotates which class (``data.labels``); None if every site annotates all.
+
+    Args:
+        rows: of each site, in client-id order, without those that it leaves out.
+        left_out: rows of classes that the site does not annotate.
+
+    Raises:
+        ConfigError, DataError: see `fedimb.data.label_spaces.label_spaces`.
+    """
+    sites = {site.name: [client] for client, site in enumerate(plan.sites)}
+    found = label_spaces(parse_labels(config.data), len(plan.sites), plan.classes, "multiclass", sites)
+    if found is None:
+        return None
+    out = np.array(left_out, np.int64)
+    return replace(found, rows=np.array(rows, np.int64) + out, left_out=out)
 
 
 class DeployedFederation(Federation):
@@ -27,6 +50,7 @@ class DeployedFederation(Federation):
         scaling: of a table's columns, over all sites; None if there is none.
         scale: factor by which every site's source multiplies a row.
         code: release and hash of the code of each site, in client-id order.
+        labels: which site annotates which class; None: every site annotates all.
     """
 
     def __init__(
@@ -39,6 +63,7 @@ class DeployedFederation(Federation):
         scaling: Scaling | None,
         scale: float,
         code: Sequence[str],
+        labels: LabelSpaces | None = None,
     ) -> None:
         self._code = dict(zip(sites, code, strict=True))
         self._shape, self._scale, self._sites = tuple(plan.input_shape), scale, tuple(sites)
@@ -54,6 +79,7 @@ class DeployedFederation(Federation):
             minority=minority,
             fingerprint=hashlib.sha256("\n".join(versions).encode()).hexdigest(),
             scaling=scaling,
+            labels=labels,
         )
 
     @property

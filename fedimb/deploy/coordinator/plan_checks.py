@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from fedimb.data.groups import SplitConfig
 from fedimb.data.subgroups import group_names, parse_subgroups
-from fedimb.deploy.coordinator.federation import DeployedFederation
+from fedimb.deploy.coordinator.federation import DeployedFederation, declared_labels
 from fedimb.deploy.study_plan.plan import StudyPlan
 from fedimb.errors import ConfigError, DataError
 from fedimb.schema import RunConfig
@@ -24,6 +24,7 @@ def check_parts(plan: StudyPlan, config: RunConfig) -> None:
         ConfigError: names the part, what is wrong with it, and what to set instead.
     """
     from fedimb.config.parts import build_model
+    from fedimb.config.validate import check_task
     from fedimb.privacy.updates import check_model
     from fedimb.serverapp.aggregator import chain
     from fedimb.serverapp.assemble import build_method, needs_counts
@@ -44,8 +45,11 @@ def check_parts(plan: StudyPlan, config: RunConfig) -> None:
         )
     _check_subgroups(plan, config)
     count = config.clients.count
-    unseen = DeployedFederation(plan, [], [""] * count, [1] * count, [1] * count, None, 1.0, [])
-    check_scores(config, unseen.task)
+    one_each = [1] * count
+    labels = declared_labels(config, plan, one_each, [0] * count)
+    unseen = DeployedFederation(plan, [], [""] * count, one_each, one_each, None, 1.0, [], labels)
+    check_task(config, unseen.task, unseen.unknown_rule)
+    check_scores(config, unseen.task, unseen.unknown_labels)
     check_taus(config, unseen, deployed=True)
     check_explanations(config, unseen)
     check_model(config.privacy, build_model(config, unseen.n_classes, unseen.input_shape))

@@ -20,7 +20,7 @@ from fedimb import registry
 from fedimb.contracts import platform as names
 from fedimb.data.scaling import Scaling, scaling_of
 from fedimb.deploy.coordinator.deployment import Deployment
-from fedimb.deploy.coordinator.federation import DeployedFederation
+from fedimb.deploy.coordinator.federation import DeployedFederation, declared_labels
 from fedimb.deploy.coordinator.signed_messages import SignedMessages
 from fedimb.deploy.coordinator.site_grid import DeployedGrid, Timeouts
 from fedimb.deploy.files import parse_settings
@@ -131,6 +131,7 @@ class _Site:
     key: str
     code: str
     rate: float | None = None  # of signals
+    left_out: int = 0
 
 
 class _SiteEngine:
@@ -177,6 +178,9 @@ class _SiteEngine:
             raise DataError(
                 f"the sites' signals have different sampling rates ({shown}): register them with resample_hz"
             )
+        labels = declared_labels(
+            config, plan, [one.rows + one.validation for one in joined], [one.left_out for one in joined]
+        )
         self.federation = DeployedFederation(
             plan,
             about.sites,
@@ -186,6 +190,7 @@ class _SiteEngine:
             scaling,
             joined[0].scale,
             [site.code for site in joined],
+            labels,
         )
         self.federation.pairs = {client: site.key for client, site in enumerate(joined)}
 
@@ -237,7 +242,8 @@ def _read_join_reply(plan: StudyPlan, site: str, reply: Message | None) -> _Site
     rows, validation, version = int(facts["rows"]), int(facts["validation"]), str(facts["version"])
     key, code = str(facts.get("key", "")), str(facts.get("code", "not reported"))
     rate = float(facts["rate"]) if "rate" in facts else None
-    return _Site(rows, validation, version, float(facts["scale"]), sums, key, code, rate)
+    left_out = int(facts.get("left_out", 0))
+    return _Site(rows, validation, version, float(facts["scale"]), sums, key, code, rate, left_out)
 
 
 def join_refusal(plan: StudyPlan, site: str, reply: Message) -> Refusal | None:
@@ -249,9 +255,10 @@ def join_refusal(plan: StudyPlan, site: str, reply: Message) -> Refusal | None:
     if (refused := check_reply([platform], reply, sizes, {"rows": most})) is not None:
         return refused
     facts: dict[str, Any] = dict(reply.content.config_records[names.SITE])
-    if facts["rows"] + facts["validation"] > most:
-        text = f"{facts['rows'] + facts['validation']} rows, of at most {most} in the plan"
-        return Refusal(names.SITE, "rows", f"adds up with 'validation' to {text}")
+    held = facts["rows"] + facts["validation"] + facts.get("left_out", 0)
+    if held > most:
+        others = "'validation' and 'left_out'" if "left_out" in facts else "'validation'"
+        return Refusal(names.SITE, "rows", f"adds up with {others} to {held} rows, of at most {most} in the plan")
     if names.SUMS in reply.content:
         sums = arrays_of(reply.content, names.SUMS)["sums"]
         if wrong := wrong_sums(sums, int(facts["rows"]) * samples, plan.limits.ranges(columns)):

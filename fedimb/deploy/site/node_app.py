@@ -27,6 +27,7 @@ from fedimb.config.load import config_sha
 from fedimb.config.parts import contracts_of
 from fedimb.contracts import platform as names
 from fedimb.data.groups import SplitConfig, row_groups
+from fedimb.data.label_spaces import ClientLabels, labels_of_site, parse_labels
 from fedimb.data.scaling import Scaling, sums_of_rows
 from fedimb.data.split import split_fraction
 from fedimb.data.store import Store
@@ -100,12 +101,29 @@ class NodeRun:
         return replace(store, sites=np.full(len(store), self.client), site_names=names_of)
 
     def split_rows(self, store: Store) -> tuple[np.ndarray, np.ndarray]:
-        """(train, validation) rows, split as `fedimb.data.prepare` splits this client's rows in a simulation."""
-        rows = np.arange(len(store))
+        """(train, validation) rows, split as `fedimb.data.prepare` splits this client's rows in a simulation.
+
+        Without rows of classes that the site does not annotate, unless coarse labels are kept.
+        """
+        rows, y, labels = np.arange(len(store)), np.asarray(store.y), self.labels
+        if labels is not None and self.coarse:
+            y = labels.seen[y]
+        elif labels is not None:
+            rows = rows[labels.annotated[y]]
         rng = numpy_rng(self.config.seed, Stream.VALIDATION, 0, self.client)
         share = float(self.config.data.get("validation", 0.0))
         groups = row_groups(store, SplitConfig.parse(self.config.data.get("split")).group)
-        return split_fraction(rows, np.asarray(store.y), share, rng, None if groups is None else groups.of_row)
+        return split_fraction(rows, y, share, rng, None if groups is None else groups.of_row)
+
+    @property
+    def labels(self) -> ClientLabels | None:
+        """What this site's labels say, as the plan declares; None: it annotates every class."""
+        return labels_of_site(parse_labels(self.config.data), self.home.site, self.client, self.plan.classes)
+
+    @property
+    def coarse(self) -> bool:
+        """Whether rows of classes that the site does not annotate stay, with coarse labels."""
+        return parse_labels(self.config.data).unknown == "coarse"
 
     @property
     def short_name(self) -> str:
@@ -292,6 +310,8 @@ def _joined(run: NodeRun) -> RecordDict:
     store = run.store()
     train, validation = run.split_rows(store)
     about = {"site": run.home.site, "rows": len(train), "validation": len(validation)}
+    if run.labels is not None:
+        about["left_out"] = len(store) - len(train) - len(validation)
     about |= {
         "version": run.data.version,
         "scale": float(store.scale),
@@ -322,7 +342,7 @@ def runtime(run: NodeRun, message: Message) -> ClientRuntime:
     def data_of(client: int) -> ClientData:
         if client != run.client:
             raise FedimbError(f"this node is client {run.client}, not {client}")
-        return ClientData(store, train, validation, scaling)
+        return ClientData(store, train, validation, scaling, labels=run.labels if run.coarse else None)
 
     return ClientRuntime(run.config, data_of, states, len(run.plan.classes), tuple(run.plan.input_shape), secrets)
 

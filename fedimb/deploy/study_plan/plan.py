@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedimb import __version__
+from fedimb import __version__, registry
 from fedimb.config.load import NO_INFLUENCE, config_sha, flatten, from_json, to_json
 from fedimb.deploy.bundle_hash import bundle_sha
 from fedimb.deploy.files import parse_settings
@@ -147,7 +147,8 @@ def site_config(text: str) -> RunConfig:
     """Validate a configuration received over the network; `from_json` alone would import a model named by its path.
 
     Raises:
-        ConfigError: it is not valid here, it names its model by an import path, or it has a simulated attack.
+        ConfigError: it is not valid here, it names its model by an import path, it has a simulated attack, or a
+            partition that draws what clients annotate.
     """
     try:
         model = json.loads(text)["model"]
@@ -161,6 +162,11 @@ def site_config(text: str) -> RunConfig:
     config = from_json(text)
     if (name := config.attack["name"]) != "none":
         raise ConfigError(f"attack={name}: attacks are for simulated clients, not for real sites; set attack=none")
+    if registry.flags("partition", config.partition["name"]).get("annotates"):
+        raise ConfigError(
+            f"partition={config.partition['name']} draws for simulated clients which classes they annotate; real sites "
+            "declare it: set data.labels.annotated={SITE: [CLASS, ...]}, and another partition"
+        )
     return config
 
 

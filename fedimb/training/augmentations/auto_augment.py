@@ -43,7 +43,7 @@ POLICY = (
 BINS = 10
 
 
-@register("augmentation", "auto_augment", tasks=("multiclass", "multilabel"))
+@register("augmentation", "auto_augment", tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
 class AutoAugment:
     """One of 25 pairs of operations for each image, each with its probability and magnitude (CIFAR-10's policy).
 

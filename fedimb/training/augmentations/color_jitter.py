@@ -9,7 +9,7 @@ from fedimb.training.augmentations import operations as op
 from fedimb.training.augmentations.images import require_images
 
 
-@register("augmentation", "color_jitter", tasks=("multiclass", "multilabel"))
+@register("augmentation", "color_jitter", tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
 class ColorJitter:
     """Each image's brightness, contrast and saturation times a factor of its own, its hue turned, in a random order.
 

@@ -8,7 +8,7 @@ from fedimb.registry.arguments import in_range
 from fedimb.training.augmentations.images import require_images
 
 
-@register("augmentation", "cutout", tasks=("multiclass", "multilabel"))
+@register("augmentation", "cutout", tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
 class Cutout:
     """A square around a pixel drawn evenly is set to ``fill``; what reaches beyond the image is lost, as in the paper.
 

@@ -8,7 +8,7 @@ from fedimb.registry.arguments import in_range
 from fedimb.training.augmentations.images import require_images
 
 
-@register("augmentation", "flip", tasks=("multiclass", "multilabel"))
+@register("augmentation", "flip", tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
 class Flip:
     """Horizontal flip of each image with probability p. Not for digits and other images with a handedness.
 

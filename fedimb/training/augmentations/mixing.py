@@ -28,7 +28,7 @@ def draw_partners(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.rand(len(x), generator=generator, device=x.device).argsort()
 
 
-@register("augmentation", "mixup", tasks=BOTH, mixes=True)
+@register("augmentation", "mixup", tasks=BOTH, mixes=True, unknown_labels=("cells", "coarse"))
 class Mixup:
     """Each row becomes share x itself + (1 - share) x another row of the batch; share ~ Beta(alpha, alpha).
 
@@ -54,7 +54,7 @@ class Mixup:
         return Mixed(share * x + (1 - share) * x[partners], partners, share)
 
 
-@register("augmentation", "cutmix", tasks=BOTH, mixes=True)
+@register("augmentation", "cutmix", tasks=BOTH, mixes=True, unknown_labels=("cells", "coarse"))
 class CutMix:
     """A rectangle of each image comes from another image of the batch; its area is about 1 - share, Beta(alpha, alpha).
 

@@ -7,7 +7,7 @@ from fedimb.registry import register
 from fedimb.registry.arguments import in_range
 
 
-@register("augmentation", "noise", tasks=("multiclass", "multilabel"))
+@register("augmentation", "noise", tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
 class Noise:
     """x + std * N(0, 1), element by element, not clipped.
 

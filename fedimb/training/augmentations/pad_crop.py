@@ -9,7 +9,7 @@ from fedimb.registry.arguments import in_range
 from fedimb.training.augmentations.images import require_images
 
 
-@register("augmentation", "pad_crop", tasks=("multiclass", "multilabel"))
+@register("augmentation", "pad_crop", tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
 class PadCrop:
     """Each image shifted by up to ``pad`` pixels in each direction, zeros moving in.
 

@@ -15,7 +15,7 @@ from fedimb.training.augmentations.operations import require_unit_range, to_imag
 _USED = [name for name in policies.NAMES if name != "invert"]  # the paper's fourteen
 
 
-@register("augmentation", "rand_augment", tasks=("multiclass", "multilabel"))
+@register("augmentation", "rand_augment", tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
 class RandAugment:
     """``n`` of fourteen operations for each image, one after another, all of magnitude ``m``.
 

@@ -16,10 +16,18 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from fedimb.registry import register
-from fedimb.training.losses.base import BOTH, RowLoss, in_range
+from fedimb.training.losses.base import BOTH, RowLoss, in_range, known_targets, over_known
 
 
-@register("loss", "asymmetric_focal", adjusts_logits=False, needs_prior=False, stackable=True, tasks=BOTH)
+@register(
+    "loss",
+    "asymmetric_focal",
+    adjusts_logits=False,
+    needs_prior=False,
+    stackable=True,
+    tasks=BOTH,
+    unknown_labels=("cells",),
+)
 class AsymmetricFocal(RowLoss):
     """Asymmetric loss: one-vs-rest sigmoids in which easy negatives are down-weighted more than positives.
 
@@ -43,7 +51,8 @@ class AsymmetricFocal(RowLoss):
         log_p, log_rest = logsigmoid(logits), logsigmoid(-logits)
         if labels.dim() == logits.dim():
             each = -log_p * (self.gamma_pos * log_rest).exp()
-            return torch.where(labels > 0, each, self._negatives(logits, log_p, log_rest)).sum(-1)
+            targets, unknown = known_targets(logits, labels)
+            return over_known(torch.where(targets > 0, each, self._negatives(logits, log_p, log_rest)), unknown)
         label = labels[..., None]
         positive = -log_p.gather(-1, label) * (self.gamma_pos * log_rest.gather(-1, label)).exp()
         negative = self._negatives(logits, log_p, log_rest).scatter(-1, label, 0.0)

@@ -126,6 +126,24 @@ def targets_of(logits: Tensor, labels: Tensor) -> Tensor:
     return one_hot(labels, logits.shape[-1]).to(logits.dtype)
 
 
+def known_targets(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+    """`targets_of`, with 0 for an unknown cell (NaN), and which cells are unknown [..., C] bool; None: no cell can be.
+
+    A loss must leave these cells out *after* it has computed with the 0: a NaN times 0 would still be NaN in the
+    gradient.
+    """
+    targets = targets_of(logits, labels)
+    if labels.dim() != logits.dim():
+        return targets, None
+    unknown = targets.isnan()
+    return targets.masked_fill(unknown, 0.0), unknown
+
+
+def over_known(each: Tensor, unknown: Tensor | None) -> Tensor:
+    """The classes' losses [..., C] -> their sum over known cells [...]; an unknown cell has gradient 0."""
+    return (each if unknown is None else each.masked_fill(unknown, 0.0)).sum(-1)
+
+
 def in_range(
     loss: str, key: str, value: float, low: float, high: float = math.inf, *, high_allowed: bool = True
 ) -> float:

@@ -13,11 +13,19 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fedimb.registry import register
-from fedimb.training.losses.base import BOTH, RowLoss, in_range, targets_of
+from fedimb.training.losses.base import BOTH, RowLoss, in_range, known_targets, over_known
 from fedimb.training.losses.class_weights import filled_counts
 
 
-@register("loss", "weighted_bce", adjusts_logits=False, needs_prior=True, stackable=True, tasks=BOTH)
+@register(
+    "loss",
+    "weighted_bce",
+    adjusts_logits=False,
+    needs_prior=True,
+    stackable=True,
+    tasks=BOTH,
+    unknown_labels=("cells",),
+)
 class WeightedBinaryCrossEntropy(RowLoss):
     """Binary cross-entropy in which finding a rare class counts more.
 
@@ -43,6 +51,6 @@ class WeightedBinaryCrossEntropy(RowLoss):
 
     def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits [..., C] float32 and targets [..., C] or labels [...] int64 -> loss of each row [...]."""
-        targets = targets_of(logits, labels)
+        targets, unknown = known_targets(logits, labels)
         each = binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=self.weights)
-        return each.sum(-1)
+        return over_known(each, unknown)

@@ -34,6 +34,7 @@ _STATE = "term.control_variate"
     sends=(VARIATE,),
     needs_aggregator="scaffold",
     tasks=("multiclass", "multilabel"),
+    unknown_labels=("cells", "coarse"),
 )
 class ControlVariate(LocalObjective):
     """Adds c - c_k to every gradient, sends the change of c_k, and keeps c_k at the client (0 before its first round).

@@ -16,7 +16,9 @@ _LEAST = 1e-8
 """Added to a variance: the root has no derivative at 0, the variance of a unit that is never active."""
 
 
-@register("objective", "decorrelate", stackable=False, tasks=("multiclass", "multilabel"))
+@register(
+    "objective", "decorrelate", stackable=False, tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse")
+)
 class Decorrelate(LocalObjective):
     """Adds weight times the mean over all d^2 entries of the squared correlations between two different features in the
     batch; a batch of one row has none.

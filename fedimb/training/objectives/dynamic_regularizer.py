@@ -29,6 +29,7 @@ _STATE = "term.dynamic_regularizer"
     keeps_update=True,
     needs_aggregator="feddyn",
     tasks=("multiclass", "multilabel"),
+    unknown_labels=("cells", "coarse"),
 )
 class DynamicRegularizer(LocalObjective):
     """Adds alpha (w - w^t) - h_k to every gradient; h_k stays at the client (0 before its first round).

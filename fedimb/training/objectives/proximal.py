@@ -14,7 +14,9 @@ from fedimb.registry import register
 from fedimb.training.objectives.base import LocalObjective
 
 
-@register("objective", "proximal", stackable=True, tasks=("multiclass", "multilabel"))
+@register(
+    "objective", "proximal", stackable=True, tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse")
+)
 class Proximal(LocalObjective):
     """FedProx's proximal term.
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from fedimb.registry import register
 
 
-@register("sampler", "shuffle")
+@register("sampler", "shuffle", unknown_labels=("cells", "coarse"))
 class Shuffle:
     """A fresh permutation each epoch."""
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from fedimb.registry import register
 
 
-@register("sampler", "uniform")
+@register("sampler", "uniform", unknown_labels=("cells", "coarse"))
 class Uniform:
     """Instance-balanced sampling: in an epoch a row may occur several times or not at all."""
 

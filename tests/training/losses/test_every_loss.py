@@ -9,6 +9,7 @@ from fedimb.training.losses.ce import CrossEntropy
 
 SHIFTING = {"balanced_softmax", "logit_adjusted", "vs", "ldam", "fedlc", "prcbl"}
 PLAIN = {"bce", "weighted_bce", "ce", "focal", "weighted_ce", "class_balanced", "asymmetric_focal", "poly", "vcb"}
+PLAIN |= {"partial_ce", "cfpl"}
 
 
 @pytest.mark.parametrize("name", sorted(SHIFTING | PLAIN))
