@@ -72,11 +72,6 @@ class Aggregator:
         self.parameters, self.buffers = dict(parameters), dict(buffers)
         self._dtypes = {k: v.dtype for k, v in parameters.items()}
 
-    @property
-    def reduce(self) -> Reduction:
-        """What lanes do with the replies to this aggregator's messages, of clients of which nothing is known."""
-        return self.reduction(WeightLimits())
-
     def reduction(self, limits: WeightLimits) -> Reduction:
         """What lanes do with the replies to this round's messages.
 
