@@ -116,6 +116,7 @@ class Aggregator:
             return {}
         by_client = dict(instructions)
         if self.linear:
+            _check_complete(server_round, outcome.total, usable)
             replies = [self._merged(outcome.total, usable, by_client[usable[0].client])]
             means = outcome.total.buffers.mean()
         else:
@@ -296,6 +297,20 @@ def _mean_metric(usable: Sequence[ClientReply], key: str) -> float:
     """Weighted mean over the clients with a defined metric: a client that ran no step has no training loss."""
     defined = [(a.metrics[WEIGHT], a.metrics[key]) for a in usable if math.isfinite(a.metrics.get(key, math.nan))]
     return sum(w * v for w, v in defined) / sum(w for w, _ in defined) if defined else math.nan
+
+
+def _check_complete(server_round: int, total: LaneSum, usable: Sequence[ClientReply]) -> None:
+    """Each usable reply is in the sum once: a worker that died and was replaced must leave nothing behind.
+
+    Raises:
+        RunFailed: the weights differ, which are whole numbers of units.
+    """
+    limits = total.how.weights.limits
+    if sum(limits.units(reply.metrics[WEIGHT]) for reply in usable) != total.model.units:
+        raise RunFailed(
+            f"round {server_round}: the sum over clients, of weight {total.weight:g}, is not that of the "
+            f"{len(usable)} usable replies; resume to run the round again"
+        )
 
 
 def _buffers_in(reply: ClientReply) -> Arrays:
