@@ -33,9 +33,9 @@ class ClientsConfig(Strict):
 
     Fractions and probabilities in [0, 1], times in seconds. ``max_weight_share``: largest share of one client in a
     mean, a sum or a score; ``max_update_ratio``: largest norm of an update, in medians of the round's norms. Both from
-    three replies on; null: no bound. ``max_value_ratio``: largest weight in a reply that is summed, in units of the
-    largest one sent, or of 1 (`fedimb.sums`); a reply above it is not used. The defaults serve older configurations
-    without them.
+    three replies on; null: no bound. ``max_value_ratio``: largest value in a reply that is summed, in units of the
+    array's largest one sent, or of 1 (`fedimb.sums`); a reply above it is not used. The defaults serve older
+    configurations without them.
     """
 
     count: int = Field(ge=1)

@@ -25,10 +25,7 @@ UNKNOWN_BITS = 20
 """Largest weight, as a power of two, where nothing is known of it."""
 
 VALUE_RATIO = 64.0
-"""Values may be this many times as large as the largest one that was sent, and at least this large."""
-
-BUFFER_RATIO = 256.0
-"""Buffers may be this many times farther away than weights: a running variance starts at 1, whatever the data are."""
+"""Values of weights and buffers may be this many times as large as the largest one sent, and at least this large."""
 
 _BLOCK = 32_768
 """Values added at a time, so that the products stay in the processor's cache."""
@@ -176,11 +173,11 @@ class Scale:
             ValueOutOfRange: one is not finite, or above its bound; names the array.
         """
         for name, value in arrays.items():
-            bound, flat = self.bound(name), value.reshape(-1)
+            bound, flat = self._of(name)[1], value.ravel()
             for start in range(0, flat.size, _BLOCK):
-                part = flat[start : start + _BLOCK]
-                least, most = part.min(), part.max()
-                if not (-bound <= least and most <= bound):  # of NaN neither is true
+                part = flat[start : start + _BLOCK] if flat.size > _BLOCK else flat
+                least, most = np.minimum.reduce(part), np.maximum.reduce(part)  # of NaN both are NaN
+                if not (-bound <= least and most <= bound):
                     self._refuse(name, max(-float(least), float(most)), bound)
 
     @staticmethod
@@ -254,10 +251,16 @@ class ExactSum:
                 those of the sum.
         """
         self._within(self.scale.limits.units(weight))
-        if self._totals and {name: value.shape for name, value in arrays.items()} != self.shapes:
+        if self._totals and not self._fits(arrays):
             raise OutOfRange("the reply holds other arrays than the replies before it, or of other shapes")
         if not checked:
             self.scale.check(arrays)
+
+    def _fits(self, arrays: Mapping[str, np.ndarray]) -> bool:
+        totals = self._totals
+        return len(arrays) == len(totals) and all(
+            name in totals and value.shape == totals[name].shape for name, value in arrays.items()
+        )
 
     def add_weighted(self, weight: float, arrays: Mapping[str, np.ndarray], checked: bool = False) -> None:
         """Add ``weight`` times the arrays, in place; of weight 0 only the weight.
@@ -270,26 +273,29 @@ class ExactSum:
         """
         if not checked:
             self.check(weight, arrays)
-        units = self.scale.limits.units(weight)
+        limits = self.scale.limits
+        units = limits.units(weight)
         if not units:
             return
         self.units += units
-        rounded = math.ldexp(units, -self.scale.limits.unit_bits)
+        rounded = math.ldexp(units, -limits.unit_bits)
         for name, value in arrays.items():
             if name not in self._totals:
                 self._totals[name] = _Total(np.zeros(value.size, np.int64), value.shape)
-            self._add(self._totals[name], value, math.ldexp(rounded, self.scale.shift(name)))
+            self._add(self._totals[name], value, math.ldexp(rounded, self.scale._of(name)[0]))
 
     def _add(self, total: _Total, value: np.ndarray, factor: float) -> None:
         if self._scratch is None:
             self._scratch = np.empty(_BLOCK)
-        flat = value.reshape(-1)
+        flat, words = value.ravel(), total.words
         for start in range(0, flat.size, _BLOCK):
-            part = flat[start : start + _BLOCK]
+            part, sums = (
+                (flat, words) if flat.size <= _BLOCK else (one[start : start + _BLOCK] for one in (flat, words))
+            )
             product = self._scratch[: part.size]
             np.multiply(part, factor, out=product, dtype=np.float64)
-            product += _CONSTANT
-            total.words[start : start + part.size] += product.view(np.int64)
+            np.add(product, _CONSTANT, out=product)
+            np.add(sums, product.view(np.int64), out=sums)
         total.adds += 1
 
     def _within(self, units: int) -> None:

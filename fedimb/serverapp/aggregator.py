@@ -26,7 +26,7 @@ from fedimb.errors import RunDiverged, RunFailed
 from fedimb.plain import StateDict
 from fedimb.records import Arrays, array_record, to_numpy
 from fedimb.serverapp.state_dict import load_state, owner_name, state_of
-from fedimb.sums import BUFFER_RATIO, VALUE_RATIO, Scale, WeightLimits, sum_of
+from fedimb.sums import VALUE_RATIO, Scale, WeightLimits, sum_of
 
 
 class _CohortGrid(SimulationGrid):
@@ -53,8 +53,8 @@ class Aggregator:
         buffers: the model's buffers by name.
         train_config: scalars in the ConfigRecord of every train message.
         server_lr: the innermost strategy's attribute that is its learning rate, and the factor on it by round.
-        value_ratio: how many times as large as the largest weight sent, or as 1, a weight in a reply may be
-            (``clients.max_value_ratio``); for buffers 256 times that.
+        value_ratio: how many times as large as the largest value sent, or as 1, a value in a reply may be
+            (``clients.max_value_ratio``), in each array of weights and each buffer.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Aggregator:
         if not self.linear:
             return False
         weights = Scale.of(self.parameters, limits, self._value_ratio)
-        buffers = Scale.of(self.buffers, limits, BUFFER_RATIO * self._value_ratio)
+        buffers = Scale.of(self.buffers, limits, self._value_ratio)
         aggregator = chain(self.strategy)[-1]
         if not isinstance(aggregator, ServerOptimizer):
             return Reduce(weights, buffers)
