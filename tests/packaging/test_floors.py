@@ -30,6 +30,7 @@ FLOORS = (
         "process_env",
         "process_state",
         "strict_yaml",
+        "sums",
         "_moved",
     ),
     ("registry", "schema", "evaluation"),
