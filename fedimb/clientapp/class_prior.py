@@ -64,4 +64,4 @@ def clipped_counts(data: ClientData, view: str, clip: int) -> np.ndarray:
     _, first, sizes = np.unique(patients[order], return_index=True, return_counts=True)
     rank = np.arange(len(rows)) - np.repeat(first, sizes)
     y = data.primary(view).cpu().numpy()[order[rank < clip]]
-    return np.bincount(y[y < store.n_classes], minlength=store.n_classes).astype(np.int64)
+    return np.bincount(y[(y >= 0) & (y < store.n_classes)], minlength=store.n_classes).astype(np.int64)

@@ -91,7 +91,7 @@ class ClientLabels:
     @property
     def annotated(self) -> NDArray[np.bool_]:
         """[C] bool."""
-        return self.seen == np.arange(len(self.seen))
+        return np.asarray(self.seen == np.arange(len(self.seen)), np.bool_)
 
     def targets(self, full: NDArray[np.uint8]) -> NDArray[np.float32]:
         """0/1 targets [n, C] -> what this client knows of them: 0, 1, or NaN for an unknown cell, float32.
@@ -142,7 +142,7 @@ class PartialLabels:
         """[C] int64 of the rows at these positions, by what is known of them."""
         seen = self.seen[at]
         if seen.ndim == 2:
-            return (seen == 1).sum(axis=0, dtype=np.int64)
+            return np.asarray((seen == 1).sum(axis=0), np.int64)
         return np.bincount(seen[seen < n_classes], minlength=n_classes).astype(np.int64)
 
 
@@ -167,12 +167,13 @@ class LabelSpaces:
     @property
     def annotated(self) -> NDArray[np.bool_]:
         """[K, C] bool: which client annotates which class."""
-        return self.seen == np.arange(self.seen.shape[1])
+        return np.asarray(self.seen == np.arange(self.seen.shape[1]), np.bool_)
 
     @property
     def known_share(self) -> NDArray[np.float64]:
         """[C] share of all rows that are at clients which annotate the class: a class's rows are counted over these."""
-        return (self.rows[:, None] * self.annotated).sum(axis=0) / max(int(self.rows.sum()), 1)
+        at_annotators = (self.rows[:, None] * self.annotated).sum(axis=0)
+        return np.asarray(at_annotators / max(int(self.rows.sum()), 1), np.float64)
 
     def kept(self, task: str) -> Kept | None:
         """What of the unknown labels reaches training."""
@@ -194,8 +195,9 @@ class LabelSpaces:
         n_c / (share of the rows at clients that annotate c): right where a class is as frequent there as elsewhere. A
         class that nobody annotates keeps its 0.
         """
-        share = self.known_share
-        return np.divide(known, share, out=np.zeros(len(known)), where=share > 0)
+        share, full = self.known_share, np.zeros(len(known))
+        np.divide(known, share, out=full, where=share > 0)
+        return full
 
     def facts(self) -> JsonObject:
         """Plain data for partition.json."""

@@ -286,4 +286,4 @@ class ClientData:
 
     def _at(self, view: str) -> Rows:
         """Positions of a view's rows among the client's own."""
-        return np.searchsorted(self._own, self.rows("train" if view == MISMATCHED else view))
+        return np.asarray(np.searchsorted(self._own, self.rows("train" if view == MISMATCHED else view)), np.int64)

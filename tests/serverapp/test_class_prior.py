@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import ConfigRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,7 +49,7 @@ def federation(counts, patients=None, minority=()):
     n_classes = len(counts[0])
     held = np.array(counts)
     about = {"n_classes": n_classes, "input_shape": (4,), "pairs": {}, "task": "multiclass"}
-    about |= {"class_names": ("a", "b", "c")[:n_classes], "minority": minority}
+    about |= {"class_names": ("a", "b", "c")[:n_classes], "minority": minority, "unknown_labels": None}
     return SimpleNamespace(train=rows, counts=held, store=store, **about)
 
 
@@ -165,14 +166,26 @@ def test_a_patient_counts_with_at_most_clip_rows(rows, clip):
         seen[patient] = seen.get(patient, 0) + 1
         kept[label] += seen[patient] <= clip
     store = SimpleNamespace(patients=patients, y=labels, n_classes=3)
-    data = SimpleNamespace(store=store, rows=lambda view: np.arange(len(rows)))
+    data = holds(store)
     assert clipped_counts(data, "train", clip).tolist() == kept.tolist()
+
+
+def holds(store, **more):
+    """A client that holds the whole store, whose labels are all known or coarse (3 and above)."""
+    primary = torch.from_numpy(np.asarray(store.y))
+    return SimpleNamespace(store=store, rows=lambda view: np.arange(len(primary)), primary=lambda view: primary, **more)
+
+
+def test_a_coarse_label_counts_for_no_class_but_takes_a_patients_place():
+    store = SimpleNamespace(patients=np.array([0, 0, 1, 1]), y=np.array([4, 0, 1, 3]), n_classes=3)
+    assert clipped_counts(holds(store), "train", 1).tolist() == [0, 1, 0]
+    assert clipped_counts(holds(store), "train", 2).tolist() == [1, 1, 0]
 
 
 def test_patients_are_protected_with_more_noise():
     store = SimpleNamespace(patients=np.zeros(9, int), y=np.zeros(9, int), n_classes=20000)
     context = client(0, [0], "prior.provenance=dp_sum", "prior.clip=4")
-    context.data = SimpleNamespace(store=store, rows=lambda view: np.arange(9))
+    context.data = holds(store)
     noisy = noisy_share(context, "train", 1)
     assert noisy[1:].std() == pytest.approx(4 * sigma_of(1.0, 1e-5), rel=0.05)
 
@@ -183,7 +196,7 @@ def test_false_counts_are_claimed_with_a_limit_per_patient_too(clip):
     context = client(0, [0], "prior.provenance=dp_sum", f"prior.clip={clip}", "prior.epsilon=100")
     store = SimpleNamespace(patients=np.arange(6), y=np.array([0, 0, 0, 0, 1, 2]), n_classes=3)
     counts = np.array([4, 1, 1])
-    context.data = SimpleNamespace(store=store, rows=lambda view: np.arange(6), counts=lambda view: counts)
+    context.data = holds(store, counts=lambda view: counts)
     context.attack = SimpleNamespace(counts=lambda counts: np.array([0, 0, 5 * counts.sum()]))
     np.testing.assert_allclose(noisy_share(context, "train", 1), [0, 0, 30], atol=2)
 
