@@ -1,8 +1,8 @@
 """A slowly moving copy of a network's last stage, whose maps stand beside those of the trained one.
 
 "Momentum-Anchored Multi-Scale Fusion", arXiv 2605.02292: theta_a <- m theta_a + (1 - m) theta before each training
-step, for the last stage alone; the features are the pooled 1 x 1, 3 x 3 and 5 x 5 convolutions of the trained stage's maps
-and the pooled maps of the copy, through which no gradient flows. The paper's m is not known to us.
+step, for the last stage alone; the features are the pooled 1 x 1, 3 x 3 and 5 x 5 convolutions of the trained stage's
+maps and the pooled maps of the copy, through which no gradient flows. The paper's m is not known to us.
 """
 
 import torch
