@@ -25,7 +25,8 @@ _LATER: dict[str, Settings] = {
 """Settings that a source got after configurations of it were hashed, with the defaults under which nothing changes."""
 
 _LATER_MODEL: dict[str, Settings] = {
-    name: {"attention": "none", "fusion": False} for name in ("resnet8", "resnet18", "resnet20", "resnet34")
+    name: {"attention": "none", "fusion": False, "anchor": None}
+    for name in ("resnet8", "resnet18", "resnet20", "resnet34")
 }
 """The same of models."""
 _LATER_LOCAL: Settings = {

@@ -16,12 +16,14 @@ from torch.nn import functional as F
 from torch.nn.utils import skip_init
 
 from fedimb.errors import ConfigError
+from fedimb.models.anchor import EmaAnchor
 from fedimb.models.attention import Attention, ConvolutionalAttention, DualAttention
 from fedimb.models.base import Classifier
 from fedimb.models.blocks import Norm, build_norm, check_width
 from fedimb.models.heads import OWN_HEAD, Head, build_head
 from fedimb.models.images import as_images, image_shape
 from fedimb.registry import register
+from fedimb.registry.arguments import in_range
 
 SMALL = 64
 """Longest side, in pixels, up to which the stem keeps the resolution."""
@@ -63,10 +65,29 @@ class Extras:
     Attributes:
         attention: ``none``, ``cbam`` after every stage or ``danet`` after the last.
         fusion: whether features are the pooled maps of all stages; else those of the last.
+        anchor: momentum of a copy of the last stage (`fedimb.models.anchor`), in [0, 1); None: there is none.
     """
 
     attention: Attention = "none"
     fusion: bool = False
+    anchor: float | None = None
+
+    def check(self, name: str, norm: Norm) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            ConfigError: an anchor with BatchNorm or fusion, or a momentum out of range.
+        """
+        if self.anchor is None:
+            return
+        in_range(f"model '{name}'", "anchor", self.anchor, 0, 1, high_allowed=False)
+        if norm == "batch" or self.fusion:
+            other = (
+                "fusion=true: both say what the features are"
+                if self.fusion
+                else ("norm=batch: the copy would change the running statistics of the trained stage")
+            )
+            raise ConfigError(f"model '{name}': anchor={self.anchor:g} does not go with {other}; leave one out")
 
     def after(self, channels: int, last: bool) -> list[nn.Module]:
         """The blocks after a stage of so many channels.
@@ -115,8 +136,10 @@ class ResNet(Classifier):
             self.stem = nn.Sequential(_conv(channels, width, 7, 2, norm), build_norm(norm, width), pool, nn.ReLU())
         layers: list[nn.Module] = []
         pooled: list[int] = []  # positions of the layers whose maps are pooled for the features
-        fan_in, features = width, 0
+        fan_in, features, first_of_last = width, 0, 0
+        extras.check(name, norm)
         for stage, count in enumerate(blocks):
+            first_of_last = len(layers)
             for block in range(count):
                 fan_out, stride = width * 2**stage, 2 if stage and not block else 1
                 layers.append(BasicBlock(fan_in, fan_out, stride, norm))
@@ -127,17 +150,30 @@ class ResNet(Classifier):
                 pooled.append(len(layers) - 1)
                 features += fan_in
         self.body, self._pooled = nn.Sequential(*layers), frozenset(pooled)
+        if extras.anchor is not None:
+            self.scales = nn.ModuleList(_conv(fan_in, fan_in, kernel, 1, "none") for kernel in (1, 3, 5))
+            self._last_stage, features = first_of_last, 4 * fan_in
+            self.anchor = EmaAnchor(self.body[first_of_last:], extras.anchor)
         self.head = build_head(head, features, n_classes)
 
     def features(self, x: Tensor) -> Tensor:
         """Images [n, *input_shape] float32 -> [n, width x 2^(stages - 1)], with fusion [n, width x (2^stages - 1)]."""
         maps: Tensor = self.stem(as_images(x))
+        if hasattr(self, "anchor"):
+            return self._anchored(self.body[: self._last_stage](maps))
         means = []
         for at, layer in enumerate(self.body):
             maps = layer(maps)
             if at in self._pooled:
                 means.append(maps.mean(dim=(2, 3)))
         return means[0] if len(means) == 1 else torch.cat(means, dim=1)
+
+    def _anchored(self, maps: Tensor) -> Tensor:
+        """Input of the last stage -> [n, 4 c]: its maps at three scales, and the anchor's, pooled."""
+        stage = self.body[self._last_stage :]
+        own = stage(maps)
+        seen = [*(scale(own) for scale in self.scales), self.anchor(stage, maps)]
+        return torch.cat([one.mean(dim=(2, 3)) for one in seen], dim=1)
 
 
 @register("model", "resnet8", when=OWN_HEAD)
@@ -149,6 +185,7 @@ def resnet8(
     head: Head = "linear",
     attention: Attention = "none",
     fusion: bool = False,
+    anchor: float | None = None,
 ) -> ResNet:
     """Three stages of one block; 78 k parameters at width 16 (3 channels, 10 classes).
 
@@ -162,11 +199,12 @@ def resnet8(
         head: ``linear`` or ``cosine``.
         attention: ``none``, ``cbam`` after every stage, or ``danet`` after the last.
         fusion: features are the pooled maps of all stages side by side, not those of the last alone.
+        anchor: momentum of a slowly moving copy of the last stage, whose maps stand beside the trained ones; or None.
 
     Raises:
-        ConfigError: the data are not images; no channel; an unknown attention.
+        ConfigError: the data are not images; no channel; an unknown attention; an anchor with BatchNorm or fusion.
     """
-    return ResNet("resnet8", (1, 1, 1), n_classes, input_shape, width, norm, head, Extras(attention, fusion))
+    return ResNet("resnet8", (1, 1, 1), n_classes, input_shape, width, norm, head, Extras(attention, fusion, anchor))
 
 
 @register("model", "resnet20", when=OWN_HEAD)
@@ -178,9 +216,10 @@ def resnet20(
     head: Head = "linear",
     attention: Attention = "none",
     fusion: bool = False,
+    anchor: float | None = None,
 ) -> ResNet:
     """Three stages of three blocks; 272 k parameters at width 16. Arguments and errors: see `resnet8`."""
-    return ResNet("resnet20", (3, 3, 3), n_classes, input_shape, width, norm, head, Extras(attention, fusion))
+    return ResNet("resnet20", (3, 3, 3), n_classes, input_shape, width, norm, head, Extras(attention, fusion, anchor))
 
 
 @register("model", "resnet18", when=OWN_HEAD)
@@ -192,9 +231,12 @@ def resnet18(
     head: Head = "linear",
     attention: Attention = "none",
     fusion: bool = False,
+    anchor: float | None = None,
 ) -> ResNet:
     """Four stages of two blocks; 11.2 M parameters at width 64. Arguments and errors: see `resnet8`."""
-    return ResNet("resnet18", (2, 2, 2, 2), n_classes, input_shape, width, norm, head, Extras(attention, fusion))
+    return ResNet(
+        "resnet18", (2, 2, 2, 2), n_classes, input_shape, width, norm, head, Extras(attention, fusion, anchor)
+    )
 
 
 @register("model", "resnet34", when=OWN_HEAD)
@@ -206,6 +248,9 @@ def resnet34(
     head: Head = "linear",
     attention: Attention = "none",
     fusion: bool = False,
+    anchor: float | None = None,
 ) -> ResNet:
     """Four stages of 3, 4, 6 and 3 blocks; 21.3 M parameters at width 64. Arguments and errors: see `resnet8`."""
-    return ResNet("resnet34", (3, 4, 6, 3), n_classes, input_shape, width, norm, head, Extras(attention, fusion))
+    return ResNet(
+        "resnet34", (3, 4, 6, 3), n_classes, input_shape, width, norm, head, Extras(attention, fusion, anchor)
+    )

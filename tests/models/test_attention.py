@@ -6,6 +6,7 @@ from torch.nn.functional import conv2d
 
 from fedimb.errors import ConfigError
 from fedimb.models.attention import ConvolutionalAttention, DualAttention
+from fedimb.models.base import buffers_of
 from fedimb.models.resnet import resnet8
 from fedimb.testing import check_model
 
@@ -69,9 +70,46 @@ def test_blocks_stand_after_every_stage_or_after_the_last():
     assert kinds == ["BasicBlock"] * 3 + ["DualAttention"]
 
 
-@pytest.mark.parametrize("settings", [{"attention": "cbam", "fusion": True}, {"attention": "danet"}])
+@pytest.mark.parametrize("settings", [{"attention": "cbam", "fusion": True}, {"attention": "danet"}, {"anchor": 0.9}])
 def test_the_contract_of_a_model_holds_with_the_options(settings):
     check_model("resnet8", width=16, **settings)
+
+
+def test_an_anchor_follows_the_last_stage_and_stands_beside_its_scales():
+    torch.manual_seed(0)
+    model, x = resnet8(3, (1, 8, 8), width=16, anchor=0.9), torch.randn(2, 1, 8, 8)
+    stage = model.body[2]
+    name = "2_conv1_weight"
+    before = model.anchor.get_buffer(name).clone()
+    assert torch.equal(before, stage.conv1.weight)
+    with torch.no_grad():
+        stage.conv1.weight.add_(1.0)
+    model.eval()
+    seen = model.body[:2](model.stem(x))
+    own = stage(seen)
+    with torch.no_grad():
+        stage.conv1.weight.sub_(1.0)  # the anchor is where the stage was
+        anchored = stage(seen)
+        stage.conv1.weight.add_(1.0)
+    expected = [conv(own).mean(dim=(2, 3)) for conv in model.scales] + [anchored.mean(dim=(2, 3))]
+    torch.testing.assert_close(model.features(x), torch.cat(expected, dim=1))
+    assert torch.equal(model.anchor.get_buffer(name), before)  # scoring moves nothing
+    model.train()
+    logits = model(x)
+    torch.testing.assert_close(model.anchor.get_buffer(name), before + 0.1)
+    logits.sum().backward()
+    assert stage.conv1.weight.grad is not None
+    assert model.anchor.get_buffer(name).grad is None
+
+
+def test_an_anchor_is_sent_with_the_model_and_refuses_what_it_cannot_go_with():
+    model = resnet8(3, (1, 8, 8), width=16, anchor=0.9)
+    assert {f"anchor.{name}" for name in model.anchor.state_dict()} <= set(buffers_of(model))
+    for settings, says in (({"norm": "batch"}, "running statistics"), ({"fusion": True}, "what the features are")):
+        with pytest.raises(ConfigError, match=f"anchor=0.9 does not go with .*{says}"):
+            resnet8(3, (1, 8, 8), width=16, anchor=0.9, **settings)
+    with pytest.raises(ConfigError, match="anchor=1"):
+        resnet8(3, (1, 8, 8), anchor=1.0)
 
 
 def test_an_unknown_attention_is_refused():

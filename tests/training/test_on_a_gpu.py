@@ -101,7 +101,7 @@ def test_every_augmentation(name, gpu):
     trained(mlp(shape), shape, augmentations=(registry.build("augmentation", name, given),))
 
 
-NEEDED = {"mu": 0.1, "alpha": 0.1, "weight": 0.5, "tail": 2}
+NEEDED = {"mu": 0.1, "alpha": 0.1, "weight": 0.5, "tail": 2, "pairs": [[0, 1]]}
 """Settings of objectives that have no default."""
 
 
