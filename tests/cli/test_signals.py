@@ -100,7 +100,8 @@ def test_uci_har_by_its_subjects(tmp_path, model):
     width = "model.hidden=[32]" if model == "mlp" else "model.width=16"
     words = ("data=uci_har", f"model={model}", width, "data.n_max=300", "data.imbalance_factor=20", "rounds=2")
     rate = "data.source.resample_hz=25"
-    run = config(*words, rate, "clients.count=21", "engine=inline", f"output_dir={tmp_path}/runs")
+    people = ("partition=by_column", "partition.column=patient", "clients.count=21")
+    run = config(*words, rate, *people, "engine=inline", f"output_dir={tmp_path}/runs")
     result = launch(run, None, ProgressBar(run.rounds, enabled=False))
     assert result.rows[0].confusion.sum() == 2947  # windows of the nine people that nobody trains on
     assert result.train_counts.max() == 300

@@ -139,3 +139,12 @@ def test_a_group_at_two_sites_cannot_be_kept_at_one_client(toy):
     ):
         prepare(data, {"name": "by_column"}, clients=2, seed=0)
     assert prepare(data, {"name": "iid"}, clients=2, seed=0).n_clients == 2
+
+
+def test_groups_of_duplicates_are_no_patients(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDIMB_CACHE_DIR", str(tmp_path / "cache"))
+    np.savez(tmp_path / "d.npz", x=np.repeat(np.eye(10, dtype=np.float32), 2, axis=0), y=np.arange(20) // 2 % 2)
+    data = {"source": {"name": "npz", "path": str(tmp_path / "d.npz")}, "split": {"group": "duplicates"}}
+    assert prepare(data | {"test": {"name": "stratified", "fraction": 0.2}}, {"name": "iid"}, 2, 0).test.size
+    with pytest.raises(DataError, match=r"data\.test=by_patient: the source names no patients"):
+        prepare(data | {"test": {"name": "by_patient", "fraction": 0.2}}, {"name": "iid"}, 2, 0)

@@ -2,7 +2,7 @@
 
 import contextlib
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,9 +48,9 @@ def open_recording(path: Path) -> Iterator[RecordingFile]:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ConfigError(f"{path.name}: recordings are read from {', '.join(SUFFIXES)} files")
-    opened = _Wav if suffix == ".wav" else _Wfdb if suffix == ".hea" else _Edf
+    opened: Callable[[Path], RecordingFile] = _Wav if suffix == ".wav" else _Wfdb if suffix == ".hea" else _Edf
     try:
-        file: RecordingFile = opened(path)
+        file = opened(path)
     except (OSError, ValueError, KeyError, IndexError, EOFError, wave.Error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path.name} cannot be read as {suffix} ({reason:.120})") from error

@@ -14,6 +14,7 @@ from fedimb.data.findings.split import split_findings
 from fedimb.data.inputs import TableColumns
 from fedimb.data.prepare import prepare, prepare_unsettled
 from fedimb.data.sources.tabular_csv import TabularCsv
+from fedimb.data.windows import SignalFacts
 from fedimb.errors import ConfigError, DataError
 from fedimb.registry import register
 
@@ -180,6 +181,12 @@ PLANTED = {
         pictures(np.where(ID[:, None, None, None] < 3, 0, PICTURES).astype(np.float32)),
         "3 of 200",
         [pictures(PICTURES)],
+    ),
+    "a lead that is off": (
+        "constant_windows",
+        pictures(np.where(ID[:, None, None] < 3, 0, 90 * PICTURES[:, 0]).astype(np.float32), signal=SignalFacts(50.0)),
+        "channels 0 (3), 1 (3)",
+        [pictures(90 * PICTURES[:, 0], signal=SignalFacts(50.0))],
     ),
     "rows twice": (
         "repeated_rows",
