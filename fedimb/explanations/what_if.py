@@ -38,6 +38,14 @@ class _Changed:
     cost: float
 
 
+@dataclass(frozen=True, eq=False)
+class _Tries:
+    """Values to try in a column, [k, inputs of the column], and whether values in between make sense."""
+
+    values: NDArray[np.float32]
+    number: bool
+
+
 @register("explanation", "what_if")
 class WhatIf(Explanation):
     """Nearest change that flips the class (Wachter et al., 2018), in L1 over a table's columns.
@@ -122,39 +130,32 @@ class WhatIf(Explanation):
                     by_class["amount"][c, column] = np.mean(sizes)
         return found
 
-    def _candidates(self, rows: ClientRows) -> list[NDArray[np.float32]]:
-        """Per column the values to try: [k, inputs of the column]; none of a fixed one."""
+    def _candidates(self, rows: ClientRows) -> list[_Tries]:
+        """Per column the values to try; none of a fixed one."""
         found = []
         layout = rows.layout
         for column, name in enumerate(layout.names):
             own = rows.x[:, layout.inputs_of(column)].numpy()
-            if name in self.fixed or column in layout.missing or not len(own):
-                found.append(np.zeros((0, own.shape[1]), np.float32))
-            elif layout.categories[column]:
-                found.append(np.unique(own, axis=0))
-            else:
-                values = np.unique(own)
-                if len(values) > _LEVELS:
-                    values = np.unique(np.quantile(own, np.linspace(0, 1, self.steps), method="nearest"))
-                found.append(values[:, None].astype(np.float32))
+            values, number = np.unique(own, axis=0), False
+            if name in self.fixed or column in layout.missing:
+                values = values[:0]
+            elif not layout.categories[column] and len(values) > _LEVELS:
+                number = True
+                values = np.unique(np.quantile(own, np.linspace(0, 1, self.steps), method="nearest"))[:, None]
+            found.append(_Tries(values.astype(np.float32), number))
         return found
 
-    def _is_number(self, rows: ClientRows, column: int) -> bool:
-        """Whether values between those of the client's rows make sense."""
-        at = rows.layout.inputs_of(column)
-        return not rows.layout.categories[column] and len(torch.unique(rows.x[:, at])) > _LEVELS
-
     def _nearest(
-        self, rows: ClientRows, i: int, said: int, wanted: int | None, candidates: list[NDArray[np.float32]]
+        self, rows: ClientRows, i: int, said: int, wanted: int | None, candidates: list[_Tries]
     ) -> _Changed | None:
         start = rows.x[i]
         now, used, spent = start.clone(), list[int](), 0.0
         for _ in range(self.changes):
             tried = [
                 (column, torch.from_numpy(value.copy()))
-                for column, values in enumerate(candidates)
+                for column, tries in enumerate(candidates)
                 if column not in used
-                for value in values
+                for value in tries.values
             ]
             if not tried:
                 return None
@@ -163,7 +164,9 @@ class WhatIf(Explanation):
             logits = _logits(rows.model, moved)
             margins = _margin(logits, said, wanted)
             if (margins > 0).any():
-                return self._cheapest(rows, start, now, said, wanted, tried, margins, costs, (used, spent))
+                ways = [(moved[k], tried[k][0], float(costs[k])) for k in np.flatnonzero(margins > 0)]
+                numbers = [tries.number for tries in candidates]
+                return self._cheapest(rows, (start, now), (said, wanted), ways, numbers, (used, spent))
             best = int(margins.argmax())
             if costs[best] == 0:
                 return None
@@ -173,41 +176,38 @@ class WhatIf(Explanation):
     def _cheapest(
         self,
         rows: ClientRows,
-        start: Tensor,
-        now: Tensor,
-        said: int,
-        wanted: int | None,
-        tried: Sequence[tuple[int, Tensor]],
-        margins: NDArray[np.float32],
-        costs: NDArray[np.float64],
+        row: tuple[Tensor, Tensor],
+        classes: tuple[int, int | None],
+        ways: Sequence[tuple[Tensor, int, float]],
+        numbers: Sequence[bool],
         before: tuple[list[int], float],
     ) -> _Changed:
-        """The cheapest of the changes that flip the class, numbers moved back to where it flips."""
-        best: _Changed | None = None
-        for k in np.flatnonzero(margins > 0):
-            column, value = tried[k]
-            cost = float(costs[k])
-            if self._is_number(rows, column):
-                value = self._boundary(rows, now, column, value, said, wanted)
-                cost = self._size(start, _put(now, rows.layout, column, value), column, rows.layout)
-            if best is None or before[1] + cost < best.cost:
-                best = _Changed(_put(now, rows.layout, column, value), [*before[0], column], before[1] + cost)
-        assert best is not None
-        return best
+        """The cheapest of the changes that flip the class, numbers moved back to where it flips.
 
-    def _boundary(
-        self, rows: ClientRows, now: Tensor, column: int, far: Tensor, said: int, wanted: int | None
-    ) -> Tensor:
-        """The value next to ``now``'s at which the class flips, on the way to ``far``, where it has."""
-        near = now[rows.layout.inputs_of(column)]
-        for _ in range(_BISECTIONS):
+        Args:
+            row: as it was, and with the columns changed so far.
+            classes: said before, and wanted.
+            ways: changed row, column and cost of each change that flips the class.
+            numbers: of each column, whether values in between make sense.
+            before: columns changed so far, and what they cost.
+        """
+        start, now = row
+        nearest: dict[tuple[int, int], tuple[Tensor, int]] = {}  # of a column in one direction only the first counts
+        for x, column, _ in sorted(ways, key=lambda way: way[2]):
+            up = int((x - now).sum() > 0) if numbers[column] else 0
+            nearest.setdefault((column, up), (x, column))
+        far = torch.stack([x for x, _ in nearest.values()])
+        moves = torch.tensor([numbers[column] for _, column in nearest.values()])[:, None]
+        near = torch.where(moves, now, far)
+        for _ in range(_BISECTIONS if moves.any() else 0):
             middle = (near + far) / 2
-            logits = _logits(rows.model, _put(now, rows.layout, column, middle)[None])
-            if _margin(logits, said, wanted)[0] > 0:
-                far = middle
-            else:
-                near = middle
-        return far
+            flips = torch.from_numpy(_margin(_logits(rows.model, middle), *classes) > 0)[:, None]
+            near, far = torch.where(flips, near, middle), torch.where(flips, middle, far)
+        found = [
+            _Changed(x, [*before[0], column], before[1] + self._size(start, x, column, rows.layout))
+            for x, (_, column) in zip(far, nearest.values(), strict=True)
+        ]
+        return min(found, key=lambda one: one.cost)
 
     def _size(self, x: Tensor, changed: Tensor, column: int, layout: InputLayout) -> float:
         at = layout.inputs_of(column)

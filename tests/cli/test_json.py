@@ -29,7 +29,7 @@ SCHEMA = json.loads((DOCS / "json.schema.json").read_text(encoding="utf-8"))
 STORIES = {
     "runs": {
         "run", "show", "track sync", "runs list", "runs rm", "runs gc", "predict", "register", "report", "compare",
-        "sweep", "tune", "study register",
+        "sweep", "tune", "study register", "explain",
     },
     "parts": {"list", "data describe", "data check", "data import", "data split", "doctor", "bench", "new"},
     "people": {
@@ -123,6 +123,11 @@ def test_runs(said, copy, home, template, capsys):
     predicted = said("predict", name, "--out", "test.csv")
     assert predicted["scores"]["macro_recall"] == pytest.approx(finished["rows"][0]["final"]["macro_recall"])
     assert Path(predicted["out"]).is_file()
+    pytest.importorskip("captum")
+    quick = ("integrated_gradients.randomized=0", "integrated_gradients.floor=3", "integrated_gradients.rows=3")
+    (explained,) = said("explain", name, "integrated_gradients", *quick)["explanations"]
+    assert explained["sanity_passed"] is None
+    assert Path(explained["file"]).is_file()
     assert said("report", name)["report"] == str(folder / "report.html")
     assert said("track", "sync", name)["runs"].keys() == {"fedavg", "la_post"}
     assert said("register", name, "digits")["version"] == "1"

@@ -50,7 +50,7 @@ def test_a_deployed_run_explains_its_model_once_and_the_site_counts_it(tmp_path:
     for site, home in study.homes.items():
         assert grid.asked.count((site, "query.explain")) == 1
         lines = [json.loads(line) for line in home.file("audit.jsonl").read_text().splitlines()]
-        [line] = [one for one in lines if one.get("type") == "query.explain"]
+        [line] = [one["facts"] for one in lines if one["facts"].get("type") == "query.explain"]
         assert {record["key"] for record in line["records"]} >= listed
         assert "ledger" in line
         kept = {path.name for path in home.root.rglob("explanations/*")}
