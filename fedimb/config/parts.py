@@ -19,7 +19,7 @@ from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.models.normalized import normalize_inputs
 from fedimb.plain import Settings
-from fedimb.schema import LocalConfig, RunConfig
+from fedimb.schema import LocalConfig, RunConfig, calibration_part
 from fedimb.seeds import Stream, seed_int
 from fedimb.training.losses.smoothing import smoothed
 from fedimb.training.resamplers.base import Categories, Resampler
@@ -180,6 +180,23 @@ def spec_of_rows(
         sampler=part_maker("sampler", config.sampler)(),
         augmentations=tuple(make() for make in augmentation_makers(config, input_shape)),
     )
+
+
+def check_client_parts(config: RunConfig, counts: NDArray[np.int64], input_shape: tuple[int, ...]) -> None:
+    """Build what clients build for every message and the server at every score: a part refuses its own settings.
+
+    Args:
+        counts: [C] rows of each class; any above 0 where nobody has seen the rows.
+        input_shape: shape of one row.
+
+    Raises:
+        ConfigError: names the part, the reason, and what to set instead.
+    """
+    spec_of_rows(config, counts, 1, input_shape)
+    for objective in config.aggregator.get("objectives") or []:
+        part_maker("objective", objective)().check(len(counts))
+    for name, args in config.calibration.items():
+        registry.build("calibration", calibration_part(name), **args)
 
 
 def contracts_of(config: RunConfig) -> list[Contract]:

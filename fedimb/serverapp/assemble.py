@@ -18,14 +18,13 @@ from fedimb.clientapp.context import Site
 from fedimb.clientapp.state import StateStore
 from fedimb.config.parts import (
     build_model,
+    check_client_parts,
     contracts_of,
     learning_rate,
-    part_maker,
     phase,
     resampler_of,
     resamples,
     resolved_weight,
-    spec_of_rows,
 )
 from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
@@ -126,7 +125,7 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     check_taus(config, federation)
     check_explanations(config, federation, federation.store.columns)
     check_model(config.privacy, build_model(config, federation.n_classes, federation.input_shape))
-    _build_all(config, federation)
+    check_client_parts(config, federation.counts.sum(axis=0), federation.input_shape)
     columns = federation.store.columns
     resampler_of(config, None if columns is None else columns.one_hot, federation.input_shape)
     attackers_in(config, federation)
@@ -155,15 +154,6 @@ def _check_head(config: RunConfig, federation: Federation) -> None:
             f"aggregator '{name}' reads the trained bias of the model's head, and {config.model['name']} has none; use "
             "model.head=linear, or another aggregator"
         )
-
-
-def _build_all(config: RunConfig, federation: Federation) -> None:
-    """Build what clients build for every message and the server at every score: a part refuses its own settings."""
-    spec_of_rows(config, federation.counts.sum(axis=0), 1, federation.input_shape)
-    for objective in config.aggregator.get("objectives") or []:
-        part_maker("objective", objective)()
-    for name, args in config.calibration.items():
-        registry.build("calibration", calibration_part(name), **args)
 
 
 def admission_of(

@@ -23,7 +23,9 @@ def check_parts(plan: StudyPlan, config: RunConfig) -> None:
     Raises:
         ConfigError: names the part, what is wrong with it, and what to set instead.
     """
-    from fedimb.config.parts import build_model
+    import numpy as np
+
+    from fedimb.config.parts import build_model, check_client_parts
     from fedimb.config.validate import check_task
     from fedimb.privacy.updates import check_model
     from fedimb.serverapp.aggregator import chain
@@ -53,6 +55,7 @@ def check_parts(plan: StudyPlan, config: RunConfig) -> None:
     check_taus(config, unseen, deployed=True)
     check_explanations(config, unseen)
     check_model(config.privacy, build_model(config, unseen.n_classes, unseen.input_shape))
+    check_client_parts(config, np.ones(unseen.n_classes, np.int64), unseen.input_shape)
     methods = chain(build_method(config, count)[0])[:-1]  # the last is the aggregator
     rounds = config.rounds
     for name, method in zip(config.strategy, methods, strict=True):

@@ -31,6 +31,14 @@ class LocalObjective:
 
     stackable = False
 
+    def check(self, n_classes: int) -> None:
+        """Called once before the run, where nothing is trained: raise ConfigError, with the remedy, for arguments that
+        these data cannot have. Whatever `setup` would find out at every client in round 1 belongs here.
+
+        Args:
+            n_classes: number of classes of the data.
+        """
+
     def receive(self, content: RecordDict, state: RecordDict) -> None:
         """Called first, with the server's message of this round and this client's state from earlier rounds."""
 

@@ -109,6 +109,14 @@ class GradientBalancer(LocalObjective):
         self._kept: dict[str, Tensor] | None = None
         self._controllers: Controllers | None = None
 
+    def check(self, n_classes: int) -> None:
+        """Refuse to control more classes than there are."""
+        if self.tail > n_classes:
+            raise ConfigError(
+                f"objective 'gradient_balancer': tail={self.tail}, but there are {n_classes} classes; set "
+                f"aggregator.tail to at most {n_classes}"
+            )
+
     def receive(self, content: RecordDict, state: RecordDict) -> None:
         """Read the controllers of this model's weights."""
         self._key = f"{_STATE}/{trained_model(content)}"
@@ -120,11 +128,7 @@ class GradientBalancer(LocalObjective):
         """Choose the controlled classes by the received head."""
         assert isinstance(model, Classifier)
         shares = prior_of_head(model.head.weight.detach().cpu().numpy())
-        if self.tail > len(shares):
-            raise ConfigError(
-                f"objective 'gradient_balancer': tail={self.tail}, but there are {len(shares)} classes; set "
-                f"aggregator.tail to at most {len(shares)}"
-            )
+        self.check(len(shares))
         controlled = torch.zeros(len(shares), dtype=torch.bool)
         controlled[torch.from_numpy(np.argsort(shares, kind="stable")[: self.tail].copy())] = True
         device = model.head.weight.device

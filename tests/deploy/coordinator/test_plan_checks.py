@@ -24,6 +24,7 @@ FAIRFAL = ("strategy=fairfal", "strategy.fairfal.cycles=2", "rounds=4")
         (["data.validation=0"], "set e.g. data.validation=0.2"),
         (["prior.provenance=secure_sum", "loss=balanced_softmax", *FAIRFAL], "'fairfal' sends them in the clear"),
         ([*FAIRFAL, "rounds=5"], "cycles=2 does not divide rounds=5"),
+        (["aggregator=fedgrab", "loss=bce", "aggregator.tail=30"], r"tail=30, but there are \d+ classes"),
         (["strategy=fedssg"], "'fedssg' as configured needs rows at the server"),
         (["strategy=[plain,fedssg]"], "'fedssg' as configured needs rows at the server"),
         (["evaluation.secure=true", "clients.count=2"], "secure=true needs at least 3 sites"),
