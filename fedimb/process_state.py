@@ -43,9 +43,13 @@ def collect_seldom() -> None:
 
 
 def collect_as_usual() -> None:
-    """Undo `collect_seldom`, if it was called: training makes reference cycles that hold tensors."""
+    """Undo `collect_seldom`, if it was called: training makes reference cycles that hold tensors.
+
+    What is there by now is not looked through any more: nearly all of it stays until the process ends.
+    """
     global _usual
     if _usual is not None:
+        gc.freeze()
         gc.set_threshold(*_usual)
         _usual = None
 

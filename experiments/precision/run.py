@@ -17,14 +17,8 @@ from fedimb.serverapp.progress import ProgressBar
 from fedimb.training import precision
 
 WORDS = (
-    *(
-        "data=digits",
-        "data.imbalance_factor=20",
-        "partition=iid",
-        "clients.count=5",
-        "model=cnn4conv",
-        "model.width=16",
-    ),
+    *("data=digits", "data.imbalance_factor=20", "partition=iid", "clients.count=5"),
+    *("model=cnn4conv", "model.width=16"),
     *("rounds=20", "local.epochs=2", "local.lr=0.1", "evaluation.bootstrap=0", "calibration=[none,la_post]"),
     *("engine=inline", "tracking=none"),
 )

@@ -33,7 +33,9 @@ except SystemExit as end:
 tops = sorted({name.partition(".")[0] for name in sys.modules})
 outputs = sorted(name for name in sys.modules if name.startswith("fedimb.cli.output."))
 seldom = gc.get_threshold()[0] > usual[0]
-print("\\n" + json.dumps({"code": code, "tops": tops, "outputs": outputs, "started": started, "seldom": seldom}))
+frozen = gc.get_freeze_count()
+print("\\n" + json.dumps({"code": code, "tops": tops, "outputs": outputs, "started": started, "seldom": seldom,
+                          "frozen": frozen}))
 """
 
 
@@ -74,6 +76,7 @@ def test_a_tracked_run_sends_from_a_process_that_starts_before_torch_is_imported
     assert found["started"] == ["before torch"]
     assert found["outputs"] == ["fedimb.cli.output.base", "fedimb.cli.output.runs"]
     assert not found["seldom"]  # a run collects garbage as usual
+    assert found["frozen"] > 100_000  # and does not look through what the imports made
 
 
 def test_the_process_that_sends_imports_no_torch():
