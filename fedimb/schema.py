@@ -33,7 +33,9 @@ class ClientsConfig(Strict):
 
     Fractions and probabilities in [0, 1], times in seconds. ``max_weight_share``: largest share of one client in a
     mean, a sum or a score; ``max_update_ratio``: largest norm of an update, in medians of the round's norms. Both from
-    three replies on; null: no bound. The defaults serve older configurations without them.
+    three replies on; null: no bound. ``max_value_ratio``: largest value in a reply that is summed, in units of the
+    array's largest one sent, or of 1 (`fedimb.sums`); a reply above it is not used. The defaults serve older
+    configurations without them.
     """
 
     count: int = Field(ge=1)
@@ -46,6 +48,7 @@ class ClientsConfig(Strict):
     min_reply_fraction: float = Field(ge=0, le=1)
     max_weight_share: Annotated[float, Field(gt=0, le=1)] | None = None
     max_update_ratio: Annotated[float, Field(ge=1)] | None = None
+    max_value_ratio: float = Field(default=64.0, ge=1, le=2.0**20)
 
 
 class ScheduleConfig(Strict):

@@ -76,6 +76,10 @@ class WeightedSum(ServerOptimizer):
         """a_k, for a client that trained."""
         return {"mean": client[WEIGHT] * self._weight(int(client[CLIENT]))}
 
+    def largest_weights(self, most: float) -> dict[str, float]:
+        """The client's own weight times the largest a_k."""
+        return {"mean": most * max([1.0, *self.by_client.values()])}
+
     def _weight(self, client: int) -> float:
         return self.by_client.get(client, 1.0)
 

@@ -34,6 +34,10 @@ class FedDyn(ServerOptimizer):
         """The weight in the model's mean, and in the unweighted mean that h needs."""
         return {"mean": client[WEIGHT], "uniform": 1.0}
 
+    def largest_weights(self, most: float) -> dict[str, float]:
+        """The client's own weight, and 1."""
+        return {"mean": most, "uniform": 1.0}
+
     def aggregate(
         self,
         previous: Mapping[str, np.ndarray],

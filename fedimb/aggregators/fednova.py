@@ -45,6 +45,10 @@ class FedNova(ServerOptimizer):
         """p_k / a_k, up to the common factor; 0 for a client without a step."""
         return {"mean": client[WEIGHT] / self.length(client["steps"]) if client["steps"] else 0.0}
 
+    def largest_weights(self, most: float) -> dict[str, float]:
+        """a_k is at least 1: a client's own weight."""
+        return {"mean": most}
+
     def aggregate(
         self,
         previous: Mapping[str, np.ndarray],

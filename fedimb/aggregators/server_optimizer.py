@@ -33,6 +33,7 @@ from fedimb.contracts.optimizer import CLIENT, CLIENTS, MEANS, SINCE, SQUARED_NO
 from fedimb.errors import FedimbError, RunFailed, error_from
 from fedimb.plain import StateDict
 from fedimb.records import array_record, to_numpy
+from fedimb.sums import ExactSum, sum_of
 
 Arrays = dict[str, np.ndarray]
 REAL = "biuf"
@@ -124,6 +125,14 @@ class ServerOptimizer(FedAvg):
             finite numbers of at least 0, among them ``mean``; 0 leaves the client out of that mean.
         """
         return {"mean": client[names.WEIGHT]}
+
+    def largest_weights(self, most: float) -> dict[str, float]:
+        """The largest weight that `weights` can give in each mean, for a client with at most ``most`` num-examples.
+
+        Sums are exact for weights up to these (`fedimb.sums`); a client with a larger one is not usable. A mean that is
+        not named takes weights up to 2**20. Called at the server when a round's messages have been made.
+        """
+        return {"mean": most} if type(self).weights is ServerOptimizer.weights else {}
 
     def checked_weights(self, client: Mapping[str, float]) -> dict[str, float]:
         """`weights`, checked.
@@ -243,8 +252,7 @@ class ServerOptimizer(FedAvg):
         """Single replies, merged as lanes would; in a plain ServerApp a client's id is that of its node."""
         received = array_record(previous)
         columns: dict[str, list[float]] = {CLIENT: []}
-        totals: dict[str, float] = {}
-        sums: dict[str, Arrays] = {}
+        weighed: dict[str, list[tuple[float, Arrays]]] = {}
         for reply in replies:
             content = reply.content
             trained = next(r for key, r in content.array_records.items() if not key.startswith("x."))
@@ -254,30 +262,32 @@ class ServerOptimizer(FedAvg):
             client: Any = own.get(CLIENT, reply.metadata.src_node_id)
             for name, value in {CLIENT: client, **scalars}.items():
                 columns.setdefault(name, []).append(value)
+            arrays = {k: view(a) for k, a in trained.items()}
             for mean, weight in self.checked_weights({CLIENT: client, **scalars}).items():
-                totals[mean] = totals.get(mean, 0.0) + weight
-                before = sums.get(mean, {})
-                weighed = {k: np.multiply(view(a), weight, dtype=np.float64) for k, a in trained.items()}
-                sums[mean] = {k: before.get(k, 0.0) + value for k, value in weighed.items()}
-        return merge_replies(previous, totals, sums, columns)
+                weighed.setdefault(mean, []).append((weight, arrays))
+        sums = {mean: sum_of(*zip(*pairs, strict=True)) for mean, pairs in weighed.items()}
+        return merge_replies(previous, sums, columns)
 
 
 def merge_replies(
     previous: Mapping[str, np.ndarray],
-    totals: Mapping[str, float],
-    sums: Mapping[str, Arrays],
+    sums: Mapping[str, ExactSum],
     columns: Mapping[str, Sequence[float]],
 ) -> RecordDict:
     """A merged reply: means of the clients' weights in float64, and their scalars.
 
     Args:
-        previous: the value of a mean whose total weight is 0.
-        totals, sums: by mean, the sum of the clients' weights and of the weighted arrays.
+        previous: the value of a mean whose total weight is 0, by name in the model's order.
+        sums: by mean, the weighted sum of the clients' arrays.
         columns: scalars by name, one per client.
+
+    Raises:
+        OutOfRange: see `fedimb.sums.ExactSum.mean`.
     """
     content = RecordDict()
-    for name, total in totals.items():
-        values = {k: v / total for k, v in sums[name].items()} if total else dict(previous)
+    for name, total in sums.items():
+        values = total.mean() if total.units else dict(previous)
+        values = {key: values[key] for key in previous}
         content[names.ARRAYS if name == "mean" else f"{MEANS}.{name}"] = array_record(values)
     # Flower's node ids need all 64 bits, so the dtype of ids is left to NumPy.
     kinds = {name: None if name == CLIENT else np.float64 for name in columns}

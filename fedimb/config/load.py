@@ -8,6 +8,7 @@ from fedimb.data.groups import SplitConfig
 from fedimb.errors import ConfigError
 from fedimb.plain import Settings
 from fedimb.schema import RunConfig, ScheduleConfig, calibration_part
+from fedimb.sums import VALUE_RATIO
 
 ORDERED = (
     "strategy",
@@ -100,6 +101,8 @@ def _as_first_hashed(tree: Settings) -> None:
     for later in ("max_weight_share", "max_update_ratio"):
         if tree["clients"][later] is None:
             del tree["clients"][later]
+    if tree["clients"]["max_value_ratio"] == VALUE_RATIO:
+        del tree["clients"]["max_value_ratio"]
     if "split" in tree["data"] and SplitConfig.parse(tree["data"]["split"]) == SplitConfig():
         tree["data"] = {key: value for key, value in tree["data"].items() if key != "split"}
     tree["data"] = {key: value for key, value in tree["data"].items() if key != "about"}  # words about the data

@@ -27,6 +27,7 @@ from fedimb.errors import RunFailed
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.subgroups import UNIT
 from fedimb.privacy.egress_filter import declared_for
+from fedimb.sums import WeightLimits
 from fedimb.text import clean_text
 
 _KINDS = {ArrayRecord: "arrays", MetricRecord: "metrics", ConfigRecord: "config"}
@@ -105,6 +106,10 @@ class Admission:
         """The same for these clients alone, to be sent to another process."""
         rows = {c: self.rows[c] for c in clients}
         return replace(self, rows=rows, told=self.told.only(rows), _declared={}, _limits={})
+
+    def weight_limits(self, clients: Iterable[int]) -> WeightLimits:
+        """Limits on the weights of these clients' replies, for the scale of their sum."""
+        return WeightLimits.of(self._limits_of(client)["weight"] for client in clients)
 
     def refusal(self, client: int, message: Message, sent: Message | None) -> Refusal | None:
         """The first fault of a client's reply, which is not an error; None: it may be used.

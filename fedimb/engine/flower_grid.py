@@ -1,4 +1,4 @@
-"""fedimb's loop inside a Flower ServerApp: maps client ids to Flower's random node ids and sums in lane order."""
+"""fedimb's loop inside a Flower ServerApp: maps client ids to Flower's random node ids and sums in client-id order."""
 
 import os
 import time
@@ -56,7 +56,7 @@ class FlowerGrid(SimulationGrid):
         return node_of
 
     def run_lanes(self, lanes: Sequence[Lane], reduce: Reduction, costs: Sequence[float]) -> list[LaneOutcome]:
-        """Send all messages at once; replies are sorted into lanes, so every engine adds in the same order."""
+        """Send all messages at once; replies are put in the order of the lanes, as on every engine."""
         sent = {
             client: Message(message.content, self._node_of[client], message.metadata.message_type)
             for lane in lanes
@@ -74,17 +74,12 @@ def in_lanes(
     reduce: Reduction,
     admission: Admission | None = None,
 ) -> list[LaneOutcome]:
-    """Sort replies by client id into lane outcomes; a missing reply becomes an error reply."""
+    """Replies in the order of the lanes as one outcome, with one sum; a missing reply becomes an error reply."""
     missing = Error(code=CLIENT_FAILED, reason="no reply")
-    return [
-        gather(
-            [(client, replies.get(client) or Message(missing, reply_to=sent[client])) for client, _ in lane],
-            reduce,
-            sent,
-            admission,
-        )
-        for lane in lanes
+    ordered = [
+        (client, replies.get(client) or Message(missing, reply_to=sent[client])) for lane in lanes for client, _ in lane
     ]
+    return [gather(ordered, reduce, sent, admission)]
 
 
 class FlowerEngine:

@@ -147,7 +147,7 @@ def exchange(
     costs: Sequence[float] | None = None,
     admission: Admission | None = None,
 ) -> LaneOutcome:
-    """Exchange messages over any Grid with the same lanes, order and sums, so that results agree everywhere.
+    """Exchange messages over any Grid with the same order and sums, so that results agree everywhere.
 
     A grid that is not simulated may return fewer replies: a missing reply becomes an error reply.
     """
@@ -160,8 +160,7 @@ def exchange(
         replies[by_node[reply.metadata.src_node_id]] = reply
     missing = Error(code=CLIENT_FAILED, reason="no reply")
     ordered = [(client, replies.get(client) or Message(missing, reply_to=message)) for client, message in instructions]
-    sent = dict(instructions)
-    return merge_lanes([gather(ordered[lane], reduce, sent, admission) for lane in cut_lanes(len(ordered))])
+    return gather(ordered, reduce, dict(instructions), admission)
 
 
 __all__ = ["CLIENT_FAILED", "Job", "SimulationGrid", "deliver", "exchange"]

@@ -1,7 +1,7 @@
-"""Lanes: the unit of dispatch and summation.
+"""Lanes: the unit of dispatch; and the sum of a round's clients, made where they are trained.
 
-A cohort, sorted by client id, is cut into at most 32 contiguous lanes. A lane adds its clients in id order and the
-driver adds lanes in order, so floating-point sums do not depend on timing or on the number of workers.
+A cohort, sorted by client id, is cut into at most 32 contiguous lanes. Sums are exact (`fedimb.sums`): neither lanes,
+nor timing, nor the number of workers changes a bit, so a worker sends one sum for all lanes of a call.
 """
 
 import itertools
@@ -18,9 +18,10 @@ from fedimb.contracts import platform as names
 from fedimb.contracts.optimizer import CLIENT
 from fedimb.engine.admission import Admission
 from fedimb.engine.record_checks import Refusal
-from fedimb.errors import FedimbError
+from fedimb.errors import FedimbError, RunFailed
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.records import Arrays, payload_bytes
+from fedimb.sums import ExactSum, Scale, ValueOutOfRange, WeightLimits
 
 MAX_LANES = 32
 WEIGHT = names.WEIGHT
@@ -47,8 +48,31 @@ class Summing(Protocol):
         ...
 
 
-Reduction = bool | Summing
-"""What a lane does with replies: keep them (False), sum them by ``num-examples`` (True), or as a `Summing` says."""
+@dataclass(frozen=True)
+class Reduce:
+    """How a round's replies are summed, with the same scales everywhere.
+
+    Attributes:
+        weights: scale of the model's weights, weighed by ``num-examples``.
+        buffers: scale of its buffers, weighed likewise.
+        summing: the means that an aggregator asks for instead of the one by ``num-examples``; None: that one.
+        means: limits on the weights of those means, by name; a name that is missing has the limits of unknown weights.
+    """
+
+    weights: Scale = field(default_factory=Scale)
+    buffers: Scale = field(default_factory=Scale)
+    summing: Summing | None = None
+    means: Mapping[str, WeightLimits] = field(default_factory=dict)
+
+    def scale_of(self, mean: str) -> Scale:
+        """The scale of one of the means that `summing` asks for."""
+        unknown = self.weights.limits.with_largest(math.inf)
+        return Scale(self.means.get(mean, unknown), self.weights.bits, self.weights.other)
+
+
+Reduction = bool | Reduce
+"""What is done with replies: keep them (False), or sum them; True is `Reduce` by its defaults, for unknown weights and
+values of at most 64 (tests)."""
 
 
 @dataclass
@@ -62,7 +86,7 @@ class ClientReply:
         metrics: the reply's scalar metrics (``num-examples`` is its weight).
         up_bytes: payload bytes of the whole reply, before reduction.
         usable: whether the aggregator may use it (no error, weight > 0, weight and all arrays finite).
-        diverged: not usable because it holds a value that is not finite.
+        diverged: not usable because it holds a value that is not finite, or too large to be summed.
         refused: what in it is not as its contract or the plan says; None: nothing.
         hits, support: correctly classified rows and all rows of each class [C] int64, from its confusion matrix, or
             None; the matrix itself is summed.
@@ -80,72 +104,82 @@ class ClientReply:
     support: np.ndarray | None = None
 
 
-@dataclass
 class LaneSum:
-    """Weighted sums over clients: float64 for weights and buffers, exact integers for confusion matrices.
+    """What the clients of one or many lanes add up to: exact sums of weights and buffers, and of confusion matrices.
+
+    Args:
+        reduce: how they are summed.
 
     Attributes:
-        weight: sum of the clients' weights.
-        arrays: weighted sum of the trainable arrays, by name.
-        buffers: weighted sum of the model's buffers, by name.
+        model: weighted sum of the trainable arrays.
+        buffers: weighted sum of the model's buffers.
+        means: a sum of trainable arrays for each mean that a `Summing` asks for; ``model`` is then empty.
         confusion: sum of the confusion matrices, or None.
-        means: a sum of arrays for each mean that a `Summing` asks for; ``arrays`` is then empty.
     """
 
-    weight: float = 0.0
-    arrays: Arrays = field(default_factory=dict)
-    buffers: Arrays = field(default_factory=dict)
-    confusion: np.ndarray | None = None
-    means: dict[str, "LaneSum"] = field(default_factory=dict)
+    def __init__(self, reduce: Reduction = True) -> None:
+        self.how = reduce if isinstance(reduce, Reduce) else Reduce()
+        self.model, self.buffers = ExactSum(self.how.weights), ExactSum(self.how.buffers)
+        self.means: dict[str, ExactSum] = {}
+        self.confusion: np.ndarray | None = None
+
+    @property
+    def weight(self) -> float:
+        """Sum of the clients' weights."""
+        return self.model.weight
 
     def add(self, other: "LaneSum") -> None:
-        """Add another sum to this one, in place."""
-        self.weight += other.weight
-        for mine, theirs in ((self.arrays, other.arrays), (self.buffers, other.buffers)):
-            for key, value in theirs.items():
-                if key in mine:
-                    mine[key] += value
-                else:
-                    mine[key] = value.copy()
+        """Add another sum to this one, in place. Raises OutOfRange when it was made by other scales."""
+        self.model.add(other.model)
+        self.buffers.add(other.buffers)
         self.add_confusion(other.confusion)
-        for name, theirs_too in other.means.items():
-            self.means.setdefault(name, LaneSum()).add(theirs_too)
+        for name, theirs in other.means.items():
+            self.means.setdefault(name, ExactSum(theirs.scale)).add(theirs)
 
-    def add_reply(self, weight: float, content: RecordDict) -> None:
-        """Add one client's weighted arrays and buffers, in place.
+    def add_reply(self, reply: ClientReply, sent: Message | None) -> None:
+        """Add one usable client's weighted arrays and buffers, in place.
+
+        Args:
+            sent: the message it replied to, which a `Summing` reads.
+
+        Raises:
+            FedimbError: it lacks what a `Summing` reads, or a value or a weight is out of range; nothing was added.
+            RunFailed: see `Summing.checked_weights`.
 
         Example:
             >>> from fedimb.records import array_record
             >>> total = LaneSum()
-            >>> for rows, weight in ((30, 1.0), (10, 5.0)):
-            ...     reply = array_record({"w": np.array([weight], np.float32)})
-            ...     total.add_reply(rows, RecordDict({"arrays": reply}))
-            >>> total.arrays["w"] / total.weight
+            >>> for client, (rows, weight) in enumerate(((30, 1.0), (10, 5.0))):
+            ...     content = RecordDict({"arrays": array_record({"w": np.array([weight], np.float32)})})
+            ...     total.add_reply(ClientReply(client, content=content, metrics={"num-examples": rows}), None)
+            >>> total.model.mean()["w"]
             array([2.])
         """
-        self.weight += weight
-        for sums, key in ((self.arrays, names.ARRAYS), (self.buffers, names.BUFFERS)):
-            if key not in content:
-                continue
-            for name, array in cast(ArrayRecord, content[key]).items():
-                term = np.multiply(view(array), weight, dtype=np.float64)
-                if name in sums:
-                    sums[name] += term
-                else:
-                    sums[name] = term
-
-    def add_to_means(self, summing: Summing, reply: ClientReply, scalars: Mapping[str, float]) -> None:
-        """Add one client's reply to each mean, and its buffers as usual; its scalars are kept with the reply.
-
-        Raises:
-            RunFailed: see `Summing.checked_weights`.
-        """
-        trained = cast(ArrayRecord, reply.content[names.ARRAYS])
+        weight = reply.metrics[WEIGHT]
+        arrays, buffers = (_values(reply.content, key) for key in (names.ARRAYS, names.BUFFERS))
+        self.how.weights.check(arrays)
+        parts: list[tuple[ExactSum, float, Arrays]] = []
+        scalars: dict[str, float] = {}
+        means: dict[str, ExactSum] = {}
+        if self.how.summing is None:
+            parts.append((self.model, weight, arrays))
+        else:
+            assert sent is not None, "a Summing needs the messages that were sent"
+            received, trained = (cast(ArrayRecord, m[names.ARRAYS]) for m in (sent.content, reply.content))
+            scalars = self.how.summing.read(reply.metrics, received, trained)
+            parts.append((self.model, weight, {}))
+            given = self.how.summing.checked_weights({CLIENT: reply.client, **scalars})
+            means = {name: self.means.get(name) or ExactSum(self.how.scale_of(name)) for name in given}
+            parts += [(means[name], own, arrays) for name, own in given.items()]
+        for total, own, values in parts:
+            total.check(own, values, checked=True)
+        if buffers:
+            self.buffers.check(weight, buffers)
+            parts.append((self.buffers, weight, buffers))
+        self.means |= means
+        for total, own, values in parts:
+            total.add_weighted(own, values, checked=True)
         reply.metrics |= scalars
-        for name, weight in summing.checked_weights({CLIENT: reply.client, **scalars}).items():
-            self.means.setdefault(name, LaneSum()).add_reply(weight, RecordDict({names.ARRAYS: trained}))
-        rest = RecordDict({key: record for key, record in reply.content.items() if key == names.BUFFERS})
-        self.add_reply(reply.metrics[WEIGHT], rest)
 
     def add_confusion(self, matrix: np.ndarray | None) -> None:
         """Add a confusion matrix [C, C] int64, or [C, 2, 2] for several labels per row, in place."""
@@ -153,9 +187,17 @@ class LaneSum:
             self.confusion = matrix.copy() if self.confusion is None else self.confusion + matrix
 
 
+def _values(content: RecordDict, key: str) -> Arrays:
+    """An array record's values without copies; empty if it is missing."""
+    return {name: view(array) for name, array in content.array_records[key].items()} if key in content else {}
+
+
 @dataclass
 class LaneOutcome:
-    """What a lane returns: its clients' replies in id order, and their sum if it reduces."""
+    """What a lane returns: its clients' replies in id order, and their sum if it reduces.
+
+    The sum of several lanes may stand with the first of them, and nothing with the others.
+    """
 
     replies: list[ClientReply]
     total: LaneSum
@@ -177,13 +219,18 @@ def cut_lanes(count: int) -> list[slice]:
 
 
 def read_reply(
-    client: int, message: Message, sent: Message | None = None, admission: Admission | None = None
+    client: int,
+    message: Message,
+    sent: Message | None = None,
+    admission: Admission | None = None,
+    summed: bool = False,
 ) -> ClientReply:
     """Turn a reply message into a ClientReply and decide whether it is usable.
 
     Args:
         sent: the message that the client replied to.
         admission: checks the reply before anything else reads it; None: only what lanes need is checked.
+        summed: weights and buffers are left to the sum, which checks that they are finite and within their bounds.
     """
     if message.has_error():
         return ClientReply(client, error=message.error.reason or f"error {message.error.code}", usable=False)
@@ -209,10 +256,17 @@ def read_reply(
     elif weight <= 0:
         reply.usable = False
         reply.error = "empty: no rows to train on"
-    elif not all(_finite(r) for r in content.values() if isinstance(r, ArrayRecord)):
+    elif not all(
+        _finite(record)
+        for key, record in content.items()
+        if isinstance(record, ArrayRecord) and not (summed and key in _SUMMED)
+    ):
         reply.usable, reply.diverged = False, True
         reply.error = "the reply holds a value that is not finite (diverged?); lower local.lr"
     return reply
+
+
+_SUMMED = (names.ARRAYS, names.BUFFERS)
 
 
 def _finite(record: ArrayRecord) -> bool:
@@ -226,40 +280,48 @@ def gather(
     reduce: Reduction,
     sent: Mapping[int, Message] | None = None,
     admission: Admission | None = None,
+    total: LaneSum | None = None,
 ) -> LaneOutcome:
-    """Collect one lane's replies, in client-id order, and (``reduce``) their sums, one reply at a time.
+    """Collect replies, in client-id order, and (``reduce``) their sums, one reply at a time.
 
     Confusion matrices are always summed here and taken out, before any aggregator sees a reply.
 
     Args:
         sent: the message each client replied to; a `Summing` reads from it what the client received.
         admission: checks each reply before anything uses it.
+        total: the sum to add to; None: a new one.
     """
-    total = LaneSum()
+    total = LaneSum(reduce) if total is None else total
     replies = []
     for client, message in messages:
-        reply = read_reply(client, message, None if sent is None else sent[client], admission)
+        reply = read_reply(client, message, None if sent is None else sent[client], admission, bool(reduce))
         if names.CONFUSION in reply.content:
             matrix = cast(ArrayRecord, reply.content[names.CONFUSION])["matrix"].numpy()
             reply.hits, reply.support = hits_and_support(matrix)
             total.add_confusion(matrix)
             del reply.content[names.CONFUSION]
         if reduce:
-            _reduce(total, reply, reduce, None if sent is None else sent[client])
+            _reduce(total, reply, None if sent is None else sent[client])
         replies.append(reply)
     return LaneOutcome(replies, total)
 
 
-def _reduce(total: LaneSum, reply: ClientReply, reduce: Reduction, sent: Message | None) -> None:
-    """Add a reply to its lane's sum and remove what was summed from it, in place."""
+def _reduce(total: LaneSum, reply: ClientReply, sent: Message | None) -> None:
+    """Add a reply to a sum and remove what was summed from it, in place; one that cannot be added is not usable."""
     if reply.usable:
-        _add(total, reply, reduce, sent)
+        try:
+            total.add_reply(reply, sent)
+        except RunFailed:
+            raise
+        except FedimbError as error:
+            reply.usable, reply.error = False, str(error)
+            reply.diverged = isinstance(error, ValueOutOfRange)
     kept = (names.ARRAYS, names.BUFFERS, names.METRICS)
     reply.content = RecordDict({k: v for k, v in reply.content.items() if k not in kept})
 
 
 def sum_replies(outcome: LaneOutcome, reduce: Reduction, sent: Mapping[int, Message]) -> LaneOutcome:
-    """Sum replies that were kept, as their lanes would have: the same outcome to the bit.
+    """Sum replies that were kept: the same outcome to the bit as if they had been summed where they were trained.
 
     Args:
         outcome: of an exchange that kept every reply (``reduce=False``).
@@ -267,30 +329,11 @@ def sum_replies(outcome: LaneOutcome, reduce: Reduction, sent: Mapping[int, Mess
     """
     if not reduce:
         return outcome
-    lanes = []
-    for lane in cut_lanes(len(outcome.replies)):
-        total = LaneSum()
-        for reply in outcome.replies[lane]:
-            _reduce(total, reply, reduce, sent[reply.client])
-        lanes.append(LaneOutcome(outcome.replies[lane], total))
-    merged = merge_lanes(lanes)
-    merged.total.confusion = outcome.total.confusion
-    return merged
-
-
-def _add(total: LaneSum, reply: ClientReply, reduce: Reduction, sent: Message | None) -> None:
-    """Add a usable reply, in place; a reply that lacks what a `Summing` reads is marked as not usable."""
-    if isinstance(reduce, bool):
-        total.add_reply(reply.metrics[WEIGHT], reply.content)
-        return
-    assert sent is not None, "a Summing needs the messages that were sent"
-    received, trained = (cast(ArrayRecord, message[names.ARRAYS]) for message in (sent.content, reply.content))
-    try:
-        scalars = reduce.read(reply.metrics, received, trained)
-    except FedimbError as error:
-        reply.usable, reply.error = False, str(error)
-    else:
-        total.add_to_means(reduce, reply, scalars)
+    total = LaneSum(reduce)
+    for reply in outcome.replies:
+        _reduce(total, reply, sent[reply.client])
+    total.confusion = outcome.total.confusion
+    return LaneOutcome(outcome.replies, total)
 
 
 def run_lane(
@@ -298,10 +341,11 @@ def run_lane(
     call: Callable[[int, Message], Message],
     reduce: Reduction,
     admission: Admission | None = None,
+    total: LaneSum | None = None,
 ) -> LaneOutcome:
     """Run a lane's clients one after another, keeping one reply in memory at a time when reducing."""
     replies = ((client, call(client, message)) for client, message in instructions)
-    return gather(replies, reduce, dict(instructions), admission)
+    return gather(replies, reduce, dict(instructions), admission, total)
 
 
 @dataclass(frozen=True)
@@ -338,21 +382,25 @@ def run_lanes(
     ahead: Ahead | None = None,
     admission: Admission | None = None,
 ) -> list[LaneOutcome]:
-    """Run lanes in order and their clients in order; first does the ``ahead`` work for many clients at once."""
+    """Run lanes in order and their clients in order; first does the ``ahead`` work for many clients at once.
+
+    All lanes are added to one sum, which stands with the first.
+    """
     outcomes: list[LaneOutcome] = []
+    total = LaneSum(reduce)
     while len(outcomes) < len(lanes):
         group = list(lanes[len(outcomes) :])
         if ahead is not None:
             sizes = itertools.accumulate(len(lane) for lane in group)
             group = group[: max(1, sum(size <= ahead.clients for size in sizes))]
             ahead.work([instruction for lane in group for instruction in lane])
-        outcomes += [run_lane(lane, call, reduce, admission) for lane in group]
-    return outcomes
+        outcomes += [run_lane(lane, call, reduce, admission, total) for lane in group]
+    return [LaneOutcome(own.replies, total if i == 0 else LaneSum(reduce)) for i, own in enumerate(outcomes)]
 
 
 def merge_lanes(outcomes: Sequence[LaneOutcome]) -> LaneOutcome:
-    """Merge lane outcomes, adding their sums in lane order."""
-    total = LaneSum()
+    """Merge lane outcomes: replies in lane order, and the sum of their sums."""
+    total = LaneSum(outcomes[0].total.how) if outcomes else LaneSum()
     for outcome in outcomes:
         total.add(outcome.total)
     return LaneOutcome([reply for outcome in outcomes for reply in outcome.replies], total)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fedimb.rundir.code import Code
 
 _TRIES = 3
-_QUEUED = 2  # calls in flight per actor: the next is already there when one ends
+_QUEUED = 2  # calls in flight per actor that return every reply: the next is already there when one ends
 _PATIENCE_S = 60.0  # without progress, before the user is warned
 log = logging.getLogger("fedimb")
 
@@ -124,7 +124,8 @@ class Pool:
         """Run lanes, the longest first; outcomes come back in lane order.
 
         Lanes whose actor dies are run again on another actor, one lane per call: lanes hold no state, so the result is
-        the same, and a call with one lane needs less memory. The actor is replaced as soon as a machine has room.
+        the same, and a call with one lane needs less memory. A call's sum comes back with all its lanes or not at all,
+        so that no client is in it twice. The actor is replaced as soon as a machine has room.
 
         Raises:
             RunFailed: the same lane killed its worker process three times.
@@ -134,8 +135,8 @@ class Pool:
         # The worker unpickles it after extending its sys.path, as the class may be the user's own.
         packed = reduce if isinstance(reduce, bool) else ray.cloudpickle.dumps(reduce)
         first_ids = [1 + sum(len(lane) for lane in lanes[:i]) for i in range(len(lanes))]
-        # Clients of the same call are stacked, so one call per actor gives the largest stacks.
-        calls = (len(self.actors) + len(self._starting)) * (1 if job.stacked else _QUEUED)
+        # One call per actor sends one sum, and gives the largest stacks where clients of the same call are stacked.
+        calls = (len(self.actors) + len(self._starting)) * (1 if job.stacked or reduce else _QUEUED)
         waiting = deque(batches(costs, calls))
         tries: Counter[int] = Counter()
         outcomes: dict[int, LaneOutcome] = {}

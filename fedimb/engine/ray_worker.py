@@ -55,7 +55,8 @@ class Worker:
         """Run lanes one after another, each lane's clients in order; ``shared`` records go to all of them.
 
         ``path`` is the driver's `sys.path`, absolute: a user's model class is then importable here too.
-        ``reduce`` is as in `fedimb.engine.lanes.gather`, with a `Summing` pickled; ``checks`` a pickled `Admission`.
+        ``reduce`` is as in `fedimb.engine.lanes.gather`, with a `Reduce` pickled; ``checks`` a pickled `Admission`. One
+        sum over all these lanes is returned, with the first of them.
         On a machine that lacks something the run needs, every client replies with an error that names it.
         """
         sys.path.extend(folder for folder in path if folder not in sys.path)

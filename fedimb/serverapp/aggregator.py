@@ -17,14 +17,16 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp.strategy import Strategy
 
 from fedimb.aggregators.server_optimizer import REAL, ServerOptimizer, merge_replies
+from fedimb.by_reference import view
 from fedimb.contracts import platform as names
 from fedimb.contracts.optimizer import CLIENT
 from fedimb.engine.grid import SimulationGrid
-from fedimb.engine.lanes import WEIGHT, ClientReply, Instruction, Lane, LaneOutcome, LaneSum, Reduction
+from fedimb.engine.lanes import WEIGHT, ClientReply, Instruction, Lane, LaneOutcome, LaneSum, Reduce, Reduction
 from fedimb.errors import RunDiverged, RunFailed
 from fedimb.plain import StateDict
 from fedimb.records import Arrays, array_record, to_numpy
 from fedimb.serverapp.state_dict import load_state, owner_name, state_of
+from fedimb.sums import VALUE_RATIO, Scale, WeightLimits, sum_of
 
 
 class _CohortGrid(SimulationGrid):
@@ -51,6 +53,8 @@ class Aggregator:
         buffers: the model's buffers by name.
         train_config: scalars in the ConfigRecord of every train message.
         server_lr: the innermost strategy's attribute that is its learning rate, and the factor on it by round.
+        value_ratio: how many times as large as the largest value sent, or as 1, a value in a reply may be
+            (``clients.max_value_ratio``), in each array of weights and each buffer.
     """
 
     def __init__(
@@ -61,17 +65,29 @@ class Aggregator:
         buffers: Arrays,
         train_config: dict[str, Any] | None = None,
         server_lr: tuple[str, Callable[[int], float]] | None = None,
+        value_ratio: float = VALUE_RATIO,
     ) -> None:
-        self._server_lr = server_lr
+        self._server_lr, self._value_ratio = server_lr, value_ratio
         self.strategy, self.linear, self._train_config = strategy, linear, dict(train_config or {})
         self.parameters, self.buffers = dict(parameters), dict(buffers)
         self._dtypes = {k: v.dtype for k, v in parameters.items()}
 
-    @property
-    def reduce(self) -> Reduction:
-        """What lanes do with the replies to this aggregator's messages."""
+    def reduction(self, limits: WeightLimits) -> Reduction:
+        """What lanes do with the replies to this round's messages.
+
+        Args:
+            limits: on the weights of the cohort's clients.
+        """
+        if not self.linear:
+            return False
+        weights = Scale.of(self.parameters, limits, self._value_ratio)
+        buffers = Scale.of(self.buffers, limits, self._value_ratio)
         aggregator = chain(self.strategy)[-1]
-        return aggregator.without_state() if self.linear and isinstance(aggregator, ServerOptimizer) else self.linear
+        if not isinstance(aggregator, ServerOptimizer):
+            return Reduce(weights, buffers)
+        largest = aggregator.largest_weights(2.0**limits.each)
+        means = {name: limits.with_largest(weight) for name, weight in largest.items()}
+        return Reduce(weights, buffers, aggregator.without_state(), means)
 
     def configure(self, server_round: int, nodes: dict[int, int]) -> list[Instruction]:
         """Train messages for a cohort, sorted by client id.
@@ -100,11 +116,13 @@ class Aggregator:
             return {}
         by_client = dict(instructions)
         if self.linear:
+            _check_complete(server_round, outcome.total, usable)
             replies = [self._merged(outcome.total, usable, by_client[usable[0].client])]
-            total = outcome.total
+            means = outcome.total.buffers.mean()
         else:
             replies = []
-            total = LaneSum()
+            sent = [a for a in usable if names.BUFFERS in a.content]
+            means = sum_of([a.metrics[WEIGHT] for a in sent], [_buffers_in(a) for a in sent]).mean()
             aggregator = chain(self.strategy)[-1]
             reads = getattr(aggregator, "reads", ())  # records that the aggregator declares to read
             for a in usable:
@@ -114,8 +132,6 @@ class Aggregator:
                 if isinstance(aggregator, ServerOptimizer):
                     content[names.CLIENT] = ConfigRecord({CLIENT: a.client})
                 replies.append(Message(content, reply_to=by_client[a.client]))
-                buffers = {k: v for k, v in a.content.items() if k == names.BUFFERS}
-                total.add_reply(a.metrics[WEIGHT], RecordDict(buffers))
         # QFedAvg and Bulyan run the garbage collector once per reply, a tenth of a second each; frozen objects are
         # skipped. Only for strategies that get every reply: unfreezing moves objects to the oldest generation, rarely
         # collected.
@@ -125,9 +141,9 @@ class Aggregator:
         if merged is not None:
             new = self._checked(merged, server_round, results)
             self.parameters = {k: v.astype(self._dtypes[k], copy=False) for k, v in new.items()}
-            self.buffers = {k: _mean_buffer(total, k, old) for k, old in self.buffers.items()}
-        means = {k: float(v) for k, v in (metrics or {}).items() if not isinstance(v, list)}
-        return {k: v if math.isfinite(v) else _mean_metric(usable, k) for k, v in means.items()}
+            self.buffers = {k: _mean_buffer(means.get(k), old) for k, old in self.buffers.items()}
+        told = {k: float(v) for k, v in (metrics or {}).items() if not isinstance(v, list)}
+        return {k: v if math.isfinite(v) else _mean_metric(usable, k) for k, v in told.items()}
 
     @contextlib.contextmanager
     def _scheduled(self, server_round: int) -> Iterator[None]:
@@ -153,15 +169,15 @@ class Aggregator:
         content = RecordDict({names.METRICS: MetricRecord(metrics)})  # type: ignore[arg-type]
         aggregator = chain(self.strategy)[-1]
         if isinstance(aggregator, ServerOptimizer):
-            sums = {name: self._in_order(mean.arrays, "a client") for name, mean in total.means.items()}
+            for mean in total.means.values():
+                if mean.units:
+                    self._check_shapes(mean.shapes, "a client")
             columns: dict[str, list[float]] = {CLIENT: [a.client for a in usable]}
             columns |= {key: [a.metrics[key] for a in usable] for key in (WEIGHT, *aggregator.scalars)}
-            totals = {name: mean.weight for name, mean in total.means.items()}
-            content.update(merge_replies(self.parameters, totals, sums, columns))
+            content.update(merge_replies(self.parameters, total.means, columns))
         else:
-            sums_of_all = self._in_order(total.arrays, "a client")
-            mean = {k: (v / total.weight).astype(self._dtypes[k]) for k, v in sums_of_all.items()}
-            content[names.ARRAYS] = array_record(mean)
+            mean = self._in_order(total.model.mean(), "a client")
+            content[names.ARRAYS] = array_record({k: v.astype(self._dtypes[k]) for k, v in mean.items()})
         return Message(content, reply_to=request)
 
     def _in_order(self, arrays: dict[str, Any], sender: str) -> dict[str, Any]:
@@ -170,7 +186,10 @@ class Aggregator:
         Raises:
             RunFailed: names or shapes differ from the model's.
         """
-        shapes = {k: tuple(v.shape) for k, v in arrays.items()}
+        self._check_shapes({k: tuple(v.shape) for k, v in arrays.items()}, sender)
+        return {k: arrays[k] for k in self._dtypes}
+
+    def _check_shapes(self, shapes: Mapping[str, tuple[int, ...]], sender: str) -> None:
         expected = {k: v.shape for k, v in self.parameters.items()}
         if shapes != expected:
             wrong = sorted(k for k in shapes.keys() | expected if shapes.get(k) != expected.get(k))
@@ -178,7 +197,6 @@ class Aggregator:
                 f"{sender} returned weights that do not match the model's ({', '.join(wrong[:3])}): use the same "
                 "fedimb version and model configuration everywhere"
             )
-        return {k: arrays[k] for k in self._dtypes}
 
     def _checked(self, merged: ArrayRecord, server_round: int, results: Sequence[tuple[str, ArrayRecord]]) -> Arrays:
         """A round's result as arrays in the model's order.
@@ -281,10 +299,27 @@ def _mean_metric(usable: Sequence[ClientReply], key: str) -> float:
     return sum(w * v for w, v in defined) / sum(w for w, _ in defined) if defined else math.nan
 
 
-def _mean_buffer(total: LaneSum, key: str, old: np.ndarray) -> np.ndarray:
-    """Weighted mean in float64; an integer buffer is rounded back to its type."""
-    if key not in total.buffers or total.weight <= 0:
+def _check_complete(server_round: int, total: LaneSum, usable: Sequence[ClientReply]) -> None:
+    """Each usable reply is in the sum once: a worker that died and was replaced must leave nothing behind.
+
+    Raises:
+        RunFailed: the weights differ, which are whole numbers of units.
+    """
+    limits = total.how.weights.limits
+    if sum(limits.units(reply.metrics[WEIGHT]) for reply in usable) != total.model.units:
+        raise RunFailed(
+            f"round {server_round}: the sum over clients, of weight {total.weight:g}, is not that of the "
+            f"{len(usable)} usable replies; resume to run the round again"
+        )
+
+
+def _buffers_in(reply: ClientReply) -> Arrays:
+    return {name: view(array) for name, array in reply.content.array_records[names.BUFFERS].items()}
+
+
+def _mean_buffer(mean: np.ndarray | None, old: np.ndarray) -> np.ndarray:
+    """A mean in float64 in the buffer's own type, a whole number rounded; the old value where there is no mean."""
+    if mean is None:
         return old
-    mean = total.buffers[key] / total.weight
     # A sum of 0-d arrays (BatchNorm's count of batches) is a NumPy scalar: convert it back to an array.
     return np.asarray(np.rint(mean) if np.issubdtype(old.dtype, np.integer) else mean, old.dtype)

@@ -248,7 +248,14 @@ def build_loop(
         model = build_model(config, federation.n_classes, federation.input_shape, draw)
         if context.initial:
             load_into(model, {name: torch.from_numpy(np.array(value)) for name, value in context.initial.items()})
-        return Aggregator(method, linear, parameters_of(model), buffers_of(model), server_lr=server_lr_of(config))
+        return Aggregator(
+            method,
+            linear,
+            parameters_of(model),
+            buffers_of(model),
+            server_lr=server_lr_of(config),
+            value_ratio=config.clients.max_value_ratio,
+        )
 
     context = RunContext(
         rounds=config.rounds,

@@ -1,8 +1,9 @@
 """One exchange with clients: complete and send the messages, count bytes and errors, check that enough replied."""
 
 import logging
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from fedimb.serverapp.attackers import Attackers
 from fedimb.serverapp.client_sampler import ClientSampler
 from fedimb.serverapp.influence import bound, bounds_influence
 from fedimb.serverapp.left_out import LeftOut
+from fedimb.sums import WeightLimits
 
 log = logging.getLogger("fedimb")
 
@@ -192,6 +194,12 @@ class Exchange:
                 f"fix the others and resume: all are asked again. {shown}"
             )
         return outcome
+
+    def weight_limits(self, clients: Iterable[int]) -> WeightLimits:
+        """Limits on the weights of these clients' replies; unknown ones for clients that nothing is known of."""
+        if self._admission is None:
+            return WeightLimits.of(math.inf for _ in clients)
+        return self._admission.weight_limits(clients)
 
     @property
     def told(self) -> Told:

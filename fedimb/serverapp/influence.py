@@ -1,7 +1,7 @@
 """Bounds on what one client can do to a round: its share of the weights, and the length of its update.
 
-Both need all replies of a round before any is summed, so each reply goes to the server and is summed there, in the same
-lanes and order: without a client above the bounds the result is the same to the bit.
+Both need all replies of a round before any is summed, so each reply goes to the server and is summed there: without a
+client above the bounds the result is the same to the bit.
 
 With two clients there is no protection: neither is a measure of the other, so nothing is bounded.
 """
@@ -70,7 +70,7 @@ def bound(
     """Bound a round's replies, none of which was summed yet, and sum them.
 
     Returns:
-        the outcome as lanes would have made it, and what was cut by client id.
+        the outcome as the workers would have made it, and what was cut by client id.
     """
     usable = [reply for reply in outcome.replies if reply.usable]
     said = _bound_lengths(usable, sent, config.max_update_ratio)

@@ -242,7 +242,8 @@ class Loop:
         about: dict[str, Any] = {"evaluate": self.evaluate_clients, "model": name, "resets": self.progress.resets}
         about |= {} if self.context.ledger is None else {"cohort": len(cohort.asked)}
         instructions = self.exchange.complete(instructions, server_round, model.buffers, self._sent_counts(), **about)
-        outcome = self.exchange.send("train", instructions, cohort.lost, model.reduce, f"round {server_round}")
+        reduce = model.reduction(self.exchange.weight_limits(cohort.asked))
+        outcome = self.exchange.send("train", instructions, cohort.lost, reduce, f"round {server_round}")
         usable = [a for a in outcome.replies if a.usable]
         replies = [Reply(a.client, RecordDict({k: v for k, v in a.content.items() if k[:2] == "x."})) for a in usable]
         for part in chain(self.method):

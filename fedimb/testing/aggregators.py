@@ -1,17 +1,19 @@
 """The contract of an aggregator: how it treats the replies of a round, in any number and any order."""
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import Message, MetricRecord, RecordDict
 
 from fedimb import registry
 from fedimb.contracts import platform as names
-from fedimb.engine.lanes import WEIGHT, gather
+from fedimb.engine.lanes import WEIGHT, Reduction, gather
 from fedimb.records import Arrays, array_record, to_numpy
 from fedimb.serverapp.aggregator import Aggregator, chain
+from fedimb.sums import WeightLimits
 from fedimb.testing.expectations import Contract, check_yaml, same
 from fedimb.testing.runs import compare, configured, run, run_killed, small_tables
 
@@ -87,6 +89,15 @@ def _trained(model: Aggregator) -> Reply:
     return reply
 
 
+def reduction_of(model: Aggregator, replies: Iterable[tuple[int, Message]]) -> Reduction:
+    """How replies of made-up clients are summed: the largest of their weights is the largest one expected."""
+    contents = [message.content for _, message in replies if not message.has_error()]
+    records = [content.metric_records[names.METRICS] for content in contents if names.METRICS in content]
+    given = [float(cast(float, record.get(WEIGHT, 0.0))) for record in records]
+    largest = max([1.0, *(weight for weight in given if math.isfinite(weight))])
+    return model.reduction(WeightLimits.of([largest] * max(1, len(given))))
+
+
 def _received(message: Message) -> Arrays:
     return to_numpy(message.content.array_records[names.ARRAYS])
 
@@ -107,7 +118,7 @@ def _play(model: Aggregator, make: Reply, clients: Iterable[int] = CLIENTS, serv
     """Run one round, where ``make(message, client)`` is each client's reply. Returns the round's metrics."""
     instructions = model.configure(server_round, {client + 1: client for client in clients})
     replies = [(client, make(message, client)) for client, message in instructions]
-    outcome = gather(replies, model.reduce, dict(instructions))
+    outcome = gather(replies, reduction_of(model, replies), dict(instructions))
     return model.aggregate(server_round, outcome, instructions)
 
 
@@ -188,7 +199,7 @@ def _check_order(contract: Contract, fresh: Fresh, linear: bool) -> None:
             instructions = model.configure(1, {client + 1: client for client in CLIENTS})
             reply = _trained(model)
             replies = [(client, reply(message, client)) for client, message in instructions]
-            outcome = gather(replies, model.reduce, dict(instructions))
+            outcome = gather(replies, reduction_of(model, replies), dict(instructions))
             outcome.replies = outcome.replies[::-1] if turned else outcome.replies
             model.aggregate(1, outcome, instructions)
         contract.equal(models[1].parameters, models[0].parameters, "the same weights")

@@ -17,6 +17,7 @@ from fedimb.models.mlp import MLP
 from fedimb.records import array_record, to_numpy
 from fedimb.serverapp.aggregator import Aggregator
 from fedimb.serverapp.launch import resume
+from fedimb.testing.aggregators import reduction_of
 from fedimb.training.local import train_locally
 from fedimb.training.objectives.control_variate import ControlVariate
 from fedimb.training.samplers.shuffle import Shuffle
@@ -75,7 +76,7 @@ class Sites:
             content["metrics"] = MetricRecord({"num-examples": 8.0, "train_loss": result.loss})
             content.update({key: array_record(value) for key, value in result.records.items()})
             replies.append((k, Message(content, reply_to=order)))
-        model.aggregate(server_round, gather(replies, model.linear), instructions)
+        model.aggregate(server_round, gather(replies, reduction_of(model, replies)), instructions)
 
 
 def server(name, n_clients=3):

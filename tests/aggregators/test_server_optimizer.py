@@ -30,6 +30,8 @@ from fedimb.serverapp.aggregator import Aggregator, chain
 from fedimb.serverapp.launch import resume
 from fedimb.strategies.base import Method
 from fedimb.strategies.plain import Plain
+from fedimb.sums import WeightLimits
+from fedimb.testing.aggregators import reduction_of
 
 OURS = ("fedexp", "fednova", "feddyn")
 LAYERS = {"w": slice(0, 4), "b": slice(4, 6)}  # the reference files' six weights, as a model of two arrays
@@ -62,7 +64,8 @@ def play(model, server_round, weights, rows=None, steps=None):
         content = RecordDict({"arrays": array_record(layered(weights[k])), "metrics": metrics})
         replies.append((k, Message(content, reply_to=order)))
     sent = dict(instructions)
-    outcome = merge_lanes([gather(replies[lane], model.reduce, sent) for lane in cut_lanes(len(replies))])
+    how = reduction_of(model, replies)
+    outcome = merge_lanes([gather(replies[lane], how, sent) for lane in cut_lanes(len(replies))])
     model.aggregate(server_round, outcome, instructions)
     return flat(model.parameters)
 
@@ -188,7 +191,8 @@ def peak_of(strategy, count, size=200_000):
 
     tracemalloc.start()
     try:
-        outcome = merge_lanes([gather(replies(lane), model.reduce, sent) for lane in cut_lanes(count)])
+        how = model.reduction(WeightLimits.of([1.0] * count))
+        outcome = merge_lanes([gather(replies(lane), how, sent) for lane in cut_lanes(count)])
         model.aggregate(1, outcome, instructions)
         return tracemalloc.get_traced_memory()[1]
     finally:
@@ -209,7 +213,7 @@ def test_a_reply_without_what_is_read_is_not_usable_and_says_so():
         metrics = MetricRecord({"num-examples": 1.0, "train_loss": 1.0} | ({"steps": 2.0} if k else {}))
         content = RecordDict({"arrays": array_record(layered(np.ones(6))), "metrics": metrics})
         replies.append((k, Message(content, reply_to=order)))
-    outcome = gather(replies, model.reduce, dict(instructions))
+    outcome = gather(replies, reduction_of(model, replies), dict(instructions))
     assert [a.usable for a in outcome.replies] == [False, True]
     assert "the reply's metric 'steps' is missing, and aggregator FedNova reads it" in outcome.replies[0].error
     model.aggregate(1, outcome, instructions)

@@ -11,6 +11,7 @@ from fedimb.errors import ConfigError
 from fedimb.records import array_record, load_arrays, save_arrays
 from fedimb.serverapp.aggregator import Aggregator
 from fedimb.serverapp.state_dict import decode, encode
+from fedimb.testing.aggregators import reduction_of
 
 LINEAR = {"fedavg", "fedprox", "fedavgm", "fedadam", "fedadagrad", "fedyogi"}
 
@@ -70,7 +71,8 @@ def play(model, server_round, replies):
     """One round through lanes, as every engine plays it."""
     instructions = model.configure(server_round, {client + 1: client for client in replies})
     messages = [(client, message_of(order, replies[client])) for client, order in instructions]
-    outcome = merge_lanes([gather(messages[lane], model.linear) for lane in cut_lanes(len(messages))])
+    how = reduction_of(model, messages)
+    outcome = merge_lanes([gather(messages[lane], how) for lane in cut_lanes(len(messages))])
     return model.aggregate(server_round, outcome, instructions)
 
 

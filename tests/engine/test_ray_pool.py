@@ -110,8 +110,8 @@ def lanes_of(count):
     return [[(client, client + 1, "train", None)] for client in range(count)]
 
 
-def outcome(pool, count):
-    return pool.run(Job("", "{}", count), lanes_of(count), {}, True, [1.0] * count)
+def outcome(pool, count, reduce=False):
+    return pool.run(Job("", "{}", count), lanes_of(count), {}, reduce, [1.0] * count)
 
 
 def expected(count):
@@ -136,6 +136,19 @@ def test_every_lane_has_one_outcome_whoever_dies(deaths, workers):
     pool.fill(workers)
     assert outcome(pool, 10) == expected(10)
     assert outcome(pool, 10) == expected(10)
+
+
+def test_replies_that_are_summed_come_in_one_call_per_worker_and_die_with_it_whole():
+    ray = FakeRay({})
+    pool = Pool(ray, {})
+    pool.fill(2)
+    assert outcome(pool, 10, True) == expected(10)
+    assert ray.sizes == [5, 5]
+    ray = FakeRay({7: 1})
+    pool = Pool(ray, {})
+    pool.fill(2)
+    assert outcome(pool, 10, True) == expected(10)
+    assert sorted(ray.sizes) == [1, 1, 1, 1, 1, 5, 5], "all lanes of the call are run again, one by one"
 
 
 def test_a_lane_that_kills_three_times_is_named_with_what_to_do_and_its_neighbours_are_not():

@@ -1,6 +1,7 @@
 """A worker on a machine that lacks what a run needs says which path it misses, or builds the data store again."""
 
 import os
+import pickle
 import shutil
 import socket
 from pathlib import Path
@@ -35,7 +36,8 @@ class Elsewhere:
         first_ids = [1 + sum(len(lane) for lane in lanes[:i]) for i in range(len(lanes))]
         app._runtime.cache_clear()  # another process
         store.open_store.cache_clear()
-        return Worker().run_lanes(self.spoil(job), lanes, shared, reduce, first_ids, [])
+        packed = reduce if isinstance(reduce, bool) else pickle.dumps(reduce)
+        return Worker().run_lanes(self.spoil(job), lanes, shared, packed, first_ids, [])
 
     def processes(self):
         return []

@@ -26,6 +26,7 @@ from fedimb.strategies.climb import WeightedSum, dual_step, multipliers
 from fedimb.strategies.creff import mean_gradients
 from fedimb.strategies.fednh import moved_prototypes
 from fedimb.strategies.rucr import unified
+from fedimb.testing.aggregators import reduction_of
 from fedimb.training.augmentations.two_views import TwoViews
 from fedimb.training.calibrations.base import Outputs
 from fedimb.training.calibrations.fednpc import fit
@@ -444,7 +445,7 @@ def one_round(model, weights):
     metrics = {"num-examples": 1.0, "train_loss": 1.0, "steps": 1.0}
     contents = {k: {"arrays": array_record({"w": w}), "metrics": MetricRecord(metrics)} for k, w in weights.items()}
     replies = [(k, Message(RecordDict(contents[k]), reply_to=order)) for k, order in instructions]
-    model.aggregate(1, gather(replies, model.reduce, dict(instructions)), instructions)
+    model.aggregate(1, gather(replies, reduction_of(model, replies), dict(instructions)), instructions)
     return model.parameters
 
 

@@ -8,6 +8,7 @@ from fedimb.engine.lanes import gather
 from fedimb.errors import RunFailed
 from fedimb.records import array_record, to_numpy
 from fedimb.serverapp.aggregator import Aggregator
+from fedimb.sums import WeightLimits
 
 LINEAR = {"fedavg": True, "fedavgm": True, "fedmedian": False, "krum": False, "qfedavg": False}
 ARGS = {"qfedavg": {"client_learning_rate": 0.1}}
@@ -36,7 +37,8 @@ def answer(order, client, weight=None, order_of=("w", "b"), loss=1.0, **changes)
 def play(model, make, clients=range(6), server_round=1):
     """One round: ``make(order, client)`` is each client's reply."""
     instructions = model.configure(server_round, {client + 1: client for client in clients})
-    outcome = gather([(client, make(order, client)) for client, order in instructions], model.linear)
+    replies = [(client, make(order, client)) for client, order in instructions]
+    outcome = gather(replies, model.reduction(WeightLimits.of([64.0] * 6)))
     return model.aggregate(server_round, outcome, instructions), outcome
 
 

@@ -70,7 +70,7 @@ def settings(**own):
 def test_a_weight_above_the_share_is_cut_in_the_mean_and_said():
     outcome, said = bound(*outcome_of([1, 2, 50], [10, 20, 1e15]), True, settings(max_weight_share=0.5))
     assert outcome.total.weight == 60
-    assert (outcome.total.arrays["w"] / outcome.total.weight).tolist() == [(10 + 40 + 1500) / 60] * 2
+    assert outcome.total.model.mean()["w"].tolist() == [(10 + 40 + 1500) / 60] * 2
     assert said == {2: "weight 1e+15 cut to 30 (clients.max_weight_share)"}
 
 

@@ -10,7 +10,7 @@ from small_runs import launch_in
 from fedimb.config.load import config_sha, from_json
 from fedimb.contracts.platform import REPLACED
 from fedimb.engine.lanes import ClientReply, LaneOutcome, LaneSum
-from fedimb.errors import DataError, RunSuspect
+from fedimb.errors import DataError, RunDiverged, RunSuspect
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import CLASSES, LOSS, WEIGHTS, suspect_text
 from fedimb.serverapp import monitor as monitor_module
@@ -123,7 +123,7 @@ LEARNS = ("model=mlp", "local.lr=0.1")
     [
         (1.0, False, [], []),
         (1.0, True, ["local.lr=0.02"], [CLASSES]),
-        (1.0, False, ["local.lr=1e6"], [CLASSES]),
+        (1.0, False, ["local.lr=1e6", "aggregator=fedmedian"], [LOSS]),
         (1.0, False, ["local.lr=1e-30"], [WEIGHTS]),
         (1.0, False, ["aggregator=fedavgm", "aggregator.server_learning_rate=1e-30"], [WEIGHTS]),
     ],
@@ -139,6 +139,11 @@ def test_what_learned_nothing_is_suspect(top, shuffled, words, kinds, tmp_path):
     assert ("suspect: " in result.summary()) == bool(kinds)
 
 
+def test_weights_too_large_for_a_sum_are_a_run_that_diverged(tmp_path):
+    with pytest.raises(RunDiverged, match=r"holds a value of size .*, above the bound 64 .*lower local.lr"):
+        launch_in(tmp_path, *images(tmp_path / "rows.npz", 1.0), *LEARNS, "local.lr=1e6")
+
+
 def test_pictures_of_0_to_255_are_refused_before_they_teach_nothing(tmp_path):
     with pytest.raises(DataError, match=r"float values from .* where a model expects 0 to 1: divide them by 255"):
         launch_in(tmp_path, *images(tmp_path / "rows.npz", 255.0), *LEARNS)
@@ -152,7 +157,7 @@ def test_a_calibrated_row_is_judged_by_its_own_scores(tmp_path):
 
 
 def test_a_run_scored_at_its_clients_alone_is_judged_by_its_final_scores(tmp_path):
-    words = ["data.test={name: none}", "data.validation=0.3", "local.lr=1e6"]
+    words = ["data.test={name: none}", "data.validation=0.3", "local.lr=1e6", "aggregator=fedmedian"]
     result = launch_in(tmp_path, *images(tmp_path / "rows.npz", 1.0), *LEARNS, *words)
     assert "in the last scored round (" in result.rows[0].suspect[CLASSES]
 
@@ -182,6 +187,7 @@ def test_a_configuration_from_before_the_setting_keeps_its_hash(tmp_path):
 @pytest.mark.parametrize(("lr", "suspect"), [(1e-30, True), (1e6, True), (0.1, False)])
 def test_a_killed_run_is_judged_like_an_uninterrupted_one(lr, suspect, tmp_path, monkeypatch):
     words = [*images(tmp_path / "rows.npz", 1.0), *LEARNS, f"local.lr={lr}", "checkpoint.every=2"]
+    words += ["aggregator=fedmedian"] if lr > 1 else []  # a sum refuses weights of this size
     whole = launch_in(tmp_path / "whole", *words)
     save, saves = FolderCheckpointer.checkpoint, []
 

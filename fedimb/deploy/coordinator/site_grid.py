@@ -106,7 +106,7 @@ class DeployedGrid(SimulationGrid):
             time.sleep(min(1.0, self._timeouts.check_s))
 
     def run_lanes(self, lanes: Sequence[Lane], reduce: Reduction, costs: Sequence[float]) -> list[LaneOutcome]:
-        """Send all messages at once. Replies are sorted into lanes, so that every engine adds in the same order."""
+        """Send all messages at once. Replies are put in the order of the lanes, as on every engine."""
         instructions = {client: message for lane in lanes for client, message in lane}
         replies = self.ask(instructions, self._timeouts.deadline_s)
         for client in instructions.keys() - replies.keys():
