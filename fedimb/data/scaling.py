@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.rows import RowLists
+
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
@@ -41,11 +43,14 @@ def prepared(rows: NDArray[np.generic], scale: float, scaling: Scaling | None) -
 
 def column_sums(x: NDArray[np.float32]) -> NDArray[np.float64]:
     """What one client would send: [3, F] number of present values, their sum and their sum of squares."""
+    return np.stack(_sums_of(x, 0))
+
+
+def _sums_of(x: NDArray[np.float32], axis: int) -> list[NDArray[np.float64]]:
     values = np.asarray(x, dtype=np.float64)
     present = ~np.isnan(values)
     values = np.where(present, values, 0.0)
-    sums: NDArray[np.float64] = np.stack([present.sum(0).astype(np.float64), values.sum(0), (values**2).sum(0)])
-    return sums
+    return [present.sum(axis).astype(np.float64), values.sum(axis), (values**2).sum(axis)]
 
 
 def federated_scaling(clients: list[NDArray[np.float32]], scaled: NDArray[np.bool_]) -> Scaling:
@@ -56,6 +61,26 @@ def federated_scaling(clients: list[NDArray[np.float32]], scaled: NDArray[np.boo
         scaled: [F], the columns to change. A column without any value becomes 0 everywhere.
     """
     return scaling_of(np.sum([column_sums(x) for x in clients], axis=0), scaled)
+
+
+def scaling_of_rows(x: NDArray[np.float32], lists: RowLists, scaled: NDArray[np.bool_]) -> Scaling:
+    """`federated_scaling` of ``[x[rows] for rows in lists]``, to the bit, without a loop over clients.
+
+    Args:
+        x: [n, F], all rows.
+    """
+    total = np.zeros((3, x.shape[1]))
+    for start in range(0, len(lists), _CLIENTS):
+        sizes = lists.sizes[start : start + _CLIENTS]
+        sums = np.zeros((len(sizes), *total.shape))
+        for size in np.unique(sizes[sizes > 0]).tolist():  # clients of equal size are one array
+            members = np.flatnonzero(sizes == size)
+            per = max(1, _CHUNK * 16 // size)
+            for some in np.split(members, range(per, len(members), per)):
+                at = lists.offsets[start + some][:, None] + np.arange(size)
+                sums[some] = np.stack(_sums_of(x[lists.rows[at]], 1), axis=1)
+        total = np.sum(np.concatenate([total[None], sums]), axis=0)
+    return scaling_of(total, scaled)
 
 
 def scaling_of(sums: NDArray[np.float64], scaled: NDArray[np.bool_]) -> Scaling:
@@ -69,6 +94,7 @@ def scaling_of(sums: NDArray[np.float64], scaled: NDArray[np.bool_]) -> Scaling:
     return Scaling(mean.astype(np.float32), deviation.astype(np.float32))
 
 
+_CLIENTS = 65_536  # clients summed at once
 _CHUNK = 4096  # rows summed at once: whole numbers of 8 bytes are eight times the size of stored pixels
 
 
