@@ -32,9 +32,11 @@ class RowLists(Sequence[Rows]):
     @staticmethod
     def by_owner(rows: Rows, owner: Rows, n: int) -> "RowLists":
         """``n`` sorted lists, from each row's client [n]."""
-        in_order = bool((rows[1:] >= rows[:-1]).all())
-        order = np.argsort(owner, kind="stable") if in_order else np.lexsort((rows, owner))
-        return RowLists(rows[order], np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=n))]).astype(np.int64))
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=n))]).astype(np.int64)
+        up, later = rows[1:] >= rows[:-1], owner[1:] > owner[:-1]
+        if (later | (up & (owner[1:] == owner[:-1]))).all():  # usual: no sort
+            return RowLists(rows, offsets)
+        return RowLists(rows[np.argsort(owner, kind="stable") if up.all() else np.lexsort((rows, owner))], offsets)
 
     @staticmethod
     def empty(n: int) -> "RowLists":
