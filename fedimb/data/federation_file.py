@@ -67,7 +67,7 @@ def write_federation(
         facts = facts | {"counts": counts.tolist()}
     else:
         arrays["counts"] = counts
-        facts = facts | {"counts_sha": _sha_of(counts)}
+        facts = facts | {"counts_sha": _sha_of(counts), "class_totals": counts.sum(axis=0).tolist()}
     for name, lists in (("train", train), ("validation", validation)):
         arrays |= {f"{name}_rows": lists.rows, f"{name}_offsets": lists.offsets}
     facts = {"format": FORMAT, **_plain(facts)}
