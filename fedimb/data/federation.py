@@ -257,7 +257,7 @@ class Federation:
     @cached_property
     def _redrawn(self) -> Rows:
         """For each row of the store, the row that a client's view ``mismatched`` shows instead."""
-        held = np.sort(np.concatenate([*self.train, *self.validation]))
+        held = np.sort(np.concatenate([self.train.rows, self.validation.rows]))
         rng = numpy_rng(int(self.sha[:8], 16), Stream.TAIL, 2)
         shown = np.full(len(self.store), -1, np.int64)
         shown[held] = redraw(held, np.setdiff1d(np.arange(len(shown)), self.test), np.asarray(self.store.y), rng)
@@ -278,11 +278,10 @@ class Federation:
             "without_training_rows": self.without_training_rows,
             "without_test_rows": self.without_test_rows,
             "test_counts": None if self.test_counts is None else self.test_counts.tolist(),
-            "counts": self.counts.tolist(),
             "exposure": {name: values.tolist() for name, values in self.exposure().items()},
             **({} if self.labels is None else {"labels": self.labels.facts()}),
         }
-        write_federation(Path(folder), facts, self.train, self.validation, self.test, self.public)
+        write_federation(Path(folder), facts, self.counts, self.train, self.validation, self.test, self.public)
 
     @staticmethod
     def load(folder: str | Path) -> "Federation":
@@ -291,20 +290,20 @@ class Federation:
         Raises:
             DataError: missing, damaged, or changed since it was saved.
         """
-        facts, train, validation, test, public = read_federation(Path(folder))
+        facts, counts, train, validation, test, public = read_federation(Path(folder))
         federation = Federation(
             source=facts["source"],
             store_path=Path(facts["store_path"]),
             train=train,
             validation=validation,
             test=test,
-            counts=np.array(facts["counts"], dtype=np.int64).reshape(len(train), len(facts["class_names"])),
+            counts=counts,
             class_names=tuple(facts["class_names"]),
             minority=tuple(facts["minority"]),
             fingerprint=facts["fingerprint"],
             scaling=Scaling.from_facts(facts["scaling"]) if facts["scaling"] else None,
             public=public,
-            test_counts=None if (counts := facts.get("test_counts")) is None else np.array(counts, dtype=np.int64),
+            test_counts=None if (tested := facts.get("test_counts")) is None else np.array(tested, dtype=np.int64),
             labels=LabelSpaces.from_facts(facts["labels"], len(facts["class_names"])) if "labels" in facts else None,
         )
         if federation.sha != facts["sha"]:

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from fedimb.errors import DataError
 from fedimb.plain import JsonObject
 
 FORMAT = 1
+_AT_ONCE = 65_536  # lists hashed at a time
+_MOST_COUNTS = 200_000
+"""Counts kept in the JSON, where people read them; more go into the other file, as a number takes 38 bytes there."""
 
 
 def digest(
@@ -34,20 +37,41 @@ def digest(
     """
     sha = hashlib.sha256(json.dumps([FORMAT, len(train), list(class_names), fingerprint]).encode())
     own = (public,) if len(public) else ()  # without server rows the hash is that of earlier versions
-    for rows in (*train, *validation, test, *own):
-        sha.update(len(rows).to_bytes(8, "little"))
-        sha.update(np.ascontiguousarray(rows, dtype="<i8").tobytes())
+    for lists in (RowLists.of(train), RowLists.of(validation), RowLists.of([test, *own])):
+        for start in range(0, len(lists), _AT_ONCE):
+            sha.update(_with_lengths(lists, start, min(start + _AT_ONCE, len(lists))).tobytes())
     if labels is not None:
         sha.update(json.dumps(labels, sort_keys=True).encode())
     return sha.hexdigest()
 
 
+def _with_lengths(lists: RowLists, start: int, stop: int) -> np.ndarray:
+    """Some of the lists after one another, each preceded by its length, [n] little-endian int64."""
+    offsets = lists.offsets[start : stop + 1] - lists.offsets[start]
+    found = np.empty(int(offsets[-1]) + stop - start, "<i8")
+    lengths = np.zeros(len(found), bool)
+    lengths[offsets[:-1] + np.arange(stop - start)] = True
+    found[lengths], found[~lengths] = lists.sizes[start:stop], lists.rows[lists.offsets[start] : lists.offsets[stop]]
+    return found
+
+
 def write_federation(
-    folder: Path, facts: dict[str, object], train: RowLists, validation: RowLists, test: Rows, public: Rows
+    folder: Path,
+    facts: dict[str, object],
+    counts: np.ndarray,
+    train: RowLists,
+    validation: RowLists,
+    test: Rows,
+    public: Rows,
 ) -> None:
-    """Write both files, each through a temporary file and a rename; the JSON last, as it holds the other's hash."""
+    """Write both files, each through a temporary file and a rename; the JSON last, as it holds the other's hashes."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {"test": test, "public": public}
+    if counts.size <= _MOST_COUNTS:
+        facts = facts | {"counts": counts.tolist()}
+    else:
+        arrays["counts"] = counts
+        facts = facts | {"counts_sha": _sha_of(counts), "class_totals": counts.sum(axis=0).tolist()}
     for name, lists in (("train", train), ("validation", validation)):
         arrays |= {f"{name}_rows": lists.rows, f"{name}_offsets": lists.offsets}
     facts = {"format": FORMAT, **_plain(facts)}
@@ -60,8 +84,12 @@ def write_federation(
     os.replace(temporary, folder / "partition.json")
 
 
-def read_federation(folder: Path) -> tuple[JsonObject, RowLists, RowLists, Rows, Rows]:
-    """(facts, train, validation, test, public). DataError if a file is missing, damaged or edited by hand."""
+def read_federation(folder: Path) -> tuple[JsonObject, np.ndarray, RowLists, RowLists, Rows, Rows]:
+    """(facts, counts [K, C], train, validation, test, public).
+
+    Raises:
+        DataError: a file is missing, damaged or edited by hand.
+    """
     try:
         facts = json.loads((folder / "partition.json").read_text(encoding="utf-8"))
         if facts["format"] != FORMAT:
@@ -73,12 +101,25 @@ def read_federation(folder: Path) -> tuple[JsonObject, RowLists, RowLists, Rows,
                 RowLists(arrays[f"{name}_rows"], arrays[f"{name}_offsets"]) for name in ("train", "validation")
             )
             public = arrays["public"] if "public" in arrays else np.zeros(0, np.int64)  # older run folders have none
-            return facts, train, validation, arrays["test"], public
+            return facts, _counts(facts, arrays, len(train)), train, validation, arrays["test"], public
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"the partition in {folder} is missing or damaged ({reason}); start anew in an empty folder"
         ) from error
+
+
+def _counts(facts: JsonObject, arrays: Mapping[str, np.ndarray], clients: int) -> np.ndarray:
+    if "counts" in facts:
+        return np.array(facts["counts"], np.int64).reshape(clients, len(facts["class_names"]))
+    counts = arrays["counts"]
+    if _sha_of(counts) != facts["counts_sha"]:
+        raise ValueError("the counts in partition.npz were changed after they were written")
+    return counts
+
+
+def _sha_of(counts: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(counts, "<i8").tobytes()).hexdigest()
 
 
 def _facts_sha(facts: dict[str, object]) -> str:

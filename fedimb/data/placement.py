@@ -3,6 +3,7 @@
 Who holds a class matters as much as its size. Only rows of minority classes move. After the exposure axis of Client-LT.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.quotas import deal_units, largest_remainder
+from fedimb.data.rows import RowLists
 from fedimb.data.units import group_units, rows_by_client
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
@@ -79,14 +81,14 @@ KEYS = {"minority_placement": "rule", "minority_clients": "clients"}
 
 
 def place_minority(
-    lists: list[Rows],
+    lists: Sequence[Rows],
     y: NDArray[np.int64],
     minority: tuple[int, ...],
     rule: str | None,
     n_holders: int,
     rng: np.random.Generator,
     patients: NDArray[np.int64] | None = None,
-) -> list[Rows]:
+) -> RowLists:
     """Redistribute the rows of minority classes by ``rule``; all other rows stay where they are.
 
     Patients move as a whole: a patient with a minority row takes all other rows along, and counts for the minority
@@ -105,13 +107,11 @@ def place_minority(
     Returns:
         [K] sorted int64 lists, each position exactly once.
     """
-    rows = np.flatnonzero(np.isin(y, minority))
+    rows, clients, held = np.flatnonzero(np.isin(y, minority)), len(lists), RowLists.of(lists)
     if rule is None or len(rows) == 0:
-        return [np.sort(part) for part in lists]
-    clients = len(lists)
+        return RowLists.by_owner(held.rows, held.owners(), clients)
     owner = np.empty(len(y), dtype=np.int64)
-    for k, part in enumerate(lists):
-        owner[part] = k
+    owner[held.rows] = held.owners()
     units = group_units(y[rows], None if patients is None else patients[rows])
     home = owner[rows[np.unique(units.of_row, return_index=True)[1]]]
     drawn = np.sort(rng.permutation(clients)[:n_holders])

@@ -21,7 +21,7 @@ from fedimb.data.labels import none_class
 from fedimb.data.longtail import class_ranks, keep_rows, minority_classes, target_counts
 from fedimb.data.placement import Placement, place_minority
 from fedimb.data.public import split_public
-from fedimb.data.rows import Rows
+from fedimb.data.rows import RowLists, Rows
 from fedimb.data.scaling import scaling_of_rows
 from fedimb.data.split import split_fraction, split_test
 from fedimb.data.split_file import SavedSplit, read_split
@@ -103,45 +103,47 @@ def prepare_unsettled(
         patients, noun = groups.of_row[pool], groups.noun
     columns = {"patients": patients, "sites": _take(store.sites, pool), "site_names": store.site_names}
     partitioner = registry.build("partition", partition_name, given=columns, **partition_args)
-    lists = partitioner(y[pool], clients, numpy_rng(seed, Stream.PARTITION))
+    lists = RowLists.of(partitioner(y[pool], clients, numpy_rng(seed, Stream.PARTITION)))
     _check_partition(lists, len(pool), clients, partition_name, patients, noun)
     if placement.rule is not None:
         moves = numpy_rng(seed, Stream.PARTITION, 1)
         lists = place_minority(lists, y[pool], minority, placement.rule, holders, moves, patients)
-    held = [pool[np.sort(positions)] for positions in lists]
-    counts = np.stack([store.class_counts(rows) for rows in held])
-    drawn = None
+    held = RowLists.by_owner(lists.rows, lists.owners(), clients)
+    held = RowLists(pool[held.rows], held.offsets)
+    counts, drawn = _counts(store, held), None
     if registry.flags("partition", partition_name).get("annotates"):
         drawn = _drawn(partitioner, counts, none_class(names) if store.targets is not None else None, seed)
     spaces = _spaces(LabelsConfig.parse(config.labels), store, held, counts, drawn)
     if spaces is not None:
         held, spaces = _known_rows(held, y, spaces, store)
         counts = spaces.counts(counts)
-
-    parts = [(np.sort(rows), rows[:0]) for rows in held]
     strata = _strata(held, store, spaces)
+    train, validation = RowLists.by_owner(held.rows, held.owners(), clients), RowLists.empty(clients)
     if config.validation:  # a generator for each of 100,000 clients takes seconds
         rngs = (numpy_rng(seed, Stream.VALIDATION, 0, k) for k in range(clients))
         parts = [
             split_fraction(rows, strata, config.validation, rng, kept_whole)
             for rows, rng in zip(held, rngs, strict=True)
         ]
+        train, validation = (RowLists.of(side) for side in zip(*parts, strict=True))
     elif len(cut.validation):
-        parts = [(np.setdiff1d(rows, cut.validation), np.intersect1d(rows, cut.validation)) for rows in held]
+        owner, out = train.owners(), np.isin(train.rows, cut.validation)
+        validation = RowLists.by_owner(train.rows[out], owner[out], clients)
+        train = RowLists.by_owner(train.rows[~out], owner[~out], clients)
     federation = Federation(
         source=source,
         store_path=store.path.absolute(),
-        train=[kept for kept, _ in parts],
-        validation=[out for _, out in parts],
+        train=train,
+        validation=validation,
         test=cut.test,
-        counts=counts.astype(np.int64),
+        counts=_counts(store, held),
         class_names=names,
         minority=minority,
         fingerprint=store.fingerprint,
         public=cut.public,
         test_counts=store.class_counts(cut.test) if len(cut.test) else None,
         labels=spaces,
-        scaling=None if store.scaled is None else scaling_of_rows(store.x, [kept for kept, _ in parts], store.scaled),
+        scaling=None if store.scaled is None else scaling_of_rows(store.x, train, store.scaled),
     )
     if federation.test_counts is None:
         federation.test_counts = federation.known_counts(federation.validation)
@@ -166,6 +168,8 @@ def _spaces(
     config: LabelsConfig, store: Store, held: Sequence[Rows], counts: NDArray[np.int64], drawn: NDArray[np.bool_] | None
 ) -> LabelSpaces | None:
     """The clients' label spaces; None if every client annotates every class."""
+    if drawn is None and config == LabelsConfig():
+        return None
     sites_of: dict[str, list[int]] = {}
     if store.sites is not None:
         for k, rows in enumerate(held):
@@ -193,8 +197,8 @@ def _spaces(
 
 
 def _known_rows(
-    held: Sequence[Rows], y: NDArray[np.int64], spaces: LabelSpaces, store: Store
-) -> tuple[list[Rows], LabelSpaces]:
+    held: RowLists, y: NDArray[np.int64], spaces: LabelSpaces, store: Store
+) -> tuple[RowLists, LabelSpaces]:
     """The clients' rows without those that count in no loss, and the spaces with the numbers of both."""
     rows = np.array([len(own) for own in held], np.int64)
     kept = list(held)
@@ -205,7 +209,7 @@ def _known_rows(
         log.info(
             "%d of %d rows are of classes that their client does not annotate: left out", left_out.sum(), rows.sum()
         )
-    return kept, replace(spaces, rows=rows, left_out=left_out)
+    return RowLists.of(kept), replace(spaces, rows=rows, left_out=left_out)
 
 
 def _strata(held: Sequence[Rows], store: Store, spaces: LabelSpaces | None) -> NDArray[np.int64]:
@@ -219,6 +223,14 @@ def _strata(held: Sequence[Rows], store: Store, spaces: LabelSpaces | None) -> N
         known[rows] = PartialLabels.of(store.y, store.targets, rows, spaces.of_client(k, none)).primary
     known[known == UNKNOWN] = known.max() + 1  # rows of which no positive is known: a class of their own
     return known
+
+
+def _counts(store: Store, held: RowLists) -> NDArray[np.int64]:
+    """Rows of each client and class, [K, C] int64; a row with several labels counts for each."""
+    if store.targets is not None:
+        return np.stack([store.class_counts(rows) for rows in held])
+    cells = held.owners() * store.n_classes + np.asarray(store.y)[held.rows]
+    return np.bincount(cells, minlength=len(held) * store.n_classes).reshape(len(held), store.n_classes)
 
 
 def _cut(config: DataConfig, store: Store, groups: RowGroups | None, seed: int) -> SavedSplit:
@@ -280,19 +292,18 @@ def _take(column: NDArray[Any] | None, rows: Rows) -> NDArray[Any] | None:
 
 
 def _check_partition(
-    lists: list[Rows], n: int, clients: int, name: str, patients: NDArray[np.int64] | None, noun: str
+    lists: RowLists, n: int, clients: int, name: str, patients: NDArray[np.int64] | None, noun: str
 ) -> None:
     """Check any partitioner's result: no row lost or repeated, no patient split up."""
     if len(lists) != clients:
         raise DataError(f"partition '{name}' made {len(lists)} clients instead of {clients}; fix the partitioner")
-    times = np.bincount(np.concatenate(lists).astype(np.int64), minlength=n)
+    times = np.bincount(lists.rows, minlength=n)
     if len(times) != n or (times != 1).any():
         raise DataError(
             f"partition '{name}' uses {int((times > 1).sum())} rows twice and leaves out "
             f"{int((times == 0).sum())} of {n}; fix the partitioner"
         )
     if patients is not None:
-        owners = np.concatenate([np.full(len(rows), k) for k, rows in enumerate(lists)])
-        pairs = np.unique(np.stack([patients[np.concatenate(lists)], owners], axis=1), axis=0)
+        pairs = np.unique(np.stack([patients[lists.rows], lists.owners()], axis=1), axis=0)
         if len(pairs) > len(np.unique(patients)):
             raise DataError(f"partition '{name}' splits {noun} over clients; use a partition that takes patients")

@@ -1,6 +1,7 @@
 """Lists of rows, one per client, in two arrays: no Python object per client, so 100,000 clients are cheap."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import overload
 
 import numpy as np
@@ -28,10 +29,30 @@ class RowLists(Sequence[Rows]):
         rows = np.concatenate([np.empty(0, np.int64), *lists]).astype(np.int64, copy=False)
         return RowLists(rows, np.cumsum([0, *map(len, lists)], dtype=np.int64))
 
-    @property
+    @staticmethod
+    def by_owner(rows: Rows, owner: Rows, n: int) -> "RowLists":
+        """``n`` sorted lists, from each row's client [n]."""
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=n))]).astype(np.int64)
+        up, later = rows[1:] >= rows[:-1], owner[1:] > owner[:-1]
+        if (later | (up & (owner[1:] == owner[:-1]))).all():  # usual: no sort
+            return RowLists(rows, offsets)
+        return RowLists(rows[np.argsort(owner, kind="stable") if up.all() else np.lexsort((rows, owner))], offsets)
+
+    @staticmethod
+    def empty(n: int) -> "RowLists":
+        """``n`` empty lists."""
+        return RowLists(np.zeros(0, np.int64), np.zeros(n + 1, np.int64))
+
+    @cached_property
     def sizes(self) -> Rows:
-        """Length of each list, [K] int64."""
-        return np.diff(self.offsets)
+        """Length of each list, [K] int64, read-only."""
+        sizes = np.diff(self.offsets)
+        sizes.flags.writeable = False
+        return sizes
+
+    def owners(self) -> Rows:
+        """The client of each of `rows`, [n] int64."""
+        return np.repeat(np.arange(len(self)), self.sizes)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.rows import RowLists
+
 
 @dataclass(frozen=True, eq=False)
 class Units:
@@ -36,8 +38,6 @@ def group_units(y: NDArray[np.int64], patients: NDArray[np.int64] | None) -> Uni
     return Units(of_row.astype(np.int64), weight.astype(np.int64), label[order][first])
 
 
-def rows_by_client(of_row: NDArray[np.int64], client: NDArray[np.int64], n: int) -> list[NDArray[np.int64]]:
+def rows_by_client(of_row: NDArray[np.int64], client: NDArray[np.int64], n: int) -> RowLists:
     """``n`` sorted int64 row lists from the client of each unit [U]."""
-    owner = client[of_row]
-    order = np.argsort(owner, kind="stable")  # stable: rows stay sorted within a client
-    return np.split(order.astype(np.int64), np.cumsum(np.bincount(owner, minlength=n))[:-1])
+    return RowLists.by_owner(np.arange(len(of_row)), client[of_row], n)

@@ -12,7 +12,7 @@ masked figure cannot be screened singly: see `check_total`.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -77,6 +77,33 @@ class Told:
                 continue
             return Refusal(key, clean_text(name, 60), text)
         return None
+
+
+class HeldRows(Mapping[int, tuple[int, int]]):
+    """(training rows, validation rows) by client id, without an object per client.
+
+    Args:
+        train, validation: [K] integers.
+        instead: other numbers of single clients.
+    """
+
+    def __init__(
+        self, train: np.ndarray, validation: np.ndarray, instead: Mapping[int, tuple[int, int]] | None = None
+    ) -> None:
+        self._train, self._validation, self._instead = train, validation, dict(instead or {})
+
+    def __getitem__(self, client: int) -> tuple[int, int]:
+        if client in self._instead:
+            return self._instead[client]
+        if not 0 <= client < len(self._train):
+            raise KeyError(client)
+        return int(self._train[client]), int(self._validation[client])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self._train)))
+
+    def __len__(self) -> int:
+        return len(self._train)
 
 
 @dataclass

@@ -66,7 +66,8 @@ def write_start(folder: RunFolder, config: RunConfig, federation: Federation) ->
 def _draw_partition(federation: Federation, path: Path) -> None:
     """Plot the partition; all runs on the same partition share the plot, which takes seconds to draw."""
     names, minority = federation.class_names, federation.minority
-    facts = repr((federation.counts.tolist(), names, minority)).encode() + Path(partition_picture.__file__).read_bytes()
+    facts = repr((federation.counts.shape, names, minority)).encode() + federation.counts.tobytes()
+    facts += Path(partition_picture.__file__).read_bytes()
     drawn = cache_dir("pictures") / f"{hashlib.sha256(facts).hexdigest()[:32]}.png"
     if not drawn.exists():
         partition_picture.partition_figure(federation.counts, names, minority, path)

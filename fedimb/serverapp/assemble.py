@@ -29,7 +29,7 @@ from fedimb.config.parts import (
 from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
 from fedimb.data.subgroups import parse_subgroups
-from fedimb.engine.admission import Admission
+from fedimb.engine.admission import Admission, HeldRows
 from fedimb.engine.record_checks import Sizes
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.evaluation.probabilities import BINS
@@ -181,10 +181,11 @@ def admission_of(
         batch_size=config.local.batch_size,
         weighting=resolved_weight(config, contracts),
     )
-    held = zip(federation.train_sizes.tolist(), federation.validation.sizes.tolist(), strict=True)
-    rows = dict(enumerate(held))
+    sizes_of = federation.train_sizes, federation.validation.sizes
+    rows = HeldRows(*sizes_of)
     if attackers is not None:
-        rows |= {client: (attackers.attack.rows(rows[client][0]), rows[client][1]) for client in attackers.clients}
+        claimed = {client: (attackers.attack.rows(rows[client][0]), rows[client][1]) for client in attackers.clients}
+        rows = HeldRows(*sizes_of, claimed)
     return Admission(contracts, config.strategy, sizes, rows)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.quotas import dirichlet_shares
+from fedimb.data.rows import RowLists
 from fedimb.data.units import group_units, rows_by_client
 from fedimb.errors import ConfigError
 from fedimb.registry import register
@@ -36,7 +37,7 @@ class BernoulliDirichlet:
             raise ConfigError(f"partition 'bernoulli_dirichlet': holds={holds}: give a probability above 0, at most 1")
         self.alpha, self.holds, self.patients = alpha, holds, patients
 
-    def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> RowLists:
         """``n_clients`` sorted int64 lists of positions into ``y`` [n]; a list may be empty."""
         units = group_units(y, self.patients)
         client = np.empty(len(units.label), dtype=np.int64)

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.rows import RowLists
 from fedimb.data.units import rows_by_client
 from fedimb.errors import ConfigError, DataError
 from fedimb.registry import register
@@ -41,7 +42,7 @@ class ByColumn:
         self.site_names = site_names
         self.patients = patients
 
-    def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> RowLists:
         """``n_clients`` sorted int64 lists of positions into ``y`` [n]; a list may be empty.
 
         Raises:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.quotas import deal_units, dirichlet_shares, largest_remainder
+from fedimb.data.rows import RowLists
 from fedimb.data.units import group_units, rows_by_client
 from fedimb.errors import ConfigError
 from fedimb.registry import register
@@ -53,7 +54,7 @@ class Dirichlet:
         self.quotas = largest_remainder if rounding == "largest_remainder" else floor_cut
         self.patients = patients
 
-    def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> RowLists:
         """``n_clients`` sorted int64 lists of positions into ``y`` [n]; a list may be empty."""
         units = group_units(y, self.patients)
         client = np.empty(len(units.weight), dtype=np.int64)

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.quotas import deal_units, largest_remainder
+from fedimb.data.rows import RowLists
 from fedimb.data.units import group_units, rows_by_client
 from fedimb.registry import register
 
@@ -19,7 +20,7 @@ class Iid:
     def __init__(self, patients: NDArray[np.int64] | None = None) -> None:
         self.patients = patients
 
-    def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> RowLists:
         """``n_clients`` sorted int64 lists of positions into ``y`` [n]; a list may be empty."""
         units = group_units(y, self.patients)
         order = rng.permutation(len(units.weight))

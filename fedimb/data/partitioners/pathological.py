@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.quotas import deal_units, largest_remainder
+from fedimb.data.rows import RowLists
 from fedimb.data.units import group_units, rows_by_client
 from fedimb.errors import ConfigError
 from fedimb.registry import register
@@ -41,7 +42,7 @@ class Pathological:
         self.classes_per_client = classes_per_client
         self.patients = patients
 
-    def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> RowLists:
         """``n_clients`` sorted int64 lists of positions into ``y`` [n]; a list may be empty."""
         units = group_units(y, self.patients)
         classes, label = np.unique(units.label, return_inverse=True)

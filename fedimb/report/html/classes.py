@@ -56,7 +56,8 @@ def ranks_of(setting: Setting, rows: Sequence[Row]) -> Ranks:
     seeds = sorted({r.seed for row in rows for r in row.results})
     for result in (r for row in rows for r in row.finished if r.folder is not None):
         if result.seed not in known:
-            counts = np.asarray(partition_of(Path(str(result.folder))).get("counts", []))
+            facts = partition_of(Path(str(result.folder)))
+            counts = np.asarray(facts["counts"] if "counts" in facts else [facts.get("class_totals", [])])
             if counts.ndim == 2 and counts.shape[1] == len(setting.class_names):
                 known[result.seed] = head_to_tail(counts.sum(axis=0))
     moved = any((order != default).any() for order in known.values())
