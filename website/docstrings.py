@@ -1,4 +1,4 @@
-"""Docstrings as griffe reads them: its section is called ``Examples``, ours ``Example``; without this they are prose."""
+"""Docstrings as griffe reads them: its section is called ``Examples``, ours ``Example``."""
 
 import re
 from typing import Any

@@ -8,6 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^)\s]+)(\))")
+BARE = re.compile(r"\[[\w/-]+\.md\]\($")
+"""The beginning of a link whose text is a page's path."""
 ELSEWHERE = re.compile(r"[a-z][a-z+.-]*:|#")
 PLAIN = (".csv", ".txt", ".json", ".svg", ".png", ".html")
 """Files that a browser shows as they are; others are copied as text."""
@@ -57,6 +59,13 @@ def address(path: str) -> str:
     return f"files/{path}" if path.endswith(PLAIN) else f"files/{path}.txt"
 
 
+def title(path: str) -> str:
+    """The heading of a page of the repository, without brackets that would end a link."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    found = re.search(r"^# (.+)$", text, re.MULTILINE)
+    return re.sub(r"[\[\]]", "", found[1]) if found else path
+
+
 def rewritten(text: str, page: str) -> str:
     """A page with its links as they have to be on the site.
 
@@ -71,6 +80,8 @@ def rewritten(text: str, page: str) -> str:
         if ELSEWHERE.match(target):
             return found[0]
         path, anchor = resolved(page, target)
+        if BARE.match(before) and not anchor:
+            before = f"[{title(path)}]("
         return before + posixpath.relpath(address(path), here or ".") + anchor + after
 
     # [K][C] is a shape here; in Markdown it would be a link to a reference of that name.

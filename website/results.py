@@ -228,8 +228,9 @@ def pages() -> dict[str, str]:
     blocks = [f"### {folder}\n\n```text\n{commands(folder)}\n```" for folder in folders]
     text = [
         "# Results",
-        "Made from the CSVs of [experiments](experiments/index.md): no figure on this page is typed. *Registered* contrasts were "
-        "fixed before their runs; everything else is exploratory ([why](compare.md#registered-or-exploratory)).",
+        "Made from the CSVs of [experiments](experiments/index.md): no figure on this page is typed. *Registered* "
+        "contrasts were fixed before their runs; everything else is exploratory "
+        "([why](compare.md#registered-or-exploratory)).",
         "## Leaderboard",
         leaderboard(),
         "## Registered contrasts",

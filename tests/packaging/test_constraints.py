@@ -1,4 +1,4 @@
-"""constraints.txt pins all of what ``.[sim,dev]`` brings, inside pyproject.toml's ranges, and nothing harmful."""
+"""constraints.txt pins all of what ``.[sim,dev,docs]`` brings, inside pyproject.toml's ranges, and nothing harmful."""
 
 import importlib.util
 import tomllib
@@ -26,10 +26,10 @@ def pins() -> dict[str, str]:
 
 
 def declared() -> list[Requirement]:
-    """What pyproject.toml asks for: the core, ``sim``, ``dev`` and the build system."""
+    """What pyproject.toml asks for: the core, ``sim``, ``dev``, ``docs`` and the build system."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"]
-    words = project["project"]["dependencies"] + extras["sim"] + extras["dev"]
+    words = project["project"]["dependencies"] + extras["sim"] + extras["dev"] + extras["docs"]
     return [Requirement(word) for word in words + project["build-system"]["requires"]]
 
 

@@ -29,6 +29,7 @@ FLOORS = (
         "process_env",
         "process_state",
         "strict_yaml",
+        "supported",
         "_moved",
     ),
     ("registry", "schema", "evaluation"),
