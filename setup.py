@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: packages where links came out as files, and a README for readers outside the repository.
+"""What pyproject.toml cannot say: packages where links came out as files, and a README for readers elsewhere.
 
 The package has links to strategies/, clients/ and configs/. A checkout without symbolic links has small text files in
 their place, and a wheel built there would lack three folders without a word; here they are found where they are.

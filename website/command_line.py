@@ -55,7 +55,8 @@ def pages() -> dict[str, str]:
     index = [
         "# Command line",
         "",
-        "Every verb, from its own parser; `fedimb VERB --help` prints the same. What `--json` prints: [json](../../json.md).",
+        "Every verb, from its own parser; `fedimb VERB --help` prints the same. "
+        "What `--json` prints: [json](../../json.md).",
         "",
         "| verb | what it does |",
         "| --- | --- |",

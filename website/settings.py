@@ -21,6 +21,8 @@ SECTIONS = ("about", "clients", "data", "local", "source", "test")
 """Mappings that are shown key by key below a data set; any other mapping is a value."""
 KIND_OF = {"data": "source"}
 """Groups whose part is of a kind of another name."""
+BASE = {"data": ("digits", "tabular_csv")}
+"""Files whose comments say what a key means in every file of the group; others may say what is so in theirs."""
 PLACE = {
     "coreset": "strategy=coreset: 'strategy.coreset.rule={name: NAME, ...}'",
     "encoder": "'strategy.coreset.encoder={name: NAME, ...}', and every other setting called encoder",
@@ -133,6 +135,7 @@ def files() -> tuple[SettingsFile, ...]:
     return tuple(map(read, [CONFIGS / "config.yaml", *sorted(CONFIGS.glob("*/*.yaml"))]))
 
 
+@cache
 def shared(group: str) -> dict[str, str]:
     """Comments of a group's keys, where one file has one and others have not; the run's own for other sections.
 
@@ -141,7 +144,8 @@ def shared(group: str) -> dict[str, str]:
     found: dict[str, str] = {}
     if group not in ("data", "engine", "tracking"):
         return found
-    for file in files():
+    first = BASE.get(group, ())
+    for file in sorted(files(), key=lambda file: (file.path.name != "config.yaml", file.path.stem not in first)):
         if file.path.parent.name == group or file.path.name == "config.yaml":
             for one in file.settings:
                 key = one.key.removeprefix(f"{group}.") if file.package == "_global_" else one.key
@@ -164,9 +168,12 @@ def documented(group: str, name: str) -> dict[str, str]:
 def meaning(file: SettingsFile, one: Setting) -> str:
     """What a key means: its comment, the docstring of the argument, the same key elsewhere; empty if nobody says."""
     group = file.path.parent.name
-    if one.comment or file.path.name == "config.yaml":
+    if file.path.name == "config.yaml":
         return one.comment
     key = one.key.removeprefix("data.") if group == "data" else one.key
+    if one.comment:
+        general = shared(group).get(key, "") if group in BASE and file.path.stem not in BASE[group] else ""
+        return f"{general}; here: {one.comment}" if general not in ("", one.comment) else one.comment
     if key.rpartition(".")[2] == "name":
         return "which one"
     if group == "data" and key.startswith("source."):
