@@ -205,7 +205,7 @@ def entry(file: SettingsFile, one: Setting) -> str:
     elif file.path.name != "config.yaml" and file.package != "_global_" and group not in PLACE:
         key = f"{group}.{key}"
     given = f"not set; for example `{one.value}`" if one.optional else f"`{one.value or 'null'}`"
-    return f"- `{key}`: {given}. {plain(meaning(file, one))}"
+    return f"- `{key}`, {given}: {plain(meaning(file, one))}"
 
 
 def pages() -> dict[str, str]:
