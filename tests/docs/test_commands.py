@@ -23,6 +23,9 @@ TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 PLACEHOLDER = re.compile(r"\.\.\.|[|<>]| \[-|\$\w|KIND|NAME|RUN\b|STUDY")
 
+MAKES_ITS_PART = re.compile(r"docs/(add-an?-[a-z-]+|entry-points|tutorials/your-own-method)\.md")
+"""Pages whose runs use a part that the page itself makes; their own tests run them."""
+
 
 def commands(text: str) -> list[str]:
     """The lines of code blocks, fenced or indented, that call fedimb; a line that ends in a backslash goes on."""
@@ -88,15 +91,16 @@ def test_the_settings_of_every_run_in_a_page_compose() -> None:
         words = words_of(line)
         if words is None or words[0] != "run" or any(word.startswith("-") for word in words):
             continue
-        if "strategy=toy" in words or "loss=smoothed" in words or "strategy=mine" in words:
-            continue  # parts that the page itself makes
+        if MAKES_ITS_PART.fullmatch(page):
+            continue
         seen += 1
         try:
             compose(words[1:])
         except FedimbError as error:
             wrong.append(f"{page}: {line}: {error}")
-    assert seen > 40
-    assert wrong == []
+    assert seen > 30
+    (shown,) = wrong  # the README shows how a wrong key is refused, with this line below it
+    assert shown == "README.md: fedimb run lokal.epochs=3: no setting 'lokal.epochs'. Did you mean 'local.epochs'?"
 
 
 def run_tutorial(page: Path, folder: Path) -> None:
