@@ -6,6 +6,7 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS := $(VENV)/.docs
 LOG := $(VENV)/install.log
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt
 PROJECT := .[sim,dev]
@@ -28,12 +29,24 @@ export OMP_NUM_THREADS := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo deploy-demo test test-slow kill-matrix gpu-check lint format clean
+.PHONY: help install update resolve docs demo deploy-demo test test-slow kill-matrix gpu-check lint format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 install: $(STAMP)  ## create .venv with the pinned versions (the other targets do it when needed)
+
+# Both only ask the package index: nothing is installed.
+update: $(STAMP)  ## newest versions that pyproject.toml allows, into constraints.txt
+	$(BIN)/python .ci/pins.py update
+
+resolve: $(STAMP)  ## is there a wheel of every pin for other versions of Python?
+	$(BIN)/python .ci/pins.py resolve 3.12 3.13
+
+docs: $(DOCS)  ## the documentation site, into build/site; its links are checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m website.check build/site
+	@echo "read it: $(BIN)/python -m http.server --directory build/site"
 
 demo: $(STAMP)  ## a first run: compare strategies on a small long-tailed problem
 	$(BIN)/fedimb demo
@@ -88,3 +101,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(call phase,fedimb and its tools,$(PIP) --no-build-isolation -e "$(PROJECT)")
 	@touch $@
 	@echo "done; pip's output is in $(LOG)"
+
+$(DOCS): $(STAMP)
+	@rm -f $@
+	$(call phase,what builds the site,$(PIP) --no-build-isolation -e ".[docs]")
+	@touch $@

@@ -32,6 +32,9 @@ if not TYPE_CHECKING:  # a type checker that saw it would accept any misspelt na
         import importlib
 
         if name in __all__:
+            from fedimb.supported import check
+
+            check()
             return getattr(importlib.import_module("fedimb.api"), name)
         raise AttributeError(f"module 'fedimb' has no attribute {name!r}")
 

@@ -9,6 +9,7 @@ from fedimb import __version__, process_env, process_state
 from fedimb.cli import json_mode
 from fedimb.cli.verbs import Parser
 from fedimb.errors import FedimbError, storage_reason, traceback_of
+from fedimb.supported import refusal
 
 VERBS = {
     "run": ("fedimb.cli.run", "run one configuration"),
@@ -105,6 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_short_help(), file=sys.stderr)
         return 2
     with json_mode.answering(words) as answer:
+        if not {"--help", "-h", "--version"} & set(words) and (reason := refusal()) is not None:
+            print(f"fedimb: {reason}", file=sys.stderr)
+            return answer.failure(reason, "UnsupportedSystem", 1)
         args = answer.parse(_parse, words)
         import logging
 

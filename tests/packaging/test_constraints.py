@@ -1,9 +1,12 @@
-"""constraints.txt pins all of what ``.[sim,dev]`` brings, inside pyproject.toml's ranges, and nothing harmful."""
+"""constraints.txt pins all of what ``.[sim,dev,docs]`` brings, inside pyproject.toml's ranges, and nothing harmful."""
 
 import importlib.util
+import json
+import subprocess
 import tomllib
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
@@ -26,10 +29,10 @@ def pins() -> dict[str, str]:
 
 
 def declared() -> list[Requirement]:
-    """What pyproject.toml asks for: the core, ``sim``, ``dev`` and the build system."""
+    """What pyproject.toml asks for: the core, ``sim``, ``dev``, ``docs`` and the build system."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"]
-    words = project["project"]["dependencies"] + extras["sim"] + extras["dev"]
+    words = project["project"]["dependencies"] + extras["sim"] + extras["dev"] + extras["docs"]
     return [Requirement(word) for word in words + project["build-system"]["requires"]]
 
 
@@ -85,3 +88,70 @@ def test_the_running_environment_has_the_pinned_core() -> None:
     pinned = pins()
     for name in ("torch", "numpy", "flwr", "ray", "mlflow", "hydra-core", "scikit-learn", "scipy"):
         assert version(name).split("+")[0] == pinned[name], f"{name} {version(name)} is installed: make install"
+
+
+def pins_script() -> ModuleType:
+    """.ci/pins.py, which is no package."""
+    spec = importlib.util.spec_from_file_location("pins", ROOT / ".ci" / "pins.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def answer(code: int, stderr: str = "") -> "subprocess.CompletedProcess[str]":
+    return subprocess.CompletedProcess([], code, "", stderr)
+
+
+def test_make_update_writes_what_pip_would_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pins = pins_script()
+    monkeypatch.setattr(pins, "PINS", tmp_path / "constraints.txt")
+    pins.PINS.write_text("# Head.\nFlask==1.0\npip==26.0\ntorch==2.0\nwas_needed==1\n")
+
+    def pip(*words: str) -> "subprocess.CompletedProcess[str]":
+        assert "--dry-run" in words
+        found = {"flask": "2.0", "torch": "2.1+cpu", "nvidia-cublas": "12", "New.Name": "3"}
+        items = [{"metadata": {"name": name, "version": version}} for name, version in found.items()]
+        Path(words[words.index("--report") + 1]).write_text(json.dumps({"install": items}))
+        return answer(0)
+
+    monkeypatch.setattr(pins, "pip", pip)
+    assert pins.update() == 0
+    assert pins.PINS.read_text() == "# Head.\nFlask==2.0\nNew.Name==3\npip==26.0\ntorch==2.1\n"
+    assert capsys.readouterr().out.splitlines()[:4] == [
+        "Flask: 1.0 -> 2.0",
+        "New.Name: new -> 3",
+        "torch: 2.0 -> 2.1",
+        "was_needed: 1 -> gone",
+    ]
+
+
+def test_make_update_refuses_a_version_of_one_machine() -> None:
+    report = {"install": [{"metadata": {"name": "torch", "version": "2.1+mine"}}]}
+    with pytest.raises(ValueError, match="one machine only"):
+        pins_script().updated({"torch": "2.0"}, report)
+
+
+def test_make_resolve_names_what_has_no_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pins = pins_script()
+    monkeypatch.setattr(pins, "PINS", tmp_path / "constraints.txt")
+    pins.PINS.write_text("a==1\nOnly_Source==2\n")
+
+    def pip(*words: str) -> "subprocess.CompletedProcess[str]":
+        assert ("3.13" in words, "--only-binary=:all:" in words) == (True, True)
+        missing = "Only_Source==2" in words
+        return answer(int(missing), "ERROR: No matching distribution found for Only_Source==2\n" if missing else "")
+
+    monkeypatch.setattr(pins, "pip", pip)
+    assert pins.resolve("3.13") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "Python 3.13: 1 of 2 pins have a wheel; not run",
+        "  only-source: no wheel for 3.13, pip would have to build it",
+    ]
+    monkeypatch.setattr(pins, "pip", lambda *words: answer(2, "no network"))
+    assert pins.resolve("3.13") == 2

@@ -31,6 +31,7 @@ FLOORS = (
         "process_state",
         "strict_yaml",
         "sums",
+        "supported",
         "_moved",
     ),
     ("registry", "schema", "evaluation"),

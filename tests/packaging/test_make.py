@@ -14,6 +14,9 @@ TARGETS = {
     "gpu-check",
     "kill-matrix",
     "install",
+    "update",
+    "resolve",
+    "docs",
     "demo",
     "test",
     "test-slow",
@@ -165,6 +168,24 @@ def test_the_targets_run_the_right_tests(checkout: Checkout) -> None:
         "-m pytest -m alone and not slow",
         "-m pytest -m slow -x",
     ]
+
+
+def test_the_site_is_built_strictly_and_then_checked(checkout: Checkout) -> None:
+    assert checkout.make("docs").returncode == 0
+    *_, install, build, check = checkout.asked()
+    assert install.endswith("--no-build-isolation -e .[docs]")
+    assert "-c constraints.txt" in install
+    assert build == "-m mkdocs build --strict --quiet"
+    assert check == "-m website.check build/site"
+    assert checkout.make("docs").returncode == 0
+    assert checkout.asked() == [build, check], "its packages are installed once"
+
+
+def test_pins_are_asked_for_and_not_installed(checkout: Checkout) -> None:
+    assert checkout.make("install").returncode == 0
+    checkout.asked()
+    assert checkout.make("update", "resolve").returncode == 0
+    assert checkout.asked() == [".ci/pins.py update", ".ci/pins.py resolve 3.12 3.13"]
 
 
 def test_switches_reach_the_commands(checkout: Checkout) -> None:

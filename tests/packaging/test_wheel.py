@@ -1,5 +1,6 @@
 """What a wheel holds, and that an installed one works where there is no checkout."""
 
+import re
 import resource
 import shutil
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.conftest import ROOT, Built, install, neutral, run, throwaway
+from tests.packaging.conftest import ROOT, Built, build, install, neutral, run, throwaway
 
 LINKED = ("strategies", "clients", "configs")
 HELP_SECONDS = 0.5
@@ -52,6 +53,37 @@ def test_the_sdist_holds_real_files_and_no_second_copy(built: Built) -> None:
     held = built.names(built.sdist)
     assert "fedimb/strategies/__init__.py" in held
     assert not [name for name in held if name.split("/")[0] in (*LINKED, "experiments")]
+
+
+def test_what_the_wheel_says_of_itself_has_no_link_into_the_repository(built: Built) -> None:
+    with zipfile.ZipFile(built.wheel) as opened:
+        (name,) = (name for name in opened.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = opened.read(name).decode()
+    head, text = metadata.split("\n\n", 1)
+    assert "Description-Content-Type: text/markdown" in head
+    assert "Project-URL: " in head
+    assert text.startswith("# fedimb")
+    assert "docs/data.md" in text, "the words of a link stay"
+    assert "](https://" in text, "links to elsewhere stay"
+    prose = re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
+    assert [link for link in re.findall(r"\]\(([^)]*)\)", prose) if not link.startswith("https://")] == []
+
+
+@pytest.mark.slow
+def test_a_checkout_whose_links_came_out_as_files_builds_the_same_wheel(built: Built, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(built.tree, tree, symlinks=True, ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    for name in LINKED:
+        (tree / "fedimb" / name).unlink()
+        (tree / "fedimb" / name).write_text(f"../{name}")
+    wheel = build(tree, "wheel", tmp_path / "wheel")
+    assert built.names(wheel) == built.names(built.wheel)
+    with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(built.wheel) as other:
+        for name in built.names(wheel):
+            assert name.endswith("RECORD") or one.read(name) == other.read(name), name
+    shutil.rmtree(tree / "clients")
+    with pytest.raises(AssertionError, match="neither fedimb/clients nor clients is a folder"):
+        build(tree, "wheel", tmp_path / "broken")
 
 
 @pytest.fixture(scope="module")
