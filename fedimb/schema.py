@@ -250,7 +250,7 @@ class RunConfig(Strict):
     loss: Part
     sampler: Part
     calibration: Parts
-    explanation: Parts = Field(default_factory=lambda: {"none": {}})
+    explanation: Parts = {"none": {}}
     engine: Part
     tracking: Part
     seed: int = Field(ge=0, lt=2**63)

@@ -160,7 +160,7 @@ def _npz(arrays: dict[str, NDArray[Any]]) -> bytes:
     import io
 
     file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
+    np.savez_compressed(file, allow_pickle=False, **arrays)
     return file.getvalue()
 
 

@@ -47,7 +47,7 @@ def prepared(rows: NDArray[np.generic], scale: float, scaling: Scaling | None) -
     return x if scaling is None else scaling(x)
 
 
-def column_sums(x: NDArray[np.float32]) -> NDArray[np.float64]:
+def column_sums(x: NDArray[np.generic]) -> NDArray[np.float64]:
     """What one client would send: [3, F] number of present values, their sum and their sum of squares.
 
     Of signals [n, channels, length] over all samples of a channel: [3, channels, 1]; of spectrograms of them, x [n,
@@ -59,14 +59,14 @@ def column_sums(x: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.stack([part.reshape(channels) for part in _sums_of(x, (0, *range(2, x.ndim)))])
 
 
-def _sums_of(x: NDArray[np.float32], axis: int | tuple[int, ...]) -> list[NDArray[np.float64]]:
+def _sums_of(x: NDArray[np.generic], axis: int | tuple[int, ...]) -> list[NDArray[np.float64]]:
     values = np.asarray(x, dtype=np.float64)
     present = ~np.isnan(values)
     values = np.where(present, values, 0.0)
     return [present.sum(axis).astype(np.float64), values.sum(axis), (values**2).sum(axis)]
 
 
-def sums_of_rows(x: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+def sums_of_rows(x: NDArray[np.generic], rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """`column_sums` of these rows of x: of a table at once; of signals some at a time, since windows that overlap may
     need far more memory than their recording."""
     if x.ndim == 2:
@@ -88,7 +88,7 @@ def federated_scaling(clients: list[NDArray[np.float32]], scaled: NDArray[np.boo
     return scaling_of(np.sum([column_sums(x) for x in clients], axis=0), scaled)
 
 
-def scaling_of_rows(x: NDArray[np.float32], lists: RowLists, scaled: NDArray[np.bool_]) -> Scaling:
+def scaling_of_rows(x: NDArray[np.generic], lists: RowLists, scaled: NDArray[np.bool_]) -> Scaling:
     """`federated_scaling` of ``[x[rows] for rows in lists]``, to the bit, without a loop over clients.
 
     Args:

@@ -116,8 +116,8 @@ class InputLayout:
         else:
             shares = values.abs() if values.dim() == 3 else values.abs().sum(dim=1)
             if max(shares.shape[1:]) > LARGEST_SIDE:
-                sides = tuple(min(LARGEST_SIDE, side) for side in shares.shape[1:])
-                shares = nn.functional.adaptive_avg_pool2d(shares[:, None], sides)[:, 0]
+                height, width = (min(LARGEST_SIDE, side) for side in shares.shape[1:])
+                shares = nn.functional.adaptive_avg_pool2d(shares[:, None], (height, width))[:, 0]
         total = shares.flatten(1).sum(dim=1).clamp_min(1e-30).view(-1, *[1] * (shares.dim() - 1))
         return shares / total
 

@@ -158,9 +158,9 @@ def _pruned(
                 changed = True
                 break
     kept = [0]
-    for node in kept:  # grows while it is read: breadth first
-        kept += [int(tree[side][node]) for side in ("left", "right") if tree["feature"][node] >= 0]
-    number = {node: place for place, node in enumerate(kept)} | {_LEAF: _LEAF}
+    for place in kept:  # grows while it is read: breadth first
+        kept += [int(tree[side][place]) for side in ("left", "right") if tree["feature"][place] >= 0]
+    number = {old: new for new, old in enumerate(kept)} | {_LEAF: _LEAF}
     small = {key: values[kept] for key, values in tree.items()}
     for side in ("left", "right"):
         small[side] = np.array([number[int(child)] for child in small[side]], np.int64)
@@ -203,5 +203,5 @@ def _question(at: int, threshold: float, layout: InputLayout) -> tuple[str, str]
     if column in layout.missing:
         known = name.removesuffix(" missing")
         return f"{known} is known", f"{known} is missing"
-    value = threshold * float(layout.unit[at]) + float(layout.centre[at])
-    return f"{name} < {value:.4g}", f"{name} >= {value:.4g}"
+    cut = threshold * float(layout.unit[at]) + float(layout.centre[at])
+    return f"{name} < {cut:.4g}", f"{name} >= {cut:.4g}"

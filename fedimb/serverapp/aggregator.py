@@ -176,8 +176,8 @@ class Aggregator:
             columns |= {key: [a.metrics[key] for a in usable] for key in (WEIGHT, *aggregator.scalars)}
             content.update(merge_replies(self.parameters, total.means, columns))
         else:
-            mean = self._in_order(total.model.mean(), "a client")
-            content[names.ARRAYS] = array_record({k: v.astype(self._dtypes[k]) for k, v in mean.items()})
+            means = self._in_order(total.model.mean(), "a client")
+            content[names.ARRAYS] = array_record({k: v.astype(self._dtypes[k]) for k, v in means.items()})
         return Message(content, reply_to=request)
 
     def _in_order(self, arrays: dict[str, Any], sender: str) -> dict[str, Any]:
