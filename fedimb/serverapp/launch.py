@@ -381,6 +381,6 @@ def _tracker(folder: RunFolder, config: RunConfig, tracked: bool | Sender) -> Tr
         return NoTracker()
     uri = resolve_uri(config.tracking.get("uri"), folder.path.parent.parent)  # relative to output_dir
     experiment = config.tracking.get("experiment") or config.study
-    if tracked is True:
-        return MlflowTracker(folder.path, uri, experiment)
-    return tracked.tracker(folder.path, uri, experiment)
+    if isinstance(tracked, Sender):
+        return tracked.tracker(folder.path, uri, experiment)
+    return MlflowTracker(folder.path, uri, experiment)

@@ -167,6 +167,7 @@ def _sending(tasks: Sequence[Task], given: Sender | None) -> Iterator[Sender | N
     if config is None or config.tracking["name"] == "none":
         yield None
         return
+    own: contextlib.AbstractContextManager[Sender | None]
     own = sender_of(config.tracking, _WAIT_S) if given is None else contextlib.nullcontext(given)
     with own as sender:
         if sender is not None:

@@ -167,6 +167,8 @@ def test_a_run_beside_a_locked_store_finishes_with_one_line_per_attempt_and_noth
 
     words = [*[word for word in SMALL if not word.startswith("tracking=")], "engine=inline", f"output_dir={tmp_path}"]
     subprocess.run([sys.executable, "-m", "fedimb", "run", *words], check=True, capture_output=True)
+    (first,) = (tmp_path / "default").glob("*-s0-*")
+    subprocess.run([sys.executable, "-m", "fedimb", "track", "sync", str(first)], check=True, capture_output=True)
     holder = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     run = subprocess.run(
