@@ -42,8 +42,9 @@ def test_a_tuning_point_that_cannot_run_is_refused_before_work_by_a_dry_run_too(
     tries = {"words": ["aggregator=fedprox"], "tune": {"aggregator.proximal_mu": [0.1, -1]}}
     tuned = {"grid": {"local.lr": [0.1, 0.2]}, "seeds": 1, "configurations": 4}
     path = study(rows={"prox": tries}, references=["majority"], grid={"partition.alpha": [0.5]}, tune=tuned)
-    for verb, *options in (["compare"], ["compare", "--dry-run"], ["tune"], ["tune", "--dry-run"]):
-        assert main([verb, path, *options]) == 2
+    runs, plans = (["compare", path], ["tune", path]), (["compare", "--dry-run", path], ["tune", "--dry-run", path])
+    for command in (*runs, *plans, ["study", "register", path]):
+        assert main(command) == 2
         said = capsys.readouterr()
         assert "row 'prox' in setting 'alpha=0.5' with local.lr=0.1 aggregator.proximal_mu=-1" in said.err
         assert said.out == ""
