@@ -1,7 +1,7 @@
 """Rows of an .npz file to one `SourceData`: values, labels, and the site, patient and test set of each row."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -105,7 +105,7 @@ def read_rows(
     several = None if targets is None else complete(_joined(targets, kept), class_names)
     is_test = _joined([part.test for part in read], kept)
     x = _joined([part.x for part in read], kept)
-    return SourceData(
+    data = SourceData(
         x=x,
         y=_joined(y, kept) if several is None else several[0],
         class_names=class_names if several is None else several[2],
@@ -122,8 +122,9 @@ def read_rows(
         attributes={
             name: AttributeColumn.of(_joined([part.attributes[name] for part in read], kept)) for name in attributes
         },
-        **{name: _joined([values], kept) for name, values in (also or {}).items()},
     )
+    further: dict[str, Any] = {name: _joined([values], kept) for name, values in (also or {}).items()}
+    return replace(data, **further)
 
 
 def _read_part(
