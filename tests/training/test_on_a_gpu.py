@@ -70,6 +70,7 @@ def trained(model, shape=TABLE, **changes):
 
 def built_loss(name, local=COUNTS):
     given = {"n_classes": CLASSES, "prior": np.maximum(COUNTS, 1), "local_counts": local, "round": 9, "rounds": 9}
+    given |= {"label_sets": np.ones((1, CLASSES), bool)}
     return registry.build("loss", name, {key: given[key] for key in GIVEN["loss"]})
 
 
