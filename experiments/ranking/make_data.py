@@ -2,8 +2,8 @@
 
     python experiments/ranking/make_data.py     # a second
 
-All 5,000 beats, of one person; the archive's split (500 to learn from, two of them of the rarest class) is not used. The
-file is data of ``data=embeddings_npz`` and lies in no repository. The signals are read below $FEDIMB_DATA_DIR.
+All 5,000 beats, of one person; the archive's split (500 to learn from, two of them of the rarest class) is not used.
+The file is data of ``data=embeddings_npz`` and lies in no repository. The signals are read below $FEDIMB_DATA_DIR.
 """
 
 import argparse
