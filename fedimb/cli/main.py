@@ -113,8 +113,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(cause, file=sys.stderr)  # above, so that the line that says what to do is the last one
             print(f"fedimb: {error}", file=sys.stderr)
             return answer.failure(str(error), type(error).__name__, error.exit_code)
-        except KeyboardInterrupt:
-            message = "interrupted; a started run can be resumed with fedimb run --resume RUN"
+        except KeyboardInterrupt as interrupt:
+            # whoever was interrupted last knows how to go on: the study, not its run
+            notes = getattr(interrupt, "__notes__", ["a started run can be resumed with fedimb run --resume RUN"])
+            message = f"interrupted; {notes[-1]}"
             print(f"fedimb: {message}", file=sys.stderr)
             return answer.failure(message, "Interrupted", 130)
         except BrokenPipeError:

@@ -337,10 +337,10 @@ def _ending(folder: RunFolder, tracker: Tracker, engine: Engine) -> Iterator[Non
             folder.set_status("failed", str(error), type(error).__name__)
         kind = RunDiverged if isinstance(error, RunDiverged) else RunFailed
         raise kind(f"{error}\n  after fixing the cause: {resume}") from error
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         with contextlib.suppress(OSError):
             folder.set_status("killed", "interrupted")
-        log.warning("interrupted; continue with: %s", resume)
+        interrupt.add_note(f"continue with: {resume}")
         raise
     except Exception as error:
         with contextlib.suppress(OSError):

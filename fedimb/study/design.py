@@ -172,8 +172,10 @@ class Study(_Strict):
     @field_validator("data_sets", mode="before")
     @classmethod
     def _data_sets(cls, value: object) -> object:
-        if not isinstance(value, list | tuple):
+        if isinstance(value, Mapping):
             return value
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"expected a list of data sets, or a mapping of names to settings; got {value!r}")
         if wrong := [one for one in value if not isinstance(one, str)]:
             raise ValueError(f"expected names of data sets, or a mapping of names to settings; got {wrong[0]!r}")
         if len(set(value)) < len(value):

@@ -97,8 +97,8 @@ def _explained_interrupt() -> Iterator[None]:
     """Tell a user who interrupts a study how to continue it."""
     try:
         yield
-    except KeyboardInterrupt:
-        log.warning("interrupted; run the same command again to continue")
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note("run the same command again to continue")
         raise
 
 

@@ -94,6 +94,21 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
     assert "--resume" in capsys.readouterr().err
 
 
+def test_ctrl_c_in_a_run_names_its_folder_in_one_line(capsys, monkeypatch, tmp_path):
+    from fedimb.serverapp.loop import Loop
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Loop, "run", interrupted)
+    words = ["engine=inline", "rounds=1", "tracking=none", f"output_dir={tmp_path}"]
+    assert main(["run", *words]) == 130
+    (folder,) = (tmp_path / "default").iterdir()
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"fedimb: interrupted; continue with: fedimb run --resume {folder}"
+    )
+
+
 def test_every_verb_with_a_file_of_its_own_explains_itself(capsys):
     from fedimb.cli.main import VERBS
 

@@ -97,6 +97,7 @@ REGISTERED = {
     [
         ({"data_sets": ["digits", "digits"]}, "data_sets: a data set is named twice"),
         ({"data_sets": [3]}, "data_sets: expected names of data sets"),
+        ({"data_sets": "digits"}, "data_sets: expected a list of data sets"),
         ({"bar": {"rows": ["la_pots"]}}, "bar.rows: 'la_pots' is not a free row.*Did you mean 'la_post'"),
         ({"bar": {"rows": []}}, "give rows to choose from"),
         ({"bar": {"margn": 0.01}}, "no key 'bar.margn' in a study. Did you mean 'margin'"),
