@@ -128,6 +128,7 @@ def row_configs(study: Study, setting: str, chosen: Chosen, more: Sequence[str])
     """
     base = first_config(study, setting, (), more)
     found: dict[str, RunConfig] = {}
+    labels: dict[str, str] = {}  # hash of the configuration -> the first row that has it
     for label, row in study.all_rows.items():
         own = row.words if label in study.rows else on_inputs_of(row.words, base.model["name"])
         words = (*own, *_tuned(chosen, setting, label))
@@ -142,8 +143,8 @@ def row_configs(study: Study, setting: str, chosen: Chosen, more: Sequence[str])
         _equal(label, base, config, [key for key in EQUAL if key not in free])
         if study.bar_settings is not None:
             _same_inputs(label, base, config)
-        twin = next((other for other, its in found.items() if config_sha(its) == config_sha(config)), None)
-        if twin is not None and not _tuned_apart(study, twin, label):
+        twin = labels.setdefault(config_sha(config), label)
+        if twin != label and not _tuned_apart(study, twin, label):
             raise ConfigError(f"rows '{twin}' and '{label}' are the same run; leave one out")
         found[label] = config
     return found

@@ -1,5 +1,6 @@
 """One task of a study, in any process: a run, or a computed reference row."""
 
+import functools
 import gc
 import hashlib
 import json
@@ -44,7 +45,7 @@ class Task:
     what: str
     rows: tuple[str, ...] = ()
 
-    @property
+    @functools.cached_property  # asked for again and again, and each time the configuration would be validated anew
     def key(self) -> str:
         """Hash of everything that determines the outcome; equal for tasks with the same outcome."""
         return f"{self.kind}-{config_sha(from_json(self.config))}"
