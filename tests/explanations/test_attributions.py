@@ -12,6 +12,7 @@ from fedimb.explanations.base import ClientRows, choose_rows
 from fedimb.explanations.layout import InputLayout
 from fedimb.explanations.quality import overlap, pointing_game, rank_correlation, sanity
 from fedimb.models.base import Classifier
+from fedimb.shapes import SignalShape
 
 
 class Linear(Classifier):
@@ -146,6 +147,15 @@ def test_rows_are_of_as_many_people_as_possible_and_few_people_give_none():
     assert [len(own) for own in chosen] == [6, 6, 0]
     assert len(set(people[chosen[1]])) == 6
     assert [len(own) for own in choose_rows(y, people, 3, 30, 7, rng)] == [12, 0, 0]
+
+
+def test_windows_of_signals_are_no_pictures_whatever_model_reads_them():
+    recurrent = nn.Sequential(nn.LSTM(3, 2))
+    for shape, model in ((SignalShape((3, 8)), Linear(24, 2)), ((3, 8), recurrent), ((2, 40), Linear(80, 2))):
+        layout = InputLayout.of(shape, model)
+        assert layout.kind == "signal"
+        assert len(layout.feature_mask(4).unique()) == shape[0] * shape[1] // 4  # no square spans two channels
+    assert InputLayout.of((8, 8), Linear(64, 2)).kind == "picture"
 
 
 def test_a_tables_columns_are_added_up_and_a_pictures_channels_too():
