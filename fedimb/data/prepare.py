@@ -136,7 +136,7 @@ def prepare_unsettled(
         train=train,
         validation=validation,
         test=cut.test,
-        counts=_counts(store, held),
+        counts=counts,
         class_names=names,
         minority=minority,
         fingerprint=store.fingerprint,
