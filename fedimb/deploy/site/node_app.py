@@ -118,7 +118,8 @@ class NodeRun:
     @property
     def labels(self) -> ClientLabels | None:
         """What this site's labels say, as the plan declares; None: it annotates every class."""
-        return labels_of_site(parse_labels(self.config.data), self.home.site, self.client, self.plan.classes)
+        sites = [site.name for site in self.plan.sites]
+        return labels_of_site(parse_labels(self.config.data), sites, self.client, self.plan.classes)
 
     @property
     def coarse(self) -> bool:
