@@ -221,7 +221,7 @@ def _check_limits(home: NodeHome, plan: StudyPlan, store: Store, columns: list[s
 
 
 def _check_parts(home: NodeHome, config: RunConfig, store: Store) -> None:
-    if config.prior.provenance == "dp_sum" and config.prior.clip is not None and store.patients is None:
+    if config.prior.provenance == "dp_sum" and config.prior.clip is not None and not store.names_patients:
         text = (
             f"prior.clip={config.prior.clip} protects patients, but the data set does not name them: register it with "
         )
