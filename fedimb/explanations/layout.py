@@ -53,7 +53,7 @@ class InputLayout:
 
         Args:
             shape: of one row.
-            model: its layers tell a signal from a grey picture, which both have two axes, where the shape does not.
+            model: its layers tell a signal from a grey picture, which both have two axes.
             columns: of a table, if it is known.
             scaling, scale: what was done to the source's values.
         """
@@ -62,7 +62,7 @@ class InputLayout:
         if scaling is not None:
             centre, unit = scaling.mean.astype(np.float32) / scale, scaling.deviation.astype(np.float32) / scale
         if len(shape) != 1:
-            signal = len(shape) == 2 and (may_be_signal(shape) or _is_for_signals(model))
+            signal = len(shape) == 2 and _is_signal(shape, model)
             kind: Literal["picture", "signal"] = "signal" if signal else "picture"
             return InputLayout(shape, kind, (), np.zeros(0, np.int64), (), frozenset(), centre, unit)
         if columns is None or len(columns.inputs) != size:
@@ -123,6 +123,9 @@ class InputLayout:
         return shares / total
 
 
-def _is_for_signals(model: nn.Module) -> bool:
-    kinds = [type(module) for module in model.modules()]
-    return (nn.Conv1d in kinds or nn.LSTM in kinds) and nn.Conv2d not in kinds
+def _is_signal(shape: tuple[int, ...], model: nn.Module) -> bool:
+    """What the model takes rows of two axes for; of a model that does not say, what they are."""
+    modules = list(model.modules())
+    if any(isinstance(module, nn.Conv2d) for module in modules):
+        return False
+    return any(isinstance(module, nn.Conv1d | nn.RNNBase) for module in modules) or may_be_signal(shape)

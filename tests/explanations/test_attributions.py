@@ -77,6 +77,25 @@ def rows_of(model, x, y, drawn, people=None, layout=None):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "kind"),
+    [
+        ("lstm", (3, 16), "signal"),  # no convolution says so
+        ("cnn_transformer", (3, 16), "signal"),
+        ("mlp", (3, 16), "signal"),
+        ("mlp", SignalShape((6, 16)), "signal"),
+        ("mlp", (16, 16), "picture"),
+        ("cnn4conv", (16, 16), "picture"),
+    ],
+)
+def test_windows_of_signals_are_no_pictures_whatever_the_model(name, shape, kind):
+    model = registry.build("model", name, given={"n_classes": 2, "input_shape": shape})
+    layout = InputLayout.of(shape, model)
+    assert layout.kind == kind
+    groups = layout.feature_mask(8)[0].unique(return_counts=True)[1]
+    assert groups.tolist() == ([8] * (2 * shape[0]) if kind == "signal" else [64] * 4)
+
+
 @pytest.mark.parametrize("name", ["integrated_gradients", "shapley_sampling", "kernel_shap", "lime"])
 def test_of_a_linear_model_they_are_w_times_the_difference(name):
     pytest.importorskip("captum")

@@ -107,6 +107,12 @@ def test_ranges_no_site_could_judge(config, vary, says):
         check_vary(config, vary)
 
 
+def test_the_floor_of_an_explanation_is_the_plans():
+    config = run_config("explanation=integrated_gradients")
+    with pytest.raises(ConfigError, match="changes what leaves"):
+        check_vary(config, {"explanation.integrated_gradients.floor": Range(low=3, high=20)})
+
+
 def test_the_table_is_made_again_at_the_site(plan):
     tree = json.loads(plan.to_json())
     tree["leaves"] = [row for row in tree["leaves"] if row["record"] != "x.profile"]
