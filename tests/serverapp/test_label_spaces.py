@@ -6,7 +6,7 @@ from small_runs import config, launch_in, weights_sha
 
 from fedimb import registry
 from fedimb.config.combinations import Combination, refusal
-from fedimb.config.validate import check_task
+from fedimb.config.validate import check_task, parts_of
 from fedimb.data.prepare import prepare
 from fedimb.errors import ConfigError
 from fedimb.rundir.folder import RunFolder
@@ -195,7 +195,7 @@ def test_labels_cannot_be_asked_for_where_a_site_could_not_give_them(file, tmp_p
 
 def test_every_part_that_gets_labels_is_refused_unless_it_declares_that_it_can_tell_unknown_ones():
     """By the flag, whatever the name: a part of a plug-in too."""
-    for kind in ("loss", "sampler", "strategy", "objective", "augmentation", "attack"):
+    for kind in ("loss", "sampler", "resampler", "strategy", "objective", "augmentation", "attack"):
         for name in registry.names(kind):
             entry = registry.get(kind, name)
             for unknown in ("cells", "coarse"):
@@ -203,6 +203,12 @@ def test_every_part_that_gets_labels_is_refused_unless_it_declares_that_it_can_t
                 refused = f"{kind} '{name}' cannot take" in found
                 assert refused == (unknown not in entry.flags.get("unknown_labels", ())), (kind, name, unknown)
             assert "cannot take" not in (refusal(Combination((entry,), unknown="masked")) or "")
+
+
+def test_what_is_chosen_by_default_takes_unknown_labels():
+    """Else a default that sees labels, added later, refuses every run with unknown ones."""
+    for unknown, loss in (("cells", "bce"), ("coarse", "partial_ce")):
+        assert refusal(Combination(parts_of(config(f"loss={loss}")), unknown=unknown)) is None
 
 
 def test_masked_rows_are_refused_to_nobody_but_those_who_ask(file):
