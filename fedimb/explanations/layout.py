@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedimb.data.inputs import TableColumns
 from fedimb.data.scaling import Scaling
+from fedimb.shapes import SignalShape
 
 LARGEST_SIDE, LONGEST = 32, 128
 """Places of a map along a side of a picture, and along a signal; larger ones are averaged down to so many."""
@@ -52,7 +53,8 @@ class InputLayout:
 
         Args:
             shape: of one row.
-            model: its convolutions tell a signal from a grey picture, which both have two axes.
+            model: where the shape does not say that it is a signal's, the layers tell it from a grey picture, which has
+                two axes too.
             columns: of a table, if it is known.
             scaling, scale: what was done to the source's values.
         """
@@ -61,7 +63,7 @@ class InputLayout:
         if scaling is not None:
             centre, unit = scaling.mean.astype(np.float32) / scale, scaling.deviation.astype(np.float32) / scale
         if len(shape) != 1:
-            signal = len(shape) == 2 and _is_for_signals(model)
+            signal = len(shape) == 2 and (isinstance(shape, SignalShape) or _is_for_signals(model))
             kind: Literal["picture", "signal"] = "signal" if signal else "picture"
             return InputLayout(shape, kind, (), np.zeros(0, np.int64), (), frozenset(), centre, unit)
         if columns is None or len(columns.inputs) != size:
@@ -123,5 +125,6 @@ class InputLayout:
 
 
 def _is_for_signals(model: nn.Module) -> bool:
-    kinds = [type(module) for module in model.modules()]
-    return nn.Conv1d in kinds and nn.Conv2d not in kinds
+    modules = list(model.modules())
+    over_time = any(isinstance(module, nn.Conv1d | nn.RNNBase) for module in modules)
+    return over_time and not any(isinstance(module, nn.Conv2d) for module in modules)

@@ -12,6 +12,7 @@ from fedimb.explanations.base import ClientRows, choose_rows
 from fedimb.explanations.layout import InputLayout
 from fedimb.explanations.quality import overlap, pointing_game, rank_correlation, sanity
 from fedimb.models.base import Classifier
+from fedimb.shapes import SignalShape
 
 
 class Linear(Classifier):
@@ -157,6 +158,17 @@ def test_a_tables_columns_are_added_up_and_a_pictures_channels_too():
     assert maps.tolist() == [[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]
     picture = InputLayout.of((2, 1, 2), Linear(4, 2))
     assert picture.maps(torch.tensor([[[[1.0, 0.0]], [[-1.0, 2.0]]]])).tolist() == [[[0.5, 0.5]]]
+
+
+def test_a_signal_is_no_picture_whatever_model_reads_it():
+    """Squares of a picture would join channels, and its map would be averaged down to 32 places."""
+    recurrent = registry.build("model", "lstm", n_classes=2, input_shape=(3, 100), width=4)
+    for shape, model in (((3, 100), recurrent), (SignalShape((3, 100)), Linear(300, 2))):
+        layout = InputLayout.of(shape, model)
+        assert layout.kind == "signal"
+        assert layout.maps(torch.ones(1, 3, 100)).shape == (1, 3, 100)
+        assert len(layout.feature_mask(4).unique()) == 3 * 25
+    assert InputLayout.of((8, 8), Linear(64, 2)).kind == "picture"
 
 
 @pytest.mark.parametrize(
