@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from fedimb.clientapp.local_training import weights_into
-from fedimb.config.parts import build_model, spec_of_rows, with_pooled
+from fedimb.clientapp.resampling import resampled_rows
+from fedimb.config.parts import build_model, resamples, spec_of_rows, with_pooled
 from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
 from fedimb.data.prepare import prepare
@@ -108,9 +109,14 @@ def _work(config: RunConfig, federation: Federation, client: int) -> Work:
     data = federation.client(client)
     x, y = data.tensors("train")
     steps = config.rounds * config.local.epochs * math.ceil(len(y) / config.local.batch_size)
-    counts, sets = data.counts("train"), data.label_sets
-    spec = spec_of_rows(config, counts, steps, federation.input_shape, config.rounds, sets)
-    return Work(x, y, spec, torch_generator(config.seed, Stream.TRAIN, 0, client), data.primary("train"))
+    counts, primary = data.counts("train"), data.primary("train")
+    if resamples(config):  # as many steps as on the real rows, as in a run
+        x, y = resampled_rows(config, data, client)
+        primary = y
+        if config.prior.view == "train":
+            counts = np.bincount(y.cpu().numpy(), minlength=federation.n_classes).astype(np.int64)
+    spec = spec_of_rows(config, counts, steps, federation.input_shape, config.rounds, data.label_sets)
+    return Work(x, y, spec, torch_generator(config.seed, Stream.TRAIN, 0, client), primary)
 
 
 def _trained(config: RunConfig, model: Classifier, works: list[Work]) -> Iterator[LocalResult]:
