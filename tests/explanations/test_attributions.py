@@ -149,6 +149,19 @@ def test_rows_are_of_as_many_people_as_possible_and_few_people_give_none():
     assert [len(own) for own in choose_rows(y, people, 3, 30, 7, rng)] == [12, 0, 0]
 
 
+@pytest.mark.parametrize("name", ["lime", "integrated_gradients"])
+def test_the_sanity_check_is_of_as_many_people_as_every_figure_that_leaves(name):
+    part = registry.build("explanation", name, floor=25, rows=60)
+    apart = np.arange(60)
+    assert len(part._checked_places(apart, np.array([0, 30, 30, 60]))) == 25
+    shared = np.array([*range(30), *range(30)])  # both classes are of the same people
+    places = part._checked_places(shared, np.array([0, 30, 30, 60]))
+    assert len(np.unique(shared[places])) == 25
+    few = registry.build("explanation", name, floor=3, rows=60)
+    each = few.checked_rows // 2
+    assert few._checked_places(apart, np.array([0, 30, 30, 60])).tolist() == [*range(each), *range(30, 30 + each)]
+
+
 def test_a_tables_columns_are_added_up_and_a_pictures_channels_too():
     columns = TableColumns(("age", "sex"), {"sex": ("f", "m")}, indicators=("age",))
     layout = InputLayout.of((4,), Linear(4, 2), columns)
