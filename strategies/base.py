@@ -147,6 +147,7 @@ class Method(Strategy):
 
 
 _KEPT = "kept."
+_HEAD = ("head.weight", "head.bias")
 
 
 class KeepsWeights(Method):
@@ -188,13 +189,18 @@ def refuse_inner_method(method: str, inner: Strategy) -> None:
 
 
 def refuse_without_linear_head(method: str, model: "Classifier") -> None:
-    """Refuse a model without a linear head that has a bias, for a method that makes a new one.
+    """Refuse a model without a linear head that has a bias and no more, for a method that makes a new one.
 
     Raises:
-        ConfigError: names the parameter that is missing.
+        ConfigError: names the parameter that is missing, or the one that a new head would not fit.
     """
-    if missing := [name for name in ("head.weight", "head.bias") if name not in parameters_of(model)]:
+    if missing := [name for name in _HEAD if name not in parameters_of(model)]:
         raise ConfigError(
             f"strategy.{method}: the model has no trainable {missing[0]}, so its head cannot be re-trained; use "
             "model.head=linear"
+        )
+    if more := [name for name in parameters_of(model) if name.startswith("head.") and name not in _HEAD]:
+        raise ConfigError(
+            f"strategy.{method}: the model's head has {more[0]} beside weight and bias, which was trained with another "
+            "head than the new one; use model.head=linear"
         )

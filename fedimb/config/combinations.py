@@ -65,6 +65,17 @@ def _double_correction(c: Combination) -> str | None:
     )
 
 
+def _double_correction_in_training(c: Combination) -> str | None:
+    """An objective whose correction is in the predictions, and a loss that leaves it out of the logits already."""
+    objectives, losses = c.having("adjusts_logits", "objective"), c.having("adjusts_logits", "loss")
+    if not objectives or not losses:
+        return None
+    return (
+        f"double correction: objective '{objectives[0].name}' and loss '{losses[0].name}' both correct the logits for "
+        "the class prior; use one of them, such as loss=ce"
+    )
+
+
 def _temperature_of_no_posterior(c: Combination) -> str | None:
     """A temperature makes a posterior of logits that only need to be scaled: not of those with another prior."""
     users = c.having("tau_rule", "calibration")
@@ -437,6 +448,7 @@ def _clip_and_what_a_term_sends(c: Combination) -> str | None:
 
 RULES: tuple[Rule, ...] = (
     _double_correction,
+    _double_correction_in_training,
     _temperature_of_no_posterior,
     _temperature_with_noise,
     _resampler_with_a_method,

@@ -43,7 +43,8 @@ class Attribution(Explanation):
     rectified: ClassVar[bool] = False
     """Whether only what speaks for the class is shown, as Grad-CAM does."""
     checked_rows: ClassVar[int] = 20
-    """Rows of a client that the sanity check explains for every model with random weights."""
+    """Rows of a client that the sanity check explains for every model with random weights; more where they are of
+    fewer than ``floor`` people."""
 
     def __init__(
         self,
@@ -136,9 +137,7 @@ class Attribution(Explanation):
         self, rows: ClientRows, chosen: Sequence[np.ndarray], starts: np.ndarray, signed: Tensor
     ) -> dict[str, np.ndarray]:
         """Evidence of the model and of each random one on a few rows of each class, and how alike their maps are."""
-        held = [c for c, own in enumerate(chosen) if len(own)]
-        each = max(1, self.checked_rows // len(held))
-        places = np.concatenate([np.arange(starts[c], starts[c + 1])[:each] for c in held])
+        places = self._checked_places(rows.people[np.concatenate(list(chosen))], starts)
         index = np.concatenate(list(chosen))[places]
         own = signed[places]
         shown, said, alike = self._shown(own, rows.layout).numpy(), [evidence(own.numpy())], []
@@ -150,6 +149,26 @@ class Attribution(Explanation):
             "evidence": np.array(said, np.float32),
             "correlation": np.array([np.mean(alike)], np.float32),
         }
+
+    def _checked_places(self, people: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """Places of the rows that are checked: some of each class, and as many more as make ``floor`` people.
+
+        Args:
+            people: [n] whose each explained row is.
+            starts: [C + 1] first place of each class.
+        """
+        sizes = np.diff(starts)
+        each = max(1, self.checked_rows // int((sizes > 0).sum()))
+        rank = np.arange(len(people)) - np.repeat(starts[:-1], sizes)  # within the class
+        taken = rank < each
+        known = set(people[taken].tolist())
+        for place in np.argsort(rank, kind="stable"):
+            if len(known) >= self.floor:
+                break
+            if (person := int(people[place])) not in known:
+                known.add(person)
+                taken[place] = True
+        return np.flatnonzero(taken)
 
     def combine(
         self, replies: Mapping[int, ClientArrays], layout: InputLayout, class_names: Sequence[str]

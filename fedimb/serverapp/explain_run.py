@@ -23,6 +23,7 @@ from fedimb.rundir.seal import CHECKPOINT
 from fedimb.rundir.stored import read_config, read_federation
 from fedimb.schema import RunConfig
 from fedimb.serverapp.assemble import admission_of
+from fedimb.serverapp.attackers import attackers_in
 from fedimb.serverapp.client_sampler import ClientSampler
 from fedimb.serverapp.exchange import Exchange
 from fedimb.serverapp.explanations import WITHHELD, check_explanations, combined
@@ -53,7 +54,9 @@ def explain_run(result: RunResult, explanation: Settings) -> dict[str, Facts]:
     model = result.model.classifier
     own = _exchange(folder, config, federation, model.head.in_features)
     content = RecordDict({names.ARRAYS: array_record(parameters_of(model))})
-    clients = [int(client) for client in np.flatnonzero(federation.train_sizes)]
+    attackers = attackers_in(config, federation)
+    lying = set(attackers.clients) if attackers is not None else set()  # their rows explain nothing, as in a run
+    clients = [int(client) for client in np.flatnonzero(federation.train_sizes) if int(client) not in lying]
     own.versions.message += 1
     instructions = [
         (client, Message(content, own.client_sampler.node(client), f"query.{names.EXPLAIN}")) for client in clients

@@ -21,8 +21,11 @@ from fedimb.study.design import Costs
 from fedimb.study.results import Result, StudyResults, with_stale_named
 
 _PROBLEM = ("data.", "partition.", "clients.", "model.", "rounds", "local.epochs", "local.batch_size", "prior.")
-_LABELLED = ("aggregator.name", "aggregation_weight", "loss.name", "sampler.name", "name")
-_IGNORED = ("seed", "study", "output_dir", "engine", "tracking", "checkpoint", "run.", "evaluation.bootstrap")
+_LABELLED = ("aggregator.name", "aggregation_weight", "loss.name", "sampler.name", "resampler.name", "name")
+_IGNORED = (
+    *("seed", "study", "output_dir", "engine", "tracking", "checkpoint", "run.", "evaluation.bootstrap"),
+    "explanation",  # it says why and changes no score
+)
 _CONTROLS = ("la_post", "uniform+la_post", "fedavg")
 log = logging.getLogger("fedimb")
 

@@ -51,9 +51,13 @@ def test_processes_change_nothing_but_rounding():
 
 
 @pytest.mark.parametrize(
-    "word", ["aggregator=fedadam", "loss=balanced_softmax", "local.optimizer=adam", "data.validation=0.2"]
+    "word",
+    [
+        *("aggregator=fedadam", "loss=balanced_softmax", "local.optimizer=adam", "data.validation=0.2"),
+        *("resampler=smote", "aggregator.objectives=[grad_reweight]", "attack=label_flip", "privacy.clip=1.0"),
+    ],
 )
 def test_refuses_what_it_does_not_do(word):
     config = validate(compose([*WORDS, word]))
-    with pytest.raises(ConfigError, match=word.partition("=")[0].split(".")[0]):
+    with pytest.raises(ConfigError, match="change " + word.partition("=")[0].split(".")[0]):
         run_bare(config)

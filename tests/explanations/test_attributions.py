@@ -177,6 +177,19 @@ def test_windows_of_signals_are_no_pictures_whatever_model_reads_them():
     assert InputLayout.of((8, 8), Linear(64, 2)).kind == "picture"
 
 
+@pytest.mark.parametrize("name", ["lime", "integrated_gradients"])
+def test_the_sanity_check_is_of_as_many_people_as_every_figure_that_leaves(name):
+    part = registry.build("explanation", name, floor=25, rows=60)
+    apart = np.arange(60)
+    assert len(part._checked_places(apart, np.array([0, 30, 30, 60]))) == 25
+    shared = np.array([*range(30), *range(30)])  # both classes are of the same people
+    places = part._checked_places(shared, np.array([0, 30, 30, 60]))
+    assert len(np.unique(shared[places])) == 25
+    few = registry.build("explanation", name, floor=3, rows=60)
+    each = few.checked_rows // 2
+    assert few._checked_places(apart, np.array([0, 30, 30, 60])).tolist() == [*range(each), *range(30, 30 + each)]
+
+
 def test_a_tables_columns_are_added_up_and_a_pictures_channels_too():
     columns = TableColumns(("age", "sex"), {"sex": ("f", "m")}, indicators=("age",))
     layout = InputLayout.of((4,), Linear(4, 2), columns)
@@ -186,6 +199,17 @@ def test_a_tables_columns_are_added_up_and_a_pictures_channels_too():
     assert maps.tolist() == [[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]
     picture = InputLayout.of((2, 1, 2), Linear(4, 2))
     assert picture.maps(torch.tensor([[[[1.0, 0.0]], [[-1.0, 2.0]]]])).tolist() == [[[0.5, 0.5]]]
+
+
+def test_a_signal_is_no_picture_whatever_model_reads_it():
+    """Squares of a picture would join channels, and its map would be averaged down to 32 places."""
+    recurrent = registry.build("model", "lstm", n_classes=2, input_shape=(3, 100), width=4)
+    for shape, model in (((3, 100), recurrent), (SignalShape((3, 100)), Linear(300, 2))):
+        layout = InputLayout.of(shape, model)
+        assert layout.kind == "signal"
+        assert layout.maps(torch.ones(1, 3, 100)).shape == (1, 3, 100)
+        assert len(layout.feature_mask(4).unique()) == 3 * 25
+    assert InputLayout.of((8, 8), Linear(64, 2)).kind == "picture"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,13 @@ from fedimb.errors import ConfigError
         ("loss=fedrs calibration=la_post", "double correction"),
         ("loss=fedvls calibration=la_post", "double correction"),
         ("loss=bce aggregator=fedgrab calibration=la_post", "double correction"),
+        *(
+            (
+                f"loss={loss} model.head=npe aggregator.objectives=[prior_estimator]",
+                "double correction.*use one of them",
+            )
+            for loss in ("balanced_softmax", "local_balanced_softmax", "prcbl", "fedlc")
+        ),
         ("aggregator=fedgrab", "works with loss bce only; use loss=bce"),
         ("aggregator=balancefl", "works with loss batch_restricted_ce only"),
         ("strategy=fednh", "needs a model with model.head=prototype"),

@@ -75,6 +75,18 @@ def test_explaining_again_gives_the_same_and_report_and_card_show_it(explained, 
     assert "in common with common classes" in page
 
 
+def test_attackers_rows_explain_nothing_in_a_run_or_after_it(tmp_path, capsys):
+    words = ["data=synthetic_table", *(w for w in OF_A_RUN if "data." not in w and "clients.count" not in w)]
+    only = ["explanation=[surrogate_tree]", "rounds=1", "clients.count=4", "attack=label_flip", "attack.fraction=0.25"]
+    words = [w for w in words if not w.startswith(("explanation", "rounds"))]
+    done = launch_in(tmp_path, *words, *only)
+    before = read_explanations(done.folder)["surrogate_tree"]
+    assert before["asked"] == 3
+    assert main(["explain", str(done.folder), "surrogate_tree"]) == 0
+    capsys.readouterr()
+    assert read_explanations(done.folder)["surrogate_tree"] == before
+
+
 def test_a_changed_file_is_told(explained):
     file = explained.folder / "explanations" / "integrated_gradients.json"
     text = file.read_text()

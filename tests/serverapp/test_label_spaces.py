@@ -10,7 +10,7 @@ from fedimb import registry
 from fedimb.clientapp.explanations import _rows
 from fedimb.config.combinations import Combination, refusal
 from fedimb.config.parts import build_model
-from fedimb.config.validate import check_task
+from fedimb.config.validate import check_task, parts_of
 from fedimb.data.prepare import prepare
 from fedimb.errors import ConfigError
 from fedimb.rundir.folder import RunFolder
@@ -207,6 +207,12 @@ def test_every_part_that_gets_labels_is_refused_unless_it_declares_that_it_can_t
                 refused = f"{kind} '{name}' cannot take" in found
                 assert refused == (unknown not in entry.flags.get("unknown_labels", ())), (kind, name, unknown)
             assert "cannot take" not in (refusal(Combination((entry,), unknown="masked")) or "")
+
+
+def test_what_is_chosen_by_default_takes_unknown_labels():
+    """Else a default that sees labels, added later, refuses every run with unknown ones."""
+    for unknown, loss in (("cells", "bce"), ("coarse", "partial_ce")):
+        assert refusal(Combination(parts_of(config(f"loss={loss}")), unknown=unknown)) is None
 
 
 def test_masked_rows_are_refused_to_nobody_but_those_who_ask(file):

@@ -18,6 +18,7 @@ from fedimb.study import computed
 from fedimb.study.computed import compute
 from fedimb.training.local import train_locally
 from fedimb.training.losses.ce import CrossEntropy
+from fedimb.training.prior import log_prior
 from fedimb.training.samplers.shuffle import Shuffle
 from fedimb.training.spec import TrainSpec
 
@@ -141,6 +142,30 @@ def test_no_client_sees_what_another_left_in_the_model(monkeypatch):
     monkeypatch.setattr(computed, "train_locally", training)
     compute("local", settings)
     assert seen == [(0, 0.0)] * 3
+
+
+def test_resampled_rows_of_the_federation_are_the_clients_own_too(monkeypatch):
+    """The prior of a loss counts them, and steps are those of the real rows."""
+    seen = []
+    monkeypatch.setattr(computed, "why_model_not_stackable", lambda model: "not here")
+    monkeypatch.setattr(
+        computed,
+        "train_locally",
+        lambda model, x, y, spec, *rest: (
+            seen.append((np.bincount(y, minlength=3), spec.steps, spec.loss.shift))
+            or train_locally(model, x, y, spec, *rest)
+        ),
+    )
+    table = ("data=synthetic_table", "data.source.rows=300", "data.source.classes=3", "loss=balanced_softmax")
+    settings = small("rounds=1", "local.epochs=1", "clients.count=2", "partition=iid", "resampler=smote", *table)
+    federation = prepare(settings.data, settings.partition, 2, settings.seed)
+    compute("local", settings)
+    for k, (counts, steps, shift) in enumerate(seen):
+        own = federation.counts[k]
+        assert counts.tolist() == np.where(own > 1, own.max(), own).tolist()
+        assert steps == math.ceil(own.sum() / settings.local.batch_size)
+        assert torch.equal(shift, log_prior(counts))
+        assert not torch.equal(shift, log_prior(own))
 
 
 def test_augmentations_of_the_federation_are_the_clients_own_too(monkeypatch):

@@ -6,8 +6,9 @@ import shutil
 
 import pytest
 from seals import unseal
-from small_runs import launch_in
+from small_runs import config, launch_in
 
+from fedimb.config.load import flatten
 from fedimb.errors import FedimbError
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
@@ -15,7 +16,7 @@ from fedimb.study.collect import read_cells, read_run
 from fedimb.study.compare import RECORD, compare, margin_of, read_compared
 from fedimb.study.design import Costs, study_of
 from fedimb.study.execute import Workers
-from fedimb.study.folders import collect, of_runs
+from fedimb.study.folders import collect, disambiguate, of_runs
 
 TINY = ("engine=inline", "rounds=2", "clients.count=3")
 
@@ -79,6 +80,14 @@ def test_parts_are_in_the_label_and_their_arguments_only_where_they_differ(made)
     assert found.control == "fedavg"
     found = of_runs([made(), made("loss=focal"), made("loss=focal", "loss.gamma=1")], "s")
     assert found.labels == ("fedavg", "focal loss.gamma=2.0", "focal loss.gamma=1.0")
+
+
+@pytest.mark.parametrize("word", ["resampler=enn", "explanation=surrogate_tree"])
+def test_what_the_label_has_already_or_what_changes_no_score_is_no_difference(word):
+    """Else plain FedAvg would be named by it too, and no longer be the control."""
+    found = disambiguate([flatten(config()), flatten(config(word))])
+    assert [one.extra for one in found] == [(), ()]
+    assert {one.setting for one in found} == {"default"}
 
 
 def test_arguments_of_a_calibration_tell_its_own_rows_apart_only(made):

@@ -11,7 +11,7 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from fedimb.contracts.base import Record
-from fedimb.contracts.platform import CONFUSION, SCORES, SUBGROUPS
+from fedimb.contracts.platform import CONFUSION, EXPLAINED_OVERALL, SCORES, SUBGROUPS
 from fedimb.deploy.home import SharingConfig
 
 CLASS_COUNTS = "class_counts"
@@ -63,6 +63,9 @@ def _of_fewer(least: int, record: Record, value: object, patients: Patients | No
         return False
     if record.sensitivity == "individual" or patients is None or patients.total < least:
         return True
+    if record.key == EXPLAINED_OVERALL and isinstance(value, ArrayRecord):
+        leaves = [array.numpy() for name, array in value.items() if name.endswith("/leaf_rows")]
+        return any(bool(np.any((rows > 0) & (rows < least))) for rows in leaves)
     if record.about != "class":
         return False
     if record.key == SUBGROUPS and isinstance(value, ArrayRecord) and "people" in value:

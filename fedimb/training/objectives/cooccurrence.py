@@ -39,15 +39,18 @@ class ForbiddenPairs(LocalObjective):
                 raise ConfigError(f"objective 'cooccurrence': {pair} in pairs: give two different class ids")
         self.pairs, self.weight = torch.tensor(pairs), weight
 
+    def check(self, n_classes: int) -> None:
+        """Refuse the id of a class that does not exist."""
+        if int(self.pairs.max()) >= n_classes:
+            raise ConfigError(
+                f"objective 'cooccurrence': class {int(self.pairs.max())} in pairs, but there are {n_classes} classes, "
+                "from 0"
+            )
+
     def setup(self, model: nn.Module, parameters: list[Tensor]) -> None:
         """Check the ids against the model's classes."""
         assert isinstance(model, Classifier)
-        classes = model.head.out_features
-        if int(self.pairs.max()) >= classes:
-            raise ConfigError(
-                f"objective 'cooccurrence': class {int(self.pairs.max())} in pairs, but there are {classes} classes, "
-                "from 0"
-            )
+        self.check(model.head.out_features)
         self.pairs = self.pairs.to(model.head.weight.device)
 
     def loss(self, model: nn.Module, features: Tensor, logits: Tensor, labels: Tensor) -> Tensor | None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedimb.contracts.base import Record
-from fedimb.contracts.platform import PLATFORM
+from fedimb.contracts.platform import EXPLAINED_OVERALL_RECORD, PLATFORM
 from fedimb.deploy.home import SharingConfig
 from fedimb.deploy.site.sharing import Patients, refusal
 from fedimb.records import array_record
@@ -47,6 +47,14 @@ def test_no_statistic_of_fewer_than_five_patients(record, array, patients, leave
     if why:
         assert "statistics of fewer than 5 patients" in why
     assert refusal(SharingConfig(), record, array_record({"a": array}), patients) is None
+
+
+@pytest.mark.parametrize(("leaf", "leaves"), [(5, True), (4, False)])
+def test_no_leaf_of_a_tree_is_of_fewer(leaf, leaves):
+    """Whatever floor the plan has: the site's own number is the last word."""
+    tree = array_record({"surrogate_tree/leaf_rows": np.array([0, 20, leaf]), "surrogate_tree/left": np.array([1, 2])})
+    why = refusal(SharingConfig(min_patients=5), EXPLAINED_OVERALL_RECORD, tree, Patients(30, (17, 13, 0)))
+    assert (why is None) is leaves
 
 
 def test_a_confusion_matrix_refused_says_how_it_could_leave():

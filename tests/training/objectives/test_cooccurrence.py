@@ -58,6 +58,8 @@ def test_what_is_no_pair_is_refused(wrong, says):
 def test_a_class_that_does_not_exist_is_refused():
     with pytest.raises(ConfigError, match="class 3 in pairs, but there are 3 classes"):
         ForbiddenPairs([[0, 3]]).setup(MLP(3, (3,), hidden=[4]), [])
+    with pytest.raises(ConfigError, match="class 3 in pairs, but there are 3"):  # before the run
+        ForbiddenPairs([[0, 3]]).check(3)
 
 
 def test_pairs_are_read_from_the_words_of_a_run():
