@@ -10,6 +10,8 @@ from torch import Tensor
 
 from fedimb.clientapp.context import ClientContext
 from fedimb.config.parts import resampler_of, resamples
+from fedimb.data.views import ClientData
+from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, seed_int
 
 RESAMPLED = "resampled"
@@ -23,16 +25,21 @@ def resampled(context: ClientContext) -> tuple[Tensor, Tensor]:
         ConfigError: the rule cannot work on the client's data.
     """
     if context.resampled is None:
-        x, y = context.data.tensors("train")
-        columns = context.data.store.columns
-        rule = resampler_of(context.config, None if columns is None else columns.one_hot, tuple(x.shape[1:]))
-        seed = seed_int(context.config.seed, Stream.RESAMPLE, 0, context.client) % 2**32
-        made_x, made_y = rule.resample(x.cpu().numpy(), y.cpu().numpy(), seed)
-        context.resampled = (
-            torch.from_numpy(np.array(made_x, dtype=np.float32)).to(x.device),
-            torch.from_numpy(np.array(made_y, dtype=np.int64)).to(y.device),
-        )
+        context.resampled = resampled_rows(context.config, context.data, context.client)
     return context.resampled
+
+
+def resampled_rows(config: RunConfig, data: ClientData, client: int) -> tuple[Tensor, Tensor]:
+    """`resampled` of a client's data, wherever it trains."""
+    x, y = data.tensors("train")
+    columns = data.store.columns
+    rule = resampler_of(config, None if columns is None else columns.one_hot, tuple(x.shape[1:]))
+    seed = seed_int(config.seed, Stream.RESAMPLE, 0, client) % 2**32
+    made_x, made_y = rule.resample(x.cpu().numpy(), y.cpu().numpy(), seed)
+    return (
+        torch.from_numpy(np.array(made_x, dtype=np.float32)).to(x.device),
+        torch.from_numpy(np.array(made_y, dtype=np.int64)).to(y.device),
+    )
 
 
 def counts_of_view(context: ClientContext, view: str) -> np.ndarray:

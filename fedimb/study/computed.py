@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from fedimb.clientapp.local_training import weights_into
-from fedimb.config.parts import build_model, spec_of_rows, with_pooled
+from fedimb.clientapp.resampling import resampled_rows
+from fedimb.config.parts import build_model, resamples, spec_of_rows, with_pooled
 from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
 from fedimb.data.prepare import prepare
@@ -100,7 +101,7 @@ def _local(config: RunConfig, federation: Federation) -> JsonObject:
         "steps": sum(steps),
         "labels": int(federation.counts.sum()),
     }
-    own = {"labels": len(works[best].y), "steps": steps[best], "client": holders[best]}
+    own = {"labels": len(federation.train[holders[best]]), "steps": steps[best], "client": holders[best]}
     return {"local_mean": mean | cost, "local_best": rows[best] | cost | own}
 
 
@@ -108,9 +109,14 @@ def _work(config: RunConfig, federation: Federation, client: int) -> Work:
     data = federation.client(client)
     x, y = data.tensors("train")
     steps = config.rounds * config.local.epochs * math.ceil(len(y) / config.local.batch_size)
-    counts, sets = data.counts("train"), data.label_sets
+    counts, sets, primary = data.counts("train"), data.label_sets, data.primary("train")
+    if resamples(config):  # as many steps as without
+        x, y = resampled_rows(config, data, client)
+        primary = y
+        if config.prior.view == "train":
+            counts = np.bincount(y.cpu().numpy(), minlength=federation.n_classes)
     spec = spec_of_rows(config, counts, steps, federation.input_shape, config.rounds, sets)
-    return Work(x, y, spec, torch_generator(config.seed, Stream.TRAIN, 0, client), data.primary("train"))
+    return Work(x, y, spec, torch_generator(config.seed, Stream.TRAIN, 0, client), primary)
 
 
 def _trained(config: RunConfig, model: Classifier, works: list[Work]) -> Iterator[LocalResult]:
