@@ -58,6 +58,7 @@ def refuse(config: RunConfig) -> None:
         "aggregator": config.aggregator["name"] == "fedavg",
         "loss": config.loss["name"] == "ce",
         "sampler": config.sampler["name"] == "shuffle",
+        "resampler": config.resampler["name"] == "none",
         "local": config.local.optimizer == "sgd"
         and not (config.local.augmentation or config.local.nesterov or config.local.decay_exempt)
         and not (config.local.max_grad_norm or config.local.label_smoothing)
