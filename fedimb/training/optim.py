@@ -138,7 +138,6 @@ def decays(module: nn.Module, exempt: Sequence[str]) -> list[bool]:
     ]
 
 
-@torch.no_grad()
 def gradients_of(value: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
     """The gradients of a scalar; 0 for a parameter without influence on it (a branch, a class without rows).
 
@@ -148,6 +147,7 @@ def gradients_of(value: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 
 
+@torch.no_grad()
 def clip_gradients(gradients: list[Tensor], largest: float) -> None:
     """Scale gradients in place so that their common L2 norm is at most ``largest``, as torch's clip_grad_norm_."""
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))

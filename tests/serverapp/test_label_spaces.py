@@ -199,7 +199,7 @@ def test_labels_cannot_be_asked_for_where_a_site_could_not_give_them(file, tmp_p
 
 def test_every_part_that_gets_labels_is_refused_unless_it_declares_that_it_can_tell_unknown_ones():
     """By the flag, whatever the name: a part of a plug-in too."""
-    for kind in ("loss", "sampler", "strategy", "objective", "augmentation", "attack"):
+    for kind in ("loss", "sampler", "strategy", "objective", "augmentation", "attack", "resampler"):
         for name in registry.names(kind):
             entry = registry.get(kind, name)
             for unknown in ("cells", "coarse"):

@@ -4,7 +4,7 @@ from fedimb.registry import register
 from fedimb.training.resamplers.base import Categories, Inputs, Labels, Resampler
 
 
-@register("resampler", "none", tasks=("multiclass", "multilabel"))
+@register("resampler", "none", tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
 class NoResampling(Resampler):
     """The rows as they are."""
 
