@@ -169,7 +169,7 @@ def check_store(store: Store, settings: WorklistSettings) -> None:
     """
     pages.check_shape(store.input_shape)
     Vocabulary(store.class_names)
-    if settings.per_patient is not None and store.patients is None:
+    if settings.per_patient is not None and not store.names_patients:
         raise DataError(
             f"oracle 'worklist': per_patient={settings.per_patient}, but these data name no patients; set the patient "
             "column of the source, or leave per_patient out"

@@ -12,6 +12,7 @@ from fedimb.attacks.label_flip import FlipSettings, LabelFlip
 from fedimb.errors import ConfigError
 from fedimb.registry import register
 from fedimb.registry.arguments import PositiveCount, Share
+from fedimb.shapes import may_be_signal
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class PatchTrigger(LabelFlip):
     def __init__(self, settings: PatchSettings, known: Known) -> None:
         super().__init__(settings, known)
         shape = known.input_shape
-        if len(shape) < 2 or min(shape[-2:]) < settings.size:
+        if len(shape) < 2 or may_be_signal(shape) or min(shape[-2:]) < settings.size:
             raise ConfigError(
                 f"attack 'patch_trigger': a square of {settings.size} x {settings.size} pixels does not fit into rows "
                 f"of shape {list(shape)}; use pictures, or a smaller attack.size"

@@ -99,7 +99,10 @@ def _rows(context: ClientContext) -> tuple[ClientRows, NDArray[np.int64]]:
     store = data.store
     shape = store.input_shape
     x, held_out = data.tensors(view)[0].cpu(), data.tensors("validation")[0].cpu()
-    classes = store.n_classes
+    y, classes = data.primary(view).cpu().numpy(), store.n_classes
+    known = (y >= 0) & (y < classes)  # neither a coarse label nor a row of which no label is known
+    if not known.all():
+        x, y, numbers = x[torch.from_numpy(known)], y[known], numbers[known]
 
     def with_random_weights(k: int) -> Classifier:
         return _drawn(config, classes, shape, k)
@@ -113,7 +116,7 @@ def _rows(context: ClientContext) -> tuple[ClientRows, NDArray[np.int64]]:
     rows = ClientRows(
         model=model.eval(),
         x=x,
-        y=data.primary(view).cpu().numpy(),
+        y=y,
         people=people,
         held_out=held_out,
         class_names=store.class_names,

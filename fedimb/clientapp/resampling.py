@@ -30,7 +30,11 @@ def resampled(context: ClientContext) -> tuple[Tensor, Tensor]:
 
 
 def resampled_rows(config: RunConfig, data: ClientData, client: int) -> tuple[Tensor, Tensor]:
-    """`resampled` without a message, for a client that trains by itself."""
+    """A client's training rows after the run's resampler, as `resampled`; the same wherever the client trains.
+
+    Raises:
+        ConfigError: the rule cannot work on the client's data.
+    """
     x, y = data.tensors("train")
     columns = data.store.columns
     rule = resampler_of(config, None if columns is None else columns.one_hot, tuple(x.shape[1:]))

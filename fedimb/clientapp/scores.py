@@ -10,7 +10,7 @@ from fedimb import registry
 from fedimb.clientapp.context import ClientContext
 from fedimb.contracts import platform as names
 from fedimb.data.subgroups import Subgroup, parse_subgroups, subgroups_of
-from fedimb.data.views import known_classes
+from fedimb.data.views import Rows, known_classes
 from fedimb.evaluation.confusion import confusion_of
 from fedimb.evaluation.probabilities import probabilities_of
 from fedimb.evaluation.subgroups import SCORED as SCORED_ARRAYS
@@ -28,13 +28,14 @@ def answer_query(query: str, content: RecordDict, context: ClientContext) -> Rec
 
     With ``data.subgroups`` also ``x.subgroups``.
     """
-    y = context.data.tensors("validation")[1]
+    y, rows = context.data.tensors("validation")[1], context.data.rows("validation")
     logits = _logits(context)
     if (known := known_classes(y, context.data.store.n_classes)) is not None:
         y, logits = y[known], {name: adjusted[known] for name, adjusted in logits.items()}
+        rows = rows[known.cpu().numpy()]
     records = {names.SCORES: {name: confusion_of(y, adjusted) for name, adjusted in logits.items()}}
     if subgroups := parse_subgroups(context.config.data.get("subgroups")):
-        records[names.SUBGROUPS] = _by_subgroup(context, subgroups, y, logits)
+        records[names.SUBGROUPS] = _by_subgroup(context, subgroups, rows, y, logits)
     if query == names.SCORED:
         return RecordDict({key: array_record(arrays) for key, arrays in records.items()})
     clients = clients_in_sum(content)
@@ -50,9 +51,9 @@ def answer_query(query: str, content: RecordDict, context: ClientContext) -> Rec
 
 
 def _by_subgroup(
-    context: ClientContext, subgroups: tuple[Subgroup, ...], y: Tensor, logits: dict[str, Tensor]
+    context: ClientContext, subgroups: tuple[Subgroup, ...], rows: Rows, y: Tensor, logits: dict[str, Tensor]
 ) -> dict[str, np.ndarray]:
-    rows, store = context.data.rows("validation"), context.data.store
+    store = context.data.store
     groups = subgroups_of(store, subgroups)
     people = None if store.patients is None else store.patients[rows]
     found: dict[str, np.ndarray] = {}

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.identifiers import Names
 from fedimb.data.labels import none_class
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.plain import JsonObject, Settings
@@ -243,7 +244,8 @@ def label_spaces(
         With ``rows`` and ``left_out`` zero: `fedimb.data.prepare` and a deployment know them.
 
     Raises:
-        ConfigError: unknown client, site or class, two declarations of one kind, or a class in two coarse labels.
+        ConfigError: unknown client, site or class, two declarations of one kind for a client, a class in two coarse
+            labels, or one that is in a coarse label and annotated.
         DataError: a class that no client annotates.
     """
     n, names = len(class_names), tuple(class_names)
@@ -260,17 +262,24 @@ def label_spaces(
             "unknown cells are masked; leave it out"
         )
     annotated = np.ones((clients, n), bool) if drawn is None else drawn.copy()
+    listed: dict[int, str] = {}
     for who, classes in (config.annotated or {}).items():
-        for k in _clients(f"data.labels.annotated.{who}", who, clients, sites_of):
+        for k in _clients(f"data.labels.annotated.{who}", who, clients, sites_of, listed):
             annotated[k] = np.isin(np.arange(n), _class_ids(f"data.labels.annotated.{who}", classes, names))
     groups: dict[int, list[list[int]]] = {}
+    grouped: dict[int, str] = {}
     for who, lists in (config.coarse or {}).items():
         key = f"data.labels.coarse.{who}"
         ids = [_class_ids(key, one, names) for one in lists]
         flat = [c for one in ids for c in one]
         if twice := [names[c] for c in flat if flat.count(c) > 1]:
             raise ConfigError(f"{key}: class '{twice[0]}' is in it twice; a row has one label")
-        for k in _clients(key, who, clients, sites_of):
+        for k in _clients(key, who, clients, sites_of, grouped):
+            if k in listed and (both := [names[c] for c in flat if annotated[k, c]]):
+                raise ConfigError(
+                    f"{key}: class '{both[0]}' is in it, and data.labels.annotated.{listed[k]} lists it too: a site "
+                    "that tells a class apart has no coarse label for it; take it out of one of them"
+                )
             groups[k] = ids
             annotated[k, flat] = False
     if none is not None:  # "no label" is known only where every other class is
@@ -287,27 +296,26 @@ def label_spaces(
     return LabelSpaces(seen, sets, config.unknown, zeros, zeros)
 
 
-def labels_of_site(config: LabelsConfig, site: str, client: int, class_names: Sequence[str]) -> ClientLabels | None:
-    """What one site's labels say, from its own declaration alone: at a hospital, whose rows have one class each.
+def labels_of_site(
+    config: LabelsConfig, sites: Sequence[str], client: int, class_names: Sequence[str]
+) -> ClientLabels | None:
+    """What one site's labels say: at a hospital, whose rows have one class each.
 
-    The numbers of its coarse labels are its own, and never leave it.
+    All sites are given, since a key that is one's name may be another's client id.
 
     Args:
-        site, client: its name and client id; the settings may name either.
+        sites: names of all sites, in client-id order.
+        client: the client id of this one.
 
     Returns:
         None if it annotates every class.
 
     Raises:
-        ConfigError: see `label_spaces`.
+        ConfigError, DataError: see `label_spaces`.
     """
-    named = {site, str(client)}
-    annotated = {who: one for who, one in (config.annotated or {}).items() if who in named}
-    coarse = {who: one for who, one in (config.coarse or {}).items() if who in named}
-    own = LabelsConfig(annotated or None, coarse or None, config.unknown)
-    # A second client annotates everything, so that this site need not.
-    found = label_spaces(own, 2, class_names, "multiclass", {site: [0], str(client): [0]})
-    return None if found is None else found.of_client(0)
+    by_name = {name: [k] for k, name in enumerate(sites)}
+    found = label_spaces(config, len(sites), class_names, "multiclass", by_name)
+    return None if found is None or found.annotated[client].all() else found.of_client(client)
 
 
 def _seen(annotated: NDArray[np.bool_], groups: Mapping[int, list[list[int]]]) -> tuple[NDArray[np.int64], Any]:
@@ -327,22 +335,41 @@ def _seen(annotated: NDArray[np.bool_], groups: Mapping[int, list[list[int]]]) -
     return seen, sets
 
 
-def _clients(key: str, who: str, clients: int, sites_of: Mapping[str, Sequence[int]]) -> Sequence[int]:
+def _clients(
+    key: str, who: str, clients: int, sites_of: Mapping[str, Sequence[int]], named: dict[int, str]
+) -> Sequence[int]:
+    """The clients of a key, which are added to those ``named`` before, by the key that names each."""
     if who in sites_of:
-        return sites_of[who]
-    if who.isdecimal() and int(who) < clients:
-        return [int(who)]
-    known = ", ".join(sites_of) if sites_of else f"0 to {clients - 1}"
-    raise ConfigError(f"{key}: there is no client or site '{who}'; give one of {known}")
+        found = sites_of[who]
+    elif who.isdecimal() and int(who) < clients:
+        found = [int(who)]
+    else:
+        known = ", ".join(sites_of) if sites_of else f"0 to {clients - 1}"
+        raise ConfigError(f"{key}: there is no client or site '{who}'; give one of {known}")
+    for k in found:
+        if k in named:
+            raise ConfigError(f"{key}: this is client {k}, as '{named[k]}' is; give each once")
+        named[k] = who
+    return found
 
 
 def _class_ids(key: str, classes: Sequence[object], names: tuple[str, ...]) -> list[int]:
-    found = []
+    """Class ids of a list of ids, as numbers, and of names, as text."""
+    found, known = [], Names(names)
     for one in classes:
-        if isinstance(one, int) and not isinstance(one, bool) and 0 <= one < len(names):
+        number = isinstance(one, int) and not isinstance(one, bool)
+        at = known.index(one) if isinstance(one, int | str) else None
+        if isinstance(one, int) and number and 0 <= one < len(names):
+            if at is not None and at != one:
+                raise ConfigError(
+                    f"{key}: {one} is the id of class '{names[one]}' and the name of another; write names as text: "
+                    f"'{one}'"
+                )
             found.append(one)
-        elif str(one) in names:
-            found.append(names.index(str(one)))
+        elif at is not None and isinstance(one, str):
+            found.append(at)
+        elif at is not None and number:
+            raise ConfigError(f"{key}: no class has the id {one}; write names as text: '{one}'")
         else:
             raise ConfigError(f"{key}: no class '{one}'.{nearest(str(one), names)}")
     return found

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb import registry
-from fedimb.data.arrays import PATIENTS
 from fedimb.data.config import DataConfig, inner_partition, partition_parts
 from fedimb.data.federation import Federation, some
 from fedimb.data.findings.finding import Finding
@@ -136,7 +135,7 @@ def prepare_unsettled(
         train=train,
         validation=validation,
         test=cut.test,
-        counts=_counts(store, held),
+        counts=counts,
         class_names=names,
         minority=minority,
         fingerprint=store.fingerprint,
@@ -269,7 +268,7 @@ def _check_patients(config: DataConfig, partition: Mapping[str, object], store: 
     named = "data.test=by_patient" if config.test["name"] == "by_patient" else ""
     if partition.get("column") == "patient":
         named = "partition.column=patient"
-    if not named or (store.patients is not None and store.units == PATIENTS):
+    if not named or store.names_patients:
         return
     held = "no patients" if store.patients is None else f"no patients ({store.units} are kept together)"
     other = "another partition" if "partition" in named else "{name: stratified, fraction: 0.2}"

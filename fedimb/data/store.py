@@ -97,6 +97,12 @@ class Store:
         shape = tuple(self.x.shape[1:])
         return SignalShape(shape) if self.signal is not None and len(shape) == 2 else shape
 
+    @property
+    def names_patients(self) -> bool:
+        """Whether ``patients`` are people, and not recordings or windows that only belong together: a person may have
+        several of these, so that no promise about patients can rest on them."""
+        return self.patients is not None and self.units == PATIENTS
+
     def class_counts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """[C] int64: how many of ``rows`` have each class; a row with several labels counts for each."""
         return class_counts(self.y, self.targets, self.n_classes, rows)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedimb.data.inputs import TableColumns
 from fedimb.data.scaling import Scaling
-from fedimb.shapes import SignalShape
+from fedimb.shapes import may_be_signal
 
 LARGEST_SIDE, LONGEST = 32, 128
 """Places of a map along a side of a picture, and along a signal; larger ones are averaged down to so many."""
@@ -53,8 +53,7 @@ class InputLayout:
 
         Args:
             shape: of one row.
-            model: where the shape does not say that it is a signal's, the layers tell it from a grey picture, which has
-                two axes too.
+            model: its layers tell a signal from a grey picture, which both have two axes.
             columns: of a table, if it is known.
             scaling, scale: what was done to the source's values.
         """
@@ -63,7 +62,7 @@ class InputLayout:
         if scaling is not None:
             centre, unit = scaling.mean.astype(np.float32) / scale, scaling.deviation.astype(np.float32) / scale
         if len(shape) != 1:
-            signal = len(shape) == 2 and (isinstance(shape, SignalShape) or _is_for_signals(model))
+            signal = len(shape) == 2 and _is_signal(shape, model)
             kind: Literal["picture", "signal"] = "signal" if signal else "picture"
             return InputLayout(shape, kind, (), np.zeros(0, np.int64), (), frozenset(), centre, unit)
         if columns is None or len(columns.inputs) != size:
@@ -124,7 +123,9 @@ class InputLayout:
         return shares / total
 
 
-def _is_for_signals(model: nn.Module) -> bool:
+def _is_signal(shape: tuple[int, ...], model: nn.Module) -> bool:
+    """What the model takes rows of two axes for; of a model that does not say, what they are."""
     modules = list(model.modules())
-    over_time = any(isinstance(module, nn.Conv1d | nn.RNNBase) for module in modules)
-    return over_time and not any(isinstance(module, nn.Conv2d) for module in modules)
+    if any(isinstance(module, nn.Conv2d) for module in modules):
+        return False
+    return any(isinstance(module, nn.Conv1d | nn.RNNBase) for module in modules) or may_be_signal(shape)

@@ -272,7 +272,7 @@ def source_counts(data: SourceData) -> JsonObject:
         "shape": list(data.x.shape[1:]),
         "class_names": list(data.class_names),
         "counts": class_counts(data.y, data.targets, len(data.class_names), slice(None)).tolist(),
-        "patients": None if data.patients is None else len(set(data.patients.tolist())),
+        "patients": len(set(data.patients.tolist())) if data.patients is not None and data.units == PATIENTS else None,
         "sites": None if data.sites is None else len(data.site_names),
         "official_test": None if data.official_test is None else int(data.official_test.sum()),
         "skipped": list(data.skipped),

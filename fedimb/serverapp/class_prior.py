@@ -62,7 +62,7 @@ def check_prior(config: RunConfig, federation: Federation) -> None:
             "prior.provenance=secure_sum hides nothing with one client: its sum is that client's counts; "
             "set prior.provenance=dp_sum (or clear_sum)"
         )
-    if prior.provenance == "dp_sum" and prior.clip is not None and federation.store.patients is None:
+    if prior.provenance == "dp_sum" and prior.clip is not None and not federation.store.names_patients:
         raise ConfigError(
             f"prior.clip={prior.clip} protects patients, but the source has no patient ids; set prior.clip=null "
             "(each row is protected)"

@@ -50,7 +50,7 @@ def compute(kind: str, config: RunConfig) -> dict[str, object]:
     """
     torch.set_num_threads(1)
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
-    if federation.unknown_rule is not None:
+    if federation.unknown_rule is not None or resamples(config):
         check_task(config, federation.task, federation.unknown_rule)
     config = with_pooled(config, federation)
     return {
@@ -101,7 +101,7 @@ def _local(config: RunConfig, federation: Federation) -> JsonObject:
         "steps": sum(steps),
         "labels": int(federation.counts.sum()),
     }
-    own = {"labels": len(works[best].y), "steps": steps[best], "client": holders[best]}
+    own = {"labels": int(federation.train_sizes[holders[best]]), "steps": steps[best], "client": holders[best]}
     return {"local_mean": mean | cost, "local_best": rows[best] | cost | own}
 
 
@@ -109,13 +109,13 @@ def _work(config: RunConfig, federation: Federation, client: int) -> Work:
     data = federation.client(client)
     x, y = data.tensors("train")
     steps = config.rounds * config.local.epochs * math.ceil(len(y) / config.local.batch_size)
-    counts, primary = data.counts("train"), data.primary("train")
-    if resamples(config):  # as many steps as on the real rows, as in a run
+    counts, sets, primary = data.counts("train"), data.label_sets, data.primary("train")
+    if resamples(config):  # as many steps as without, as in a federation
         x, y = resampled_rows(config, data, client)
         primary = y
         if config.prior.view == "train":
-            counts = np.bincount(y.cpu().numpy(), minlength=federation.n_classes).astype(np.int64)
-    spec = spec_of_rows(config, counts, steps, federation.input_shape, config.rounds, data.label_sets)
+            counts = np.bincount(y.numpy(), minlength=federation.n_classes).astype(np.int64)
+    spec = spec_of_rows(config, counts, steps, federation.input_shape, config.rounds, sets)
     return Work(x, y, spec, torch_generator(config.seed, Stream.TRAIN, 0, client), primary)
 
 

@@ -1,5 +1,7 @@
 """What each attack does, by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from fedimb import registry
 from fedimb.attacks.base import Known, attackers_of, updates_of, weights_from
 from fedimb.attacks.collusion import alie_z
 from fedimb.errors import ConfigError
+from fedimb.shapes import SignalShape
 
 KNOWN = Known(4, (3, 2), 0, (1, 6, 6), ("head.weight", "head.bias"))
 RECEIVED = {"head.weight": np.zeros((4, 2), np.float32), "head.bias": np.zeros(4, np.float32)}
@@ -134,3 +137,9 @@ def test_an_update_survives_the_way_into_a_vector_and_back():
 def test_wrong_settings_are_refused(name, settings, says):
     with pytest.raises(ConfigError, match=says):
         attack(name, **settings)
+
+
+def test_a_square_is_not_put_into_windows_of_signals():
+    for shape in ((9, 128), SignalShape((6, 16))):
+        with pytest.raises(ConfigError, match="use pictures"):
+            registry.build("attack", "patch_trigger", {"known": replace(KNOWN, input_shape=shape)})

@@ -7,7 +7,7 @@ from small_runs import config
 
 from fedimb.data.arrays import SourceData
 from fedimb.data.federation import Federation
-from fedimb.data.label_spaces import UNKNOWN, ClientLabels, LabelsConfig, LabelSpaces, label_spaces
+from fedimb.data.label_spaces import UNKNOWN, ClientLabels, LabelsConfig, LabelSpaces, label_spaces, labels_of_site
 from fedimb.data.partitioners.annotated_subsets import AnnotatedSubsets
 from fedimb.data.prepare import prepare
 from fedimb.data.store import Store
@@ -57,6 +57,8 @@ def test_where_every_client_annotates_everything_there_is_nothing_to_say():
         ({"coarse": {"0": [["car"]]}}, ConfigError, "lists of at least two classes"),
         ({"coarse": {"0": [["car", "truck"], ["truck", "rider"]]}}, ConfigError, "class 'truck' is in it twice"),
         ({"unknown": "negative"}, ConfigError, "data.labels.unknown: no rule 'negative'"),
+        ({"annotated": {"0": ["car"]}, "coarse": {"0": [["car", "truck"]]}}, ConfigError, "annotated.0 lists it too"),
+        ({"annotated": {"0": [4]}}, ConfigError, "no class '4'"),
         ({"annotated": {"0": ["car"], "1": ["car", "truck", "rider"]}}, DataError, "no client annotates class 'train'"),
     ],
 )
@@ -64,6 +66,24 @@ def test_a_wrong_declaration_is_refused_with_place_and_remedy(raw, error, says):
     with pytest.raises(error) as caught:
         spaces(raw)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(("given", "says"), [(1, "1 is the id of class '2'"), (3, "no class has the id 3")])
+def test_a_class_whose_name_is_a_number_is_given_as_text(given, says):
+    assert spaces({"annotated": {"0": ["1", "3"]}}, names=("1", "2", "3")).seen[0].tolist() == [0, 3, 2]
+    with pytest.raises(ConfigError, match=f"{says}.*write names as text: '{given}'"):
+        spaces({"annotated": {"0": [given]}}, names=("1", "2", "3"))
+
+
+def test_a_site_is_named_once_and_its_name_is_not_taken_for_another_sites_client_id():
+    for kind, one in (("annotated", ["car", "truck"]), ("coarse", [["car", "truck"]])):
+        with pytest.raises(ConfigError, match=f"data.labels.{kind}.0: this is client 0, as 'kitti' is"):
+            spaces({kind: {"kitti": one, "0": one}}, sites={"kitti": [0]})
+    config = LabelsConfig.parse({"annotated": {"1": ["car", "truck"]}})
+    assert labels_of_site(config, ("1", "2"), 0, NAMES).seen.tolist() == [0, 1, 4, 4]
+    assert labels_of_site(config, ("1", "2"), 1, NAMES) is None
+    by_id = LabelsConfig.parse({"annotated": {"1": ["car", "truck"]}})
+    assert labels_of_site(by_id, ("linz", "va"), 1, NAMES).seen.tolist() == [0, 1, 4, 4]
 
 
 def test_several_labels_have_cells_not_coarse_labels():

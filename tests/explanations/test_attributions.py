@@ -77,6 +77,25 @@ def rows_of(model, x, y, drawn, people=None, layout=None):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "kind"),
+    [
+        ("lstm", (3, 16), "signal"),  # no convolution says so
+        ("cnn_transformer", (3, 16), "signal"),
+        ("mlp", (3, 16), "signal"),
+        ("mlp", SignalShape((6, 16)), "signal"),
+        ("mlp", (16, 16), "picture"),
+        ("cnn4conv", (16, 16), "picture"),
+    ],
+)
+def test_windows_of_signals_are_no_pictures_whatever_the_model(name, shape, kind):
+    model = registry.build("model", name, given={"n_classes": 2, "input_shape": shape})
+    layout = InputLayout.of(shape, model)
+    assert layout.kind == kind
+    groups = layout.feature_mask(8)[0].unique(return_counts=True)[1]
+    assert groups.tolist() == ([8] * (2 * shape[0]) if kind == "signal" else [64] * 4)
+
+
 @pytest.mark.parametrize("name", ["integrated_gradients", "shapley_sampling", "kernel_shap", "lime"])
 def test_of_a_linear_model_they_are_w_times_the_difference(name):
     pytest.importorskip("captum")
@@ -171,17 +190,6 @@ def test_a_tables_columns_are_added_up_and_a_pictures_channels_too():
     assert maps.tolist() == [[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]
     picture = InputLayout.of((2, 1, 2), Linear(4, 2))
     assert picture.maps(torch.tensor([[[[1.0, 0.0]], [[-1.0, 2.0]]]])).tolist() == [[[0.5, 0.5]]]
-
-
-def test_a_signal_is_no_picture_whatever_model_reads_it():
-    """Squares of a picture would join channels, and its map would be averaged down to 32 places."""
-    recurrent = registry.build("model", "lstm", n_classes=2, input_shape=(3, 100), width=4)
-    for shape, model in (((3, 100), recurrent), (SignalShape((3, 100)), Linear(300, 2))):
-        layout = InputLayout.of(shape, model)
-        assert layout.kind == "signal"
-        assert layout.maps(torch.ones(1, 3, 100)).shape == (1, 3, 100)
-        assert len(layout.feature_mask(4).unique()) == 3 * 25
-    assert InputLayout.of((8, 8), Linear(64, 2)).kind == "picture"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from fedimb.clientapp import class_prior as client_prior
 from fedimb.clientapp.class_prior import answer_query, clipped_counts, noisy_share
 from fedimb.clientapp.context import ClientContext
 from fedimb.config.parts import prior_label
+from fedimb.data.arrays import SourceData
+from fedimb.data.store import Store
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.models.mlp import MLP
 from fedimb.privacy.gaussian import sigma_of
@@ -45,7 +47,7 @@ def client(number, counts, *overrides, step=1):
 
 def federation(counts, patients=None, minority=()):
     rows = [np.arange(sum(c)) for c in counts]
-    store = SimpleNamespace(patients=patients)
+    store = SimpleNamespace(patients=patients, names_patients=patients is not None)
     n_classes = len(counts[0])
     held = np.array(counts)
     about = {"n_classes": n_classes, "input_shape": (4,), "pairs": {}, "task": "multiclass"}
@@ -133,6 +135,17 @@ def test_a_provenance_that_cannot_work_is_refused_before_the_run(words, counts, 
         check_prior(config(*words.split()), federation(counts))
     for other in ("clear_sum", "dp_sum", "estimated"):
         check_prior(config(f"prior.provenance={other}"), federation(counts))
+
+
+def test_windows_that_only_belong_together_are_no_patients_to_protect(tmp_path):
+    about = {"x": np.zeros((4, 1), np.float32), "y": np.array([0, 1, 0, 1]), "class_names": ("a", "b")}
+    own, grouped = np.array([0, 0, 1, 1]), federation(COUNTS)
+    config_of = config("prior.provenance=dp_sum", "prior.clip=2")
+    grouped.store = Store.build(SourceData(**about, patients=own), tmp_path / "patients", "f")
+    check_prior(config_of, grouped)
+    grouped.store = Store.build(SourceData(**about, patients=own, units="recordings"), tmp_path / "recordings", "f")
+    with pytest.raises(ConfigError, match="the source has no patient ids"):
+        check_prior(config_of, grouped)
 
 
 @pytest.mark.parametrize("clients", [1, 4])

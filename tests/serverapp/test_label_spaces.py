@@ -1,11 +1,15 @@
 """Runs whose clients annotate different classes: what is unknown has no influence, and no part mistakes it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from small_runs import config, launch_in, weights_sha
 
 from fedimb import registry
+from fedimb.clientapp.explanations import _rows
 from fedimb.config.combinations import Combination, refusal
+from fedimb.config.parts import build_model
 from fedimb.config.validate import check_task, parts_of
 from fedimb.data.prepare import prepare
 from fedimb.errors import ConfigError
@@ -195,7 +199,7 @@ def test_labels_cannot_be_asked_for_where_a_site_could_not_give_them(file, tmp_p
 
 def test_every_part_that_gets_labels_is_refused_unless_it_declares_that_it_can_tell_unknown_ones():
     """By the flag, whatever the name: a part of a plug-in too."""
-    for kind in ("loss", "sampler", "resampler", "strategy", "objective", "augmentation", "attack"):
+    for kind in ("loss", "sampler", "strategy", "objective", "augmentation", "attack", "resampler"):
         for name in registry.names(kind):
             entry = registry.get(kind, name)
             for unknown in ("cells", "coarse"):
@@ -225,6 +229,25 @@ def test_computed_rows_train_on_what_each_client_knows(file):
     assert coarse["rows"]["local_mean"]["scores"] != masked["rows"]["local_mean"]["scores"]
     with pytest.raises(ConfigError, match="cannot take labels that are sets of classes"):
         compute("local", config(*words(file, ANNOTATED, "data.labels.unknown=coarse")))
+
+
+@pytest.mark.parametrize("several_labels", [False, True])
+def test_rows_whose_class_a_client_does_not_know_are_not_explained(tmp_path, several_labels):
+    path = write(tmp_path / "d.npz", *(several() if several_labels else rows()))
+    extra = ("loss=bce", "data.minority=[c,d]") if several_labels else ("data.labels.unknown=coarse", "loss=partial_ce")
+    one = config(*words(path, ANNOTATED, *extra))
+    federation = prepare(one.data, one.partition, SITES, one.seed)
+    model = build_model(one, federation.n_classes, federation.input_shape)
+    context = SimpleNamespace(data=federation.client(0), config=one, client=0, model=model)
+    explained, numbers = _rows(context)
+    own = federation.train[0]
+    told = np.isin(np.asarray(federation.store.y)[own], HIDDEN[0], invert=True)
+    if several_labels:
+        told = np.delete(federation.store.targets[own], HIDDEN[0], axis=1).any(axis=1)
+    assert 0 < told.sum() < len(own)
+    assert numbers.tolist() == explained.people.tolist() == own[told].tolist()
+    assert len(explained.x) == len(explained.y) == told.sum()
+    assert set(explained.y.tolist()) == {0, 1}
 
 
 @pytest.mark.slow

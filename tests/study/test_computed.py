@@ -181,6 +181,19 @@ def test_augmentations_of_the_federation_are_the_clients_own_too(monkeypatch):
     assert seen == [1, 1]
 
 
+def test_the_resampler_of_the_federation_is_the_clients_own_too():
+    table = ("data=synthetic_table", "data.source.rows=400", "data.source.features=6", "rounds=1", "clients.count=2")
+    plain, smote = small(*table), small(*table, "resampler=smote")
+    federation = prepare(plain.data, plain.partition, 2, plain.seed)
+    for k, counts in enumerate(federation.counts):
+        real, work = (computed._work(one, federation, k) for one in (plain, smote))
+        expected = np.where(counts > 1, counts.max(), counts)  # between two rows of a class there are more
+        assert np.bincount(real.y, minlength=len(counts)).tolist() == counts.tolist() != expected.tolist()
+        assert np.bincount(work.y, minlength=len(counts)).tolist() == expected.tolist()
+        assert work.primary.tolist() == work.y.tolist()
+        assert work.spec.steps == real.spec.steps
+
+
 def test_a_client_without_rows_is_left_out(monkeypatch):
     settings = small("rounds=1", "clients.count=40", "partition.alpha=0.05")
     federation = prepare(settings.data, settings.partition, 40, settings.seed)

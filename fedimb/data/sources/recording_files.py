@@ -24,11 +24,13 @@ class RecordingFile(Protocol):
         rates: samples per second of each channel.
         channels: their names.
         samples: samples of each channel.
+        units: of each channel's values, such as uV; "" where the file does not say.
     """
 
     rates: tuple[float, ...]
     channels: tuple[str, ...]
     samples: tuple[int, ...]
+    units: tuple[str, ...]
 
     def read(self, chosen: Sequence[int], start: int, count: int) -> NDArray[np.floating[Any]]:
         """``count`` samples of the chosen channels from ``start`` on, [channels, count], in physical units."""
@@ -91,6 +93,7 @@ class _Wav:
         self.rates = (float(self._file.getframerate()),) * n
         self.channels = tuple(f"channel_{c + 1}" for c in range(n))
         self.samples = (self._file.getnframes(),) * n
+        self.units = ("",) * n
 
     def read(self, chosen: Sequence[int], start: int, count: int) -> NDArray[np.floating[Any]]:
         self._file.setpos(start)
@@ -122,6 +125,7 @@ class _Edf:
         self.rates = tuple(map(float, self._file.getSampleFrequencies()))
         self.channels = tuple(label.strip() for label in self._file.getSignalLabels())
         self.samples = tuple(map(int, self._file.getNSamples()))
+        self.units = tuple(self._file.getPhysicalDimension(c).strip() for c in range(len(self.channels)))
 
     def read(self, chosen: Sequence[int], start: int, count: int) -> NDArray[np.floating[Any]]:
         out = np.empty((len(chosen), count), np.float32)
@@ -146,6 +150,8 @@ class _Wfdb:
         self.channels = tuple(header.sig_name or ())
         self.rates = (float(header.fs),) * len(self.channels)
         self.samples = (int(header.sig_len),) * len(self.channels)
+        said = getattr(header, "units", None) or [None] * len(self.channels)  # of several segments: each has its own
+        self.units = tuple(unit or "" for unit in said)
 
     def read(self, chosen: Sequence[int], start: int, count: int) -> NDArray[np.floating[Any]]:
         record = self._read(self._name, sampfrom=start, sampto=start + count, channels=list(chosen))
@@ -173,12 +179,26 @@ class Chosen:
         names: in that order.
         rate_hz: of them all.
         samples: of each.
+        units: of the values of each; "" where the file does not say.
     """
 
     at: tuple[int, ...]
     names: tuple[str, ...]
     rate_hz: float
     samples: int
+    units: tuple[str, ...]
+
+    def in_other_units(self, other: "Chosen") -> str:
+        """Which of the same channels has values in other units there, in words; "" if none is known to have."""
+        for name, own, its in zip(self.names, self.units, other.units, strict=True):
+            if own and its and _spelled(own) != _spelled(its):
+                return f"channel '{name}' in {own} and {its}"
+        return ""
+
+
+def _spelled(unit: str) -> str:
+    """A unit without regard to how it is written: micro as u, and capital letters."""
+    return unit.replace("\N{MICRO SIGN}", "u").replace("\N{GREEK SMALL LETTER MU}", "u").casefold()
 
 
 def choose_channels(file: RecordingFile, wanted: Sequence[str] | None, place: str) -> Chosen:
@@ -204,4 +224,4 @@ def choose_channels(file: RecordingFile, wanted: Sequence[str] | None, place: st
     ((rate, samples),) = found
     if not rate > 0 or samples < 1:
         raise DataError(f"{place} has {samples} samples at {rate:g} Hz; leave it out of the list")
-    return Chosen(at, tuple(names), rate, samples)
+    return Chosen(at, tuple(names), rate, samples, tuple(file.units[c] for c in at))

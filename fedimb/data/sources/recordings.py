@@ -124,8 +124,8 @@ class Recordings:
 
         Raises:
             ConfigError: a window that is no whole number of samples, or a library that is not installed.
-            DataError: a file is missing or damaged, recordings differ in rate or channels, an event is outside its
-                recording, or windows are bad (`fedimb.data.problems`).
+            DataError: a file is missing or damaged, recordings differ in rate, channels or units, an event is outside
+                its recording, or windows are bad (`fedimb.data.problems`).
         """
         listed, problems = self._listed(), Problems(self.on_bad)
         events = self._events([one.name for one in listed])
@@ -253,6 +253,12 @@ class Recordings:
                 f"{listed[i].name} has {heads[i].rate_hz:g} Hz, {listed[0].name} {heads[0].rate_hz:g} Hz: give the "
                 "rate to use, data.source.resample_hz"
             )
+        for one, head in zip(listed, heads, strict=True):
+            if units := heads[0].in_other_units(head):
+                raise DataError(
+                    f"{listed[0].name} and {one.name} have {units}: values are read in the files' units, so write the "
+                    "files again in one"
+                )
         return heads
 
     def _samples(self, name: str, seconds: float, rate: float) -> int:

@@ -118,7 +118,8 @@ class NodeRun:
     @property
     def labels(self) -> ClientLabels | None:
         """What this site's labels say, as the plan declares; None: it annotates every class."""
-        return labels_of_site(parse_labels(self.config.data), self.home.site, self.client, self.plan.classes)
+        sites = [site.name for site in self.plan.sites]
+        return labels_of_site(parse_labels(self.config.data), sites, self.client, self.plan.classes)
 
     @property
     def coarse(self) -> bool:
@@ -220,7 +221,7 @@ def _check_limits(home: NodeHome, plan: StudyPlan, store: Store, columns: list[s
 
 
 def _check_parts(home: NodeHome, config: RunConfig, store: Store) -> None:
-    if config.prior.provenance == "dp_sum" and config.prior.clip is not None and store.patients is None:
+    if config.prior.provenance == "dp_sum" and config.prior.clip is not None and not store.names_patients:
         text = (
             f"prior.clip={config.prior.clip} protects patients, but the data set does not name them: register it with "
         )

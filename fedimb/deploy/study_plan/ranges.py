@@ -12,7 +12,8 @@ from fedimb.schema import RunConfig, Strict
 
 _FIXED = (
     *("model", "data.source", "prior.provenance", "aggregator.objectives", "evaluation.secure", "privacy", "attack"),
-    *("explanation", "data.subgroups", "data.labels", "evaluation.subgroup_floor", "evaluation.temperature"),
+    "explanation",
+    *("data.subgroups", "data.labels", "evaluation.subgroup_floor", "evaluation.temperature"),
     *("clients.count", "clients.max_weight_share", "clients.max_update_ratio", "clients.max_value_ratio"),
 )
 """Settings that may never vary: they change what leaves, how it or the result is protected, or who takes part."""

@@ -8,7 +8,7 @@ from fedimb.registry.arguments import in_range
 from fedimb.training.augmentations.signals import require_signals
 
 
-@register("augmentation", "magnitude_scaling", tasks=("multiclass", "multilabel"))
+@register("augmentation", "magnitude_scaling", tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
 class MagnitudeScaling:
     """Each channel of each window times a number of its own, drawn from N(1, std).
 

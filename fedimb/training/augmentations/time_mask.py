@@ -8,7 +8,7 @@ from fedimb.registry.arguments import in_range
 from fedimb.training.augmentations.signals import require_signals
 
 
-@register("augmentation", "time_mask", tasks=("multiclass", "multilabel"))
+@register("augmentation", "time_mask", tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
 class TimeMask:
     """One stretch of each window is set to ``fill``: its length is drawn evenly from 0 to ``fraction`` of the window,
     its start evenly from where it fits.

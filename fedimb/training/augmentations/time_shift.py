@@ -8,7 +8,7 @@ from fedimb.registry.arguments import in_range
 from fedimb.training.augmentations.signals import require_signals
 
 
-@register("augmentation", "time_shift", tasks=("multiclass", "multilabel"))
+@register("augmentation", "time_shift", tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
 class TimeShift:
     """All channels of a window are moved by the same number of samples, drawn evenly from -most to most.
 

@@ -1,11 +1,14 @@
 """Recordings cut into windows: WAV, EDF and WFDB files written here, read as views, labelled by events."""
 
+import contextlib
 import wave
 
 import numpy as np
 import pytest
 
 from fedimb.data.prepare import prepare
+from fedimb.data.sources import recordings
+from fedimb.data.sources.recording_files import open_recording
 from fedimb.data.sources.recordings import RECORDINGS, Recordings
 from fedimb.data.store import open_source
 from fedimb.data.windows import SignalFacts, Windows
@@ -114,6 +117,22 @@ def test_recordings_of_two_rates_are_used_at_one(tmp_path, listed):
         listed("a.wav,x", "b.wav,y").load()
     data = listed("a.wav,x", "b.wav,y", resample_hz=50.0).load()
     assert (data.x.shape, data.signal.rate_hz) == ((20, 2, 50), 50.0)
+
+
+def test_recordings_in_different_units_are_not_one_signal(tmp_path, listed, monkeypatch):
+    @contextlib.contextmanager
+    def opened(path):
+        with open_recording(path) as file:
+            file.units = ("", units[path.stem])
+            yield file
+
+    monkeypatch.setattr(recordings, "open_recording", opened)
+    units = {"a": "uV", "b": "mV"}
+    with pytest.raises(DataError, match=r"a\.wav and b\.wav have channel 'channel_2' in uV and mV"):
+        listed("a.wav,x", "b.wav,y").load()
+    for same in ("\N{MICRO SIGN}V", "UV", ""):
+        units["b"] = same
+        assert len(listed("a.wav,x", "b.wav,y").load().y) == 20
 
 
 def test_pictures_of_windows(listed):

@@ -107,12 +107,10 @@ def test_ranges_no_site_could_judge(config, vary, says):
         check_vary(config, vary)
 
 
-def test_an_explanation_is_approved_as_it_is():
-    """A range of its floor would be one of how few people are behind what leaves."""
-    from small_runs import config
-
+def test_the_floor_of_an_explanation_is_the_plans():
+    config = run_config("explanation=integrated_gradients")
     with pytest.raises(ConfigError, match="changes what leaves"):
-        check_vary(config("explanation=what_if"), {"explanation.what_if.floor": Range(low=3, high=50)})
+        check_vary(config, {"explanation.integrated_gradients.floor": Range(low=3, high=20)})
 
 
 def test_the_table_is_made_again_at_the_site(plan):
