@@ -12,6 +12,8 @@ from fedimb.plain import JsonObject
 from fedimb.tracking.mlflow import MlflowTracker, prepare_store, sync
 from fedimb.tracking.store import preload
 
+_reports = 1
+"""File descriptor of reports; standard output until `main` sets libraries' prints apart from them."""
 _NICE = 5  # the run itself has priority on a machine whose cores are all busy
 
 
@@ -25,7 +27,7 @@ class _Reports(logging.Handler):
 def report(warning: str) -> None:
     """Tell the command, unless it has ended."""
     try:
-        os.write(1, (json.dumps({"warning": warning}) + "\n").encode())
+        os.write(_reports, (json.dumps({"warning": warning}) + "\n").encode())
     except OSError as error:  # nobody listens any more; `fedimb track sync` says it again
         logging.getLogger(__name__).debug("%s: %s", error, warning)
 
@@ -73,11 +75,20 @@ class Calls:
                 tracker.finish()
 
 
+def _set_prints_apart() -> None:
+    """What a library prints goes nowhere: the command takes every line of the process for a report."""
+    global _reports
+    _reports = os.dup(1)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+
+
 def main() -> int:
     """The process. Returns its exit code: 1 if something unexpected ended it, which is reported."""
     process_env.set_defaults()
     process_state.collect_seldom()
     os.nice(_NICE)
+    _set_prints_apart()
     logging.getLogger("fedimb").addHandler(_Reports(level=logging.WARNING))
     calls = Calls()
     try:

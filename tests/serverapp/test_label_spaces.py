@@ -123,7 +123,7 @@ def test_an_unknown_cell_has_no_influence(tmp_path, loss):
     assert weights_sha(first) == weights_sha(second)
 
 
-@pytest.mark.parametrize("provenance", ["clear_sum", "secure_sum"])
+@pytest.mark.parametrize("provenance", ["clear_sum", "secure_sum", "oracle"])
 def test_the_prior_counts_a_class_over_the_sites_that_annotate_it(tmp_path, provenance):
     x, y, sites, test = rows()
     path = write(tmp_path / "d.npz", x, y, sites, test)

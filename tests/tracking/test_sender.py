@@ -8,7 +8,7 @@ import time
 import pytest
 
 from fedimb.tracking.mlflow import sync
-from fedimb.tracking.sender import Sender, sender_of
+from fedimb.tracking.sender import _CODE, Sender, sender_of
 from tracking.conftest import Folder, runs
 
 LONG_S = 240.0  # for a machine that is busy; nothing waits that long
@@ -80,6 +80,16 @@ def test_the_command_ends_before_mlflow_has_everything(folder, uri, points, capl
     assert sender._process.wait(LONG_S) == 0
     assert points(uri) == {("fedavg", "test/loss"): [(1, 0.5)]}
     assert [run.info.status for run in runs(uri)] == ["FINISHED"]
+
+
+def test_what_a_library_prints_is_no_report(monkeypatch):
+    """As MLflow's links to a server's runs, for a user who wants them."""
+    noise = "import fedimb.tracking.sender_process as p; p.preload = lambda uri: print('View run', flush=True); "
+    monkeypatch.setattr("fedimb.tracking.sender._CODE", _CODE.replace("from fedimb", f"{noise}from fedimb"))
+    sender = Sender()
+    sender.warm(None)
+    sender.close(LONG_S)
+    assert sender._process.returncode == 0
 
 
 @pytest.mark.parametrize("tracking", [{"name": "none"}, {}, None, "mlflow"])
