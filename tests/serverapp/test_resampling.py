@@ -9,6 +9,7 @@ from small_runs import config, launch_in, weights_sha
 
 from fedimb.data.prepare import prepare
 from fedimb.errors import ConfigError
+from fedimb.study.computed import compute
 
 TABLE = ("data=synthetic_table", "data.source.rows=600", "data.source.features=6", "engine=inline", "rounds=2")
 
@@ -40,6 +41,14 @@ def test_a_client_weighs_as_many_rows_and_takes_as_many_steps_as_without(tmp_pat
     steps = [[json.loads(line)["metrics"].get("train/steps") for line in one] for one in lines]
     assert steps[0] == steps[1] == steps[2]
     assert len({weights_sha(run) for run in runs}) == 3
+
+
+def test_a_client_that_trains_alone_resamples_too():
+    plain, smote = (compute("local", config(*TABLE, f"resampler={name}"))["rows"] for name in ("none", "smote"))
+    for row in ("local_mean", "local_best"):
+        assert plain[row]["scores"] != smote[row]["scores"]
+    assert plain["local_mean"]["steps"] == smote["local_mean"]["steps"]
+    assert plain["local_mean"]["labels"] == smote["local_mean"]["labels"] >= smote["local_best"]["labels"]
 
 
 @pytest.mark.parametrize(
