@@ -44,6 +44,7 @@ The columns:
     needs aggregator  works only with that aggregator
     needs loss        works only with that loss
     needs head        works only with that model.head
+    distils           learns from the received model's predictions too
     builds head       computes the head itself, for models with a linear one
     two views         compares two views of each row, so an augmentation that mixes rows is refused
     innermost         has no other method inside: the last of several

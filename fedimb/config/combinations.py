@@ -290,6 +290,18 @@ def _head_without_its_objective(c: Combination) -> str | None:
     return None
 
 
+def _corrected_teacher(c: Combination) -> str | None:
+    """A head that corrects its logits in evaluation only: a teacher's are corrected, those it teaches are not yet."""
+    heads = [part for part in c.having("head_kind", "model") if part.flags["head_kind"] == "npe"]
+    teaching = c.having("distils", "objective")
+    if not heads or not teaching:
+        return None
+    return (
+        f"double correction: objective '{teaching[0].name}' teaches the received model's logits, which model.head=npe "
+        "has corrected for the class prior, to logits that it will correct again; use model.head=linear"
+    )
+
+
 def _head_that_is_not_its_weight(c: Combination) -> str | None:
     owners, changing = c.having("own_head", "model", "strategy"), c.having("changes_head", "calibration")
     if not owners or not changing:
@@ -467,6 +479,7 @@ RULES: tuple[Rule, ...] = (
     _term_of_another_loss,
     _head_of_another_kind,
     _head_without_its_objective,
+    _corrected_teacher,
     _head_that_is_not_its_weight,
     _term_of_another_aggregator,
     _another_task,

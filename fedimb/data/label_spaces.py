@@ -355,7 +355,8 @@ def _clients(
 
 def _class_ids(key: str, classes: Sequence[object], names: tuple[str, ...]) -> list[int]:
     """Class ids of a list of ids, as numbers, and of names, as text."""
-    found, known = [], Names(names)
+    found: list[int] = []
+    known = Names(names)
     for one in classes:
         number = isinstance(one, int) and not isinstance(one, bool)
         at = known.index(one) if isinstance(one, int | str) else None

@@ -201,17 +201,6 @@ def test_a_tables_columns_are_added_up_and_a_pictures_channels_too():
     assert picture.maps(torch.tensor([[[[1.0, 0.0]], [[-1.0, 2.0]]]])).tolist() == [[[0.5, 0.5]]]
 
 
-def test_a_signal_is_no_picture_whatever_model_reads_it():
-    """Squares of a picture would join channels, and its map would be averaged down to 32 places."""
-    recurrent = registry.build("model", "lstm", n_classes=2, input_shape=(3, 100), width=4)
-    for shape, model in (((3, 100), recurrent), (SignalShape((3, 100)), Linear(300, 2))):
-        layout = InputLayout.of(shape, model)
-        assert layout.kind == "signal"
-        assert layout.maps(torch.ones(1, 3, 100)).shape == (1, 3, 100)
-        assert len(layout.feature_mask(4).unique()) == 3 * 25
-    assert InputLayout.of((8, 8), Linear(64, 2)).kind == "picture"
-
-
 @pytest.mark.parametrize(
     ("name", "settings", "says"),
     [

@@ -19,6 +19,11 @@ from fedimb.errors import ConfigError
             )
             for loss in ("balanced_softmax", "local_balanced_softmax", "prcbl", "fedlc")
         ),
+        ("model.head=npe aggregator.objectives=[distil,prior_estimator]", "'distil' teaches.*use model.head=linear"),
+        (
+            "model.head=npe aggregator.objectives=[prior_estimator,not_true_distil]",
+            "double correction.*'not_true_distil'",
+        ),
         ("aggregator=fedgrab", "works with loss bce only; use loss=bce"),
         ("aggregator=balancefl", "works with loss batch_restricted_ce only"),
         ("strategy=fednh", "needs a model with model.head=prototype"),

@@ -17,7 +17,7 @@ from fedimb.registry import register
 from fedimb.training.objectives.base import LocalObjective
 
 
-@register("objective", "distil", stackable=False)
+@register("objective", "distil", stackable=False, distils=True)
 class Distil(LocalObjective):
     """Adds weight T^2 KL(softmax(t / T) || softmax(z / T)), the batch mean over logits z of the model trained and t of
     the model received (in evaluation mode); T^2 keeps the gradient's size the same for every T.

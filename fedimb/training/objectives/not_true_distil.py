@@ -11,7 +11,7 @@ from fedimb.registry import register
 from fedimb.training.objectives.distil import Distil, divergence
 
 
-@register("objective", "not_true_distil", stackable=False)
+@register("objective", "not_true_distil", stackable=False, distils=True)
 class NotTrueDistillation(Distil):
     """Adds weight T^2 KL(softmax(t / T) || softmax(z / T)), both over all classes but the row's own: the batch mean
     over logits z of the model trained and t of the model received (in evaluation mode).
