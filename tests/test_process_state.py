@@ -205,6 +205,7 @@ def imported(*words: str) -> dict[str, object]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_importing_every_module_changes_nothing_but_what_its_libraries_change():
     ours = imported("[]", "all")
     plain = imported(json.dumps(ours["modules"]))

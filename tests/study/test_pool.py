@@ -150,6 +150,7 @@ def test_a_run_killed_while_its_folder_was_written_leaves_no_second_folder(tmp_p
     assert model_of(path) == here[one.key]
 
 
+@pytest.mark.slow
 def test_of_a_tracked_study_mlflow_gets_every_run_that_ended(tmp_path, template):
     from mlflow.tracking import MlflowClient
 
