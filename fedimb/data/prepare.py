@@ -117,18 +117,7 @@ def prepare_unsettled(
         held, spaces = _known_rows(held, y, spaces, store)
         counts = spaces.counts(counts)
     strata = _strata(held, store, spaces)
-    train, validation = RowLists.by_owner(held.rows, held.owners(), clients), RowLists.empty(clients)
-    if config.validation:  # a generator for each of 100,000 clients takes seconds
-        rngs = (numpy_rng(seed, Stream.VALIDATION, 0, k) for k in range(clients))
-        parts = [
-            split_fraction(rows, strata, config.validation, rng, kept_whole)
-            for rows, rng in zip(held, rngs, strict=True)
-        ]
-        train, validation = (RowLists.of(side) for side in zip(*parts, strict=True))
-    elif len(cut.validation):
-        owner, out = train.owners(), np.isin(train.rows, cut.validation)
-        validation = RowLists.by_owner(train.rows[out], owner[out], clients)
-        train = RowLists.by_owner(train.rows[~out], owner[~out], clients)
+    train, validation = _sides(held, strata, config.validation, cut.validation, kept_whole, seed)
     federation = Federation(
         source=source,
         store_path=store.path.absolute(),
@@ -148,6 +137,36 @@ def prepare_unsettled(
         federation.test_counts = federation.known_counts(federation.validation)
     ignored = official_test_unused(federation, str(config.test["name"]))
     return federation, [*(store.findings or ()), *split_findings(federation, store.groups), *ignored]
+
+
+def _sides(
+    held: RowLists,
+    strata: NDArray[np.int64],
+    share: float,
+    chosen: Rows,
+    kept_whole: NDArray[np.int64] | None,
+    seed: int,
+) -> tuple[RowLists, RowLists]:
+    """Every client's rows to train and to validate on.
+
+    Args:
+        held: all rows of each client.
+        strata: [n] the class of each row of the store by which validation rows are split off.
+        share: of each client's rows that validate; 0: those of ``chosen``, which a split file names.
+        kept_whole: [n] rows of one number stay on one side; None: each row by itself.
+    """
+    clients = len(held)
+    if share:  # a generator for each of 100,000 clients takes seconds
+        rngs = (numpy_rng(seed, Stream.VALIDATION, 0, k) for k in range(clients))
+        parts = [split_fraction(rows, strata, share, rng, kept_whole) for rows, rng in zip(held, rngs, strict=True)]
+        train, validation = (RowLists.of(side) for side in zip(*parts, strict=True))
+        return train, validation
+    train = RowLists.by_owner(held.rows, held.owners(), clients)
+    if not len(chosen):
+        return train, RowLists.empty(clients)
+    owner, out = train.owners(), np.isin(train.rows, chosen)
+    validation = RowLists.by_owner(train.rows[out], owner[out], clients)
+    return RowLists.by_owner(train.rows[~out], owner[~out], clients), validation
 
 
 def _deals(name: str, args: dict[str, Any]) -> str:
