@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from fedimb.errors import ConfigError
+
 _NARROW = 4  # sides from which two numbers are rather channels and a length than a picture's height and width
 
 
@@ -25,3 +27,25 @@ def may_be_signal(shape: Sequence[int]) -> bool:
     if isinstance(shape, SignalShape):
         return True
     return len(shape) == 2 and max(shape) >= _NARROW * max(1, min(shape))
+
+
+_FOR_SIGNALS = {
+    "model": ("reads signals", "use mlp for a table, cnn4conv for images"),
+    "augmentation": ("changes signals", "remove it from local.augmentation (noise takes any shape)"),
+}
+"""Kind of part -> what it does, and what to do with other data."""
+
+
+def signal_shape(kind: str, name: str, shape: Sequence[int]) -> tuple[int, int]:
+    """(channels, length) of one row, for a model or an augmentation that works on signals alone.
+
+    Raises:
+        ConfigError: a row has not two axes.
+    """
+    if len(shape) != 2:
+        what, remedy = _FOR_SIGNALS[kind]
+        raise ConfigError(
+            f"{kind} '{name}' {what}: expected an input shape (channels, length), this data has {tuple(shape)}; "
+            f"{remedy}"
+        )
+    return shape[0], shape[1]

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from fedimb.models.base import Classifier
 from fedimb.models.blocks import Norm, check_width, conv_block
 from fedimb.models.heads import OWN_HEAD, Head, build_head
-from fedimb.models.signals import signal_shape
 from fedimb.registry import register
+from fedimb.shapes import signal_shape
 
 
 @register("model", "cnn1d", when=OWN_HEAD)
@@ -36,7 +36,7 @@ class CNN1d(Classifier):
         head: Head = "linear",
     ) -> None:
         super().__init__()
-        channels, _ = signal_shape("cnn1d", input_shape)
+        channels, _ = signal_shape("model", "cnn1d", input_shape)
         check_width("cnn1d", width)
         layers: list[nn.Module] = []
         fan_in = channels

@@ -6,8 +6,8 @@ from fedimb.models.base import Classifier
 from fedimb.models.blocks import Norm, check_width, conv_block
 from fedimb.models.heads import OWN_HEAD, Head, build_head
 from fedimb.models.lstm import last_state, recurrent_layers
-from fedimb.models.signals import signal_shape
 from fedimb.registry import register
+from fedimb.shapes import signal_shape
 
 
 @register("model", "cnn_lstm", when=OWN_HEAD)
@@ -40,7 +40,7 @@ class CNNLSTM(Classifier):
         head: Head = "linear",
     ) -> None:
         super().__init__()
-        channels, length = signal_shape("cnn_lstm", input_shape)
+        channels, length = signal_shape("model", "cnn_lstm", input_shape)
         check_width("cnn_lstm", width)
         self.stem = nn.Sequential(*shortening_blocks(channels, length, width, norm, (7, 5)))
         self.body = recurrent_layers("cnn_lstm", width, width, layers)

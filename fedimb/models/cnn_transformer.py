@@ -11,8 +11,8 @@ from fedimb.models.base import Classifier
 from fedimb.models.blocks import Norm, check_width
 from fedimb.models.cnn_lstm import shortening_blocks
 from fedimb.models.heads import OWN_HEAD, Head, build_head
-from fedimb.models.signals import signal_shape
 from fedimb.registry import register
+from fedimb.shapes import signal_shape
 
 
 @register("model", "cnn_transformer", when=OWN_HEAD)
@@ -47,7 +47,7 @@ class CNNTransformer(Classifier):
         head: Head = "linear",
     ) -> None:
         super().__init__()
-        channels, length = signal_shape("cnn_transformer", input_shape)
+        channels, length = signal_shape("model", "cnn_transformer", input_shape)
         check_width("cnn_transformer", width)
         if layers < 1 or heads < 1:
             raise ConfigError(f"model 'cnn_transformer': layers={layers}, heads={heads}: give at least 1 of each")

@@ -6,8 +6,8 @@ from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.models.blocks import check_width
 from fedimb.models.heads import OWN_HEAD, Head, build_head
-from fedimb.models.signals import signal_shape
 from fedimb.registry import register
+from fedimb.shapes import signal_shape
 
 
 @register("model", "lstm", when=OWN_HEAD)
@@ -34,7 +34,7 @@ class LSTM(Classifier):
         self, n_classes: int, input_shape: tuple[int, ...], width: int = 64, layers: int = 1, head: Head = "linear"
     ) -> None:
         super().__init__()
-        channels, _ = signal_shape("lstm", input_shape)
+        channels, _ = signal_shape("model", "lstm", input_shape)
         self.body = recurrent_layers("lstm", channels, width, layers)
         self.head = build_head(head, width, n_classes)
 

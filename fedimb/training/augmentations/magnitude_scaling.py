@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fedimb.registry import register
 from fedimb.registry.arguments import in_range
-from fedimb.training.augmentations.signals import require_signals
+from fedimb.shapes import signal_shape
 
 
 @register("augmentation", "magnitude_scaling", tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
@@ -22,7 +22,7 @@ class MagnitudeScaling:
     """
 
     def __init__(self, std: float = 0.1, *, input_shape: tuple[int, ...]) -> None:
-        require_signals("magnitude_scaling", input_shape)
+        signal_shape("augmentation", "magnitude_scaling", input_shape)
         self.std = in_range("augmentation 'magnitude_scaling'", "std", std, 0)
 
     def __call__(

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fedimb.registry import register
 from fedimb.registry.arguments import in_range
-from fedimb.training.augmentations.signals import require_signals
+from fedimb.shapes import signal_shape
 
 
 @register("augmentation", "time_mask", tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
@@ -23,7 +23,7 @@ class TimeMask:
     """
 
     def __init__(self, fraction: float = 0.1, fill: float = 0.0, *, input_shape: tuple[int, ...]) -> None:
-        require_signals("time_mask", input_shape)
+        signal_shape("augmentation", "time_mask", input_shape)
         self._most = int(in_range("augmentation 'time_mask'", "fraction", fraction, 0, 1) * input_shape[1])
         self.fill = in_range("augmentation 'time_mask'", "fill", fill, float("-inf"))
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fedimb.registry import register
 from fedimb.registry.arguments import in_range
-from fedimb.training.augmentations.signals import require_signals
+from fedimb.shapes import signal_shape
 
 
 @register("augmentation", "time_shift", tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
@@ -25,7 +25,7 @@ class TimeShift:
     """
 
     def __init__(self, fraction: float = 0.1, *, input_shape: tuple[int, ...]) -> None:
-        require_signals("time_shift", input_shape)
+        signal_shape("augmentation", "time_shift", input_shape)
         self._most = int(in_range("augmentation 'time_shift'", "fraction", fraction, 0, 1) * input_shape[1])
 
     def __call__(
