@@ -90,14 +90,14 @@ class FedSSGClient(Client):
         self.audit = settings_from("audit", GateSettings, self.settings.audit)
 
     def check(self, site: Site) -> None:
-        """Refuse several labels per row, and a generator that does not suit the rows.
+        """Refuse several labels per row, and a generator of this client's that does not suit the rows.
 
         Raises:
             ConfigError: why, and what to set instead.
         """
         if site.task != "multiclass":
             raise ConfigError("strategy=fedssg makes rows of one class each; these rows have several labels")
-        if self.settings.made == "generator":
+        if self.settings.made == "generator" and self.settings.source != "server_public":
             self._generator_config(site.store.input_shape, site.class_names, n_devices(site.store), 0).build()
         if self.settings.gate != "off":
             encoder_features(self.settings.encoder, site.store)
@@ -236,7 +236,8 @@ class FedSSGClient(Client):
         if self.settings.cross:
             rows = without_holdout(rows)
         held = np.bincount(rows.learned.y, minlength=len(wanted))
-        small = small_classes(held, REFUSE)
+        # Ready-made rows learn nothing from these: how few they are does not matter, and the gate judges them alike.
+        small = small_classes(held, REFUSE) if self._own_config(context).trainable else []
         wanted[[c for c in range(len(wanted)) if held[c] == 0 or (c in small and not self.settings.force)]] = 0
         y, d = cells(wanted)
         examples, generator = as_examples(rows.learned), None

@@ -31,7 +31,6 @@ from flwr.serverapp.strategy import Strategy
 
 from fedimb.contracts.fedssg import COVERAGE, COVERAGE_COUNTS, SAMPLES, STYLE, TAKE, TAKEN, WANTED, FedSSGSettings
 from fedimb.errors import ConfigError, DataError, RunFailed
-from fedimb.generation.coverage import coverage
 from fedimb.generation.devices import average_styles
 from fedimb.generation.examples import REFUSE, Examples
 from fedimb.generation.preview import preview_png
@@ -49,7 +48,7 @@ from fedimb.serverapp.server import Server
 from fedimb.serverapp.steps import Query, Reply, ServerWork, Step
 from fedimb.strategies.base import Method, Program
 from fedimb.strategies.fedssg_federated import FederatedGenerator
-from fedimb.strategies.fedssg_pools import Pools
+from fedimb.strategies.fedssg_pools import Pools, config_of
 
 Counts = np.ndarray
 
@@ -75,17 +74,59 @@ class FedSSG(Method):
         self.figures: dict[str, float] = {}  # what export gates measured
 
     def check_server(self, server: Server) -> None:
-        """Refuse a server that should train a generator but has no rows, or too few."""
+        """Refuse a server without the rows it needs, or with too few to train on, and a generator that does not fit."""
         if self.settings.made == "public":
             server.public()
-        if self.settings.made == "generator" and self.settings.source == "server_public":
-            counts = np.bincount(server.public().y, minlength=len(server.class_names()))
-            floor_check(counts, server.class_names(), force=self.settings.force)
+        if self.settings.made == "generator":
+            self._check_generator(server)
         if self._is_federated() and server.clips():
             raise ConfigError(
                 "strategy.fedssg.source=fed_diffusion sends a generator's weights, which privacy.clip and noise "
                 "do not cover: use source=server_public, or privacy.clip=null privacy.noise=0"
             )
+
+    def _check_generator(self, server: Server) -> None:
+        """Refuse a generator that cannot do what ``source`` asks of it.
+
+        Raises:
+            ConfigError: it does not suit the rows, does not find its own, or has nothing to train or to filter by.
+            DataError: the server has too few rows of a class to train it.
+        """
+        config, source = config_of(self.settings.generator, self.training, server, 0), self.settings.source
+        if not config.trainable and (reason := self._cannot_serve(server)):
+            raise ConfigError(
+                f"strategy.fedssg.{reason}, and generator '{config.name}' serves ready-made rows: use "
+                "strategy.fedssg.source=server_public, or another generator"
+            )
+        if config.confidence and self._is_federated():
+            raise ConfigError(
+                "strategy.fedssg.generator.confidence needs a classifier of the rows, and the sites of "
+                "source=fed_diffusion share none: leave it out, or use another source"
+            )
+        if source != "server_public":
+            return  # built by each client
+        try:
+            config.build()
+        except DataError as error:
+            raise ConfigError(f"strategy.fedssg.generator: {error}") from error
+        if config.trainable:
+            counts = np.bincount(server.public().y, minlength=len(server.class_names()))
+            floor_check(counts, server.class_names(), force=self.settings.force)
+        elif config.confidence and not server.has_public():
+            raise ConfigError(
+                "strategy.fedssg.generator.confidence needs real rows for its classifier, and the server has none: "
+                "set data.public, or leave it out"
+            )
+
+    def _cannot_serve(self, server: Server) -> str | None:
+        """Why the source cannot do with ready-made rows; None if it can."""
+        if self.settings.source == "server_public":
+            return None
+        if self._is_federated():
+            return "source=fed_diffusion trains one generator at all clients"
+        if self.settings.cross:
+            return "cross=true trains two further generators"
+        return None if server.deployed() else "source=client_generators reads the same file at all simulated clients"
 
     def program(self, run: RunContext) -> Program:
         """Pretrain, ask clients for their counts, make what they lack, distribute it, train."""
@@ -101,10 +142,10 @@ class FedSSG(Method):
         clients = [reply.client for reply in replies]
         counts = np.stack([arrays_of(reply.content, COVERAGE_COUNTS)["counts"] for reply in replies]).astype(np.int64)
         styles = average_styles([arrays_of(reply.content, STYLE) for reply in replies if STYLE in reply.content])
-        possible = self._possible(server, counts, styles)
+        pools = Pools(run, server, self.settings.generator, self.training, self.settings.force)
+        possible = self._possible(pools, counts, styles)
         wanted = sample_targets(counts, self.plan, possible)
         report: dict[str, Any] = {name: getattr(self.settings, name) for name in ("source", "made", "pool")}
-        pools = Pools(run, server, self.settings.generator, self.training, self.settings.force)
         taught = None
         if self._is_federated() and wanted.any():
             self._check_reach(counts)
@@ -138,7 +179,7 @@ class FedSSG(Method):
                 "fewer rows a generator keeps copies, so none teaches it: use another source"
             )
 
-    def _possible(self, server: Server, counts: Counts, styles: Mapping[int, Style]) -> np.ndarray:
+    def _possible(self, pools: Pools, counts: Counts, styles: Mapping[int, Style]) -> np.ndarray:
         """[C, D] bool: which samples can be made.
 
         A class never seen on a device does not come out as that class (measured, see docs/generators.md), but it can
@@ -147,8 +188,7 @@ class FedSSG(Method):
         if self.settings.made != "generator":
             return np.ones(counts.shape[1:], bool)
         if self.settings.source == "server_public":
-            rows = server.public()
-            seen = coverage(rows.y.numpy(), rows.d.numpy(), *counts.shape[1:]) > 0
+            seen = pools.known_cells.copy()
             seen[:, sorted(styles)] |= seen.any(axis=1, keepdims=True)
             return seen
         return np.asarray(counts.sum(axis=0) > 0)

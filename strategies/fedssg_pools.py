@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Generator, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,12 @@ def holders(counts: Counts) -> Counts:
     return (counts.sum(axis=2) > 0).sum(axis=0).astype(np.int64)
 
 
+def config_of(generator: Mapping[str, Any], training: Training, server: Server, seed: int) -> GeneratorConfig:
+    """A generator of the run's data."""
+    names, devices = server.class_names(), max(1, len(server.domains()))
+    return GeneratorConfig(generator, training, len(names), devices, server.input_shape(), names, seed)
+
+
 class Pools:
     """Makes the pools of synthetic samples of one run.
 
@@ -56,36 +62,50 @@ class Pools:
     ) -> None:
         self.run, self.server, self.force = run, server, force
         self.figures: dict[str, float] = {}
-        self.generator_config = GeneratorConfig(
-            generator,
-            training,
-            run.n_classes,
-            max(1, len(server.domains())),
-            server.input_shape(),
-            run.class_names,
-            seed_int(run.seed, Stream.METHOD, 1),
-        )
+        self.generator_config = config_of(generator, training, server, seed_int(run.seed, Stream.METHOD, 1))
+
+    def server_rows(self) -> Examples:
+        """The server's own rows; none if it has none, which only a generator that is not trained can do without.
+
+        Raises:
+            ConfigError: the generator is trained, and the server has no rows.
+        """
+        if self.generator_config.trainable or self.server.has_public():
+            rows = self.server.public()
+            return Examples(rows.x, rows.y, rows.d)
+        none = torch.zeros(0, dtype=torch.int64)
+        return Examples(torch.zeros((0, *self.server.input_shape())), none, none)
+
+    @cached_property
+    def known_cells(self) -> np.ndarray:
+        """[C, D] bool: which classes the server's generator learns from rows of which device, or holds."""
+        config = self.generator_config
+        if not config.trainable:
+            return config.build().known_cells().numpy()
+        rows = self.server.public()
+        return coverage(rows.y.numpy(), rows.d.numpy(), config.n_classes, config.n_domains) > 0
 
     def public(self, sizes: Counts, styles: Mapping[int, Style]) -> Program:
-        """Samples of a generator trained at the server on its own rows; ``sizes`` [C, D].
+        """Samples of a generator trained at the server on its own rows, or of one that serves rows; ``sizes`` [C, D].
 
-        For a device on which the server has not seen the class, samples are made without a device and take the colours
-        in ``styles``.
+        For a device on which the generator does not know the class, samples are made without a device and take the
+        colours in ``styles``.
         """
 
         def work() -> RecordDict:
-            rows = self.server.public()
-            held = np.bincount(rows.y, minlength=self.run.n_classes)
-            floor_check(held, self.run.class_names, force=self.force)
-            cache = GeneratorCache(self.generator_config, Examples(rows.x, rows.y, rows.d), self.run.working)
+            rows, trained = self.server_rows(), self.generator_config.trainable
+            if trained:
+                held = np.bincount(rows.y, minlength=self.run.n_classes)
+                floor_check(held, self.run.class_names, force=self.force)
+            cache = GeneratorCache(self.generator_config, rows, self.run.working)
             y, d = cells(sizes)
             if not len(y):
                 return RecordDict({"samples": to_record(Examples(rows.x[:0], y, d))})
-            seen = torch.from_numpy(coverage(rows.y.numpy(), rows.d.numpy(), *sizes.shape) > 0)[y, d]
+            seen = torch.from_numpy(self.known_cells)[y, d]
             asked = torch.where(seen, d, sizes.shape[1])  # unsaid: a class never seen on a device comes out as another
             x = cache.samples(y, asked, self._seed())
             if styles:
-                x = restyle(x, d, ~seen, styles, describe_style(rows.x, least=1))
+                x = restyle(x, d, ~seen, styles, describe_style(rows.x if trained else x, least=1))
             return RecordDict({"samples": to_record(Examples(x, y, d))})
 
         kept = yield ServerWork("samples", work)

@@ -48,7 +48,8 @@ class FedSSGSettings(Settings):
         source: who trains the generator: server_public (needs data.public), fed_diffusion, client_generators.
         made: generator; or a control with as many rows: public (the server's own rows unchanged), oversample, smote,
             composite (from each client's own rows).
-        generator: {name: ..., ...} of the kind generator; {}: flow for images, table_flow for rows.
+        generator: {name: ..., ...} of the kind generator, with device and confidence (a filter by a classifier of the
+            real rows); {}: flow for images, table_flow for rows.
         training: how the generator is trained: steps, batch, lr, ... of fedimb.generation.training.Training.
         plan: which client gets which samples; the settings of fedimb.generation.sharing_plan.Plan.
         pool: shared: clients draw from one pool; own: no sample goes to two of them.

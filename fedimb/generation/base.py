@@ -26,6 +26,7 @@ class Generator(nn.Module):
 
     Attributes:
         trainable: False for a generator that serves ready-made examples; it has no losses.
+        rows: the examples that it serves; None for one that is trained, or that does not name them.
         sample_batch: rows made at once; changing it changes the draws.
 
     Args:
@@ -39,6 +40,7 @@ class Generator(nn.Module):
 
     trainable: ClassVar[bool] = True
     sample_batch: ClassVar[int] = 256
+    rows: Examples | None = None
     centre: Tensor
     spread: Tensor
     low: Tensor
@@ -116,6 +118,20 @@ class Generator(nn.Module):
         domains = self._domain_ids(examples.d)
         self.domain_seen[domains] = 1.0
         self.cell_seen[examples.y.to(self.device), domains] = 1.0
+
+    def known_cells(self) -> Tensor:
+        """Which classes it has learned from rows of which domain: bool [K, D], on the CPU.
+
+        Of one that serves ready-made rows, which it holds; if it does not know their domains, they serve any.
+        """
+        classes, domains = self.class_seen[: self.n_classes].cpu() > 0, self.domain_seen[: self.n_domains].cpu() > 0
+        if not self.trainable and not bool(domains.any()):
+            return classes[:, None].expand(-1, self.n_domains).clone()
+        return self.cell_seen[: self.n_classes, : self.n_domains].cpu() > 0
+
+    def keep_only(self, good: Tensor) -> None:
+        """Serve only those of `rows` that are ``good``: bool [rows]. For a generator that is not trained."""
+        raise NotImplementedError(f"{type(self).__name__} must implement keep_only(): it serves ready-made rows")
 
     def composed(self, y: Tensor, d: Tensor) -> Tensor:
         """Which samples would combine a class and a domain never seen together: bool [n].

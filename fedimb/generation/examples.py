@@ -47,6 +47,19 @@ def images_expected(generator: str, shape: Sequence[int]) -> tuple[int, int, int
     return image_shape(f"generator '{generator}' makes", shape, "for tables and embeddings use table_flow")
 
 
+def columns_expected(generator: str, shape: Sequence[int]) -> int:
+    """The number of columns of rows of shape (columns,).
+
+    Raises:
+        ConfigError: the data are not rows of numbers.
+    """
+    if len(shape) != 1:
+        raise ConfigError(
+            f"generator '{generator}' makes rows of numbers (columns,), this data has {tuple(shape)}: use flow"
+        )
+    return int(shape[0])
+
+
 def check_examples(examples: Examples, n_classes: int, shape: tuple[int, ...]) -> None:
     """Refuse what no generator can learn from.
 

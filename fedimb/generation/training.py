@@ -22,6 +22,7 @@ from fedimb.generation.base import Generator, Progress
 from fedimb.generation.batches import BALANCES, draw_batch, drop_conditions
 from fedimb.generation.checkpoint import TrainingState, restore_training, save_training, training_digest
 from fedimb.generation.examples import REFUSE, WARN, Examples, check_examples, small_classes
+from fedimb.generation.subclusters import subclusters
 from fedimb.registry.arguments import Count, Decay, NonNegative, Positive, PositiveCount, check_ranges, field_types
 
 log = logging.getLogger("fedimb")
@@ -39,6 +40,8 @@ class Training:
         weight_decay: decoupled; applied to matrices and filters, never to class and domain embeddings, biases, norms.
         ema: maximum decay of the averaged weights; the first steps use less.
         balance: ``class`` (each class in the data is equally likely in a batch) or ``rows``.
+        subclusters: with ``class``: parts of a class, by k-means, that are equally likely in a batch, so that rare
+            parts are made as often as common ones; each of at least 20 rows, so a small class has fewer. 1: none.
         drop: probability that a row's class is dropped, and, independently, its domain.
         clip: maximum gradient norm of a step.
         warmup: steps of linear rise.
@@ -51,6 +54,7 @@ class Training:
     weight_decay: NonNegative = 0.01
     ema: Decay = 0.995
     balance: str = "class"
+    subclusters: PositiveCount = 1
     drop: Decay = 0.1
     clip: Positive = 1.0
     warmup: Count = 20
@@ -60,6 +64,10 @@ class Training:
         if self.balance not in BALANCES:
             raise ConfigError(f"generator training: balance={self.balance!r}.{nearest(self.balance, BALANCES)}")
         check_ranges("generator training", field_types(Training), vars(self))
+        if self.subclusters > 1 and self.balance != "class":
+            raise ConfigError(
+                f"generator training: subclusters={self.subclusters} balances parts of classes: give balance=class"
+            )
 
 
 def train_generator(
@@ -96,6 +104,7 @@ def train_generator(
     if not generator.scaled:
         generator.fit_scale(examples)
     generator.mark_seen(examples)
+    parts = _parts(generator, examples, training.subclusters, seed)
     named = {name: p for name, p in generator.named_parameters() if p.requires_grad}
     optimiser = torch.optim.AdamW(groups(generator, training.weight_decay), lr=training.lr)
     rng = torch.Generator().manual_seed(seed)
@@ -107,7 +116,7 @@ def train_generator(
             progress(state.step)
     generator.train()
     while state.step < training.steps:
-        state.losses.append(_step(generator, examples, training, state))
+        state.losses.append(_step(generator, examples, parts, training, state))
         state.losses = state.losses[-_LAST:]
         state.step += 1
         if checkpoint is not None and state.step % training.checkpoint_every == 0:
@@ -123,8 +132,18 @@ def train_generator(
     return float(np.mean(state.losses))
 
 
-def _step(generator: Generator, examples: Examples, training: Training, state: TrainingState) -> float:
-    rows = draw_batch(examples.y, training.batch, training.balance, state.rng)
+def _parts(generator: Generator, examples: Examples, count: int, seed: int) -> Tensor | None:
+    """Each row's part of its class [n], or None if classes are whole."""
+    if count == 1:
+        return None
+    scaled = (examples.x - generator.centre.cpu()) / generator.spread.cpu()
+    return subclusters(scaled, examples.y, count, REFUSE, torch.Generator().manual_seed(seed))
+
+
+def _step(
+    generator: Generator, examples: Examples, parts: Tensor | None, training: Training, state: TrainingState
+) -> float:
+    rows = draw_batch(examples.y, training.batch, training.balance, state.rng, parts)
     y = drop_conditions(examples.y[rows], generator.n_classes, training.drop, state.rng)
     d = drop_conditions(examples.d[rows], generator.n_domains, training.drop, state.rng)
     loss = generator.losses(examples.x[rows], y, d, state.rng).mean()

@@ -14,7 +14,9 @@ SMALL = {
     "flow": {"widths": (8, 8), "steps": 2},
     "ddpm": {"widths": (8, 8), "steps": 2},
     "table_flow": {"width": 16, "depth": 1, "steps": 2},
+    "t_vae": {"width": 16, "depth": 1, "latent": 3},
 }
+TABLES = {"table_flow", "t_vae"}  # those of rows of numbers
 NO_OFFLINE = {"lora"}  # needs a pretrained model: see test_lora.py
 TRAINABLE = [
     name
@@ -26,7 +28,7 @@ SHORT = Training(steps=4, batch=6, warmup=2, checkpoint_every=2)
 
 def shape_of(name):
     """A shape the generator makes, with sides that the levels of a network do not divide."""
-    return (5,) if name == "table_flow" else (1, 5, 7)
+    return (5,) if name in TABLES else (1, 5, 7)
 
 
 def settings(name):

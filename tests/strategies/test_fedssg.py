@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from fedssg_runs import metrics_of, report_of
-from small_runs import launch_in, weights_sha
+from small_runs import config, launch_in, weights_sha
 
 from fedimb.clientapp.state import StateStore
 from fedimb.config.load import from_json
@@ -94,6 +94,53 @@ def test_the_servers_own_rows_fill_the_plan_in_place_of_samples(tmp_path):
     assert {row.tobytes() for row in given} <= own
     with pytest.raises(ConfigError, match=r"data\.public"):
         launch_in(tmp_path, *TABLE, *FAST, "strategy.fedssg.made=public")
+
+
+def ready_made(folder, **changes):
+    """Words for a file of 3,000 rows of each class, and its rows."""
+    settings = config(*TABLE)
+    store = prepare(settings.data, settings.partition, settings.clients.count, settings.seed).store
+    y = np.repeat(np.arange(store.n_classes), 3000)
+    x = np.random.default_rng(0).standard_normal((len(y), *store.input_shape)).astype(np.float32)
+    np.savez(folder / "made.npz", x=x, y=y)
+    words = {"name": "external_dir", "path": str(folder / "made.npz")} | changes
+    return f"strategy.fedssg.generator={{{', '.join(f'{key}: {value}' for key, value in words.items())}}}", x
+
+
+def test_ready_made_rows_need_none_at_the_server_and_reach_the_clients(tmp_path):
+    words, x = ready_made(tmp_path)
+    result = launch_in(tmp_path, *TABLE, *FAST, words, "rounds=1")
+    report = report_of(result)
+    wanted, taken = np.array(report["wanted"]).sum(axis=2), np.array(report["taken"])
+    assert wanted.sum() > 0
+    np.testing.assert_array_equal(taken, wanted)
+    held = StateStore(result.folder / "clients").load(0, 2).array_records["synthetic"]["x"].numpy()
+    assert {row.tobytes() for row in held} <= {row.tobytes() for row in x}
+    with_rows = launch_in(tmp_path, *TABLE, *FAST, words, "rounds=1", "data.public=5", "study=rows")
+    assert np.sum(report_of(with_rows)["taken"]) > 0, "5 rows of each class: too few to train a generator, none is"
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "says"),
+    [
+        ({}, ("strategy.fedssg.source=fed_diffusion",), r"trains one generator at all clients.*serves ready-made"),
+        ({}, ("strategy.fedssg.source=client_generators",), "reads the same file at all simulated clients"),
+        ({}, ("strategy.fedssg.source=client_generators", "strategy.fedssg.cross=true"), "cross=true trains two"),
+        ({"confidence": 0.6}, (), r"confidence needs real rows.*the server has none: set data\.public"),
+        ({"path": "nowhere.npz"}, (), r"strategy\.fedssg\.generator: no 'nowhere\.npz'"),
+        ({"confidence": 2}, (), "confidence=2: give a probability below 1"),
+        (
+            {"name": "table_flow", "confidence": 0.6},
+            ("strategy.fedssg.source=fed_diffusion",),
+            "confidence needs a classifier",
+        ),
+    ],
+)
+def test_what_a_generator_cannot_do_for_a_source_is_refused_before_any_work(tmp_path, changes, more, says):
+    words, _ = ready_made(tmp_path, **changes)
+    with pytest.raises(ConfigError, match=says):
+        launch_in(tmp_path, *TABLE, *FAST, words, *more)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_plan_of_nothing_trains_no_generator(tmp_path, monkeypatch):

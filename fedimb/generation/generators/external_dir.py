@@ -25,7 +25,7 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 class ExternalDir(Generator):
     """Serves ready-made samples from a file or folder; there is nothing to train.
 
-    Each row is used at most once per call of `sample`.
+    Each row is used at most once per call of `sample`. As nothing is trained, no real rows are needed beside them.
 
     Args:
         n_classes, n_domains, shape: given by fedimb.
@@ -39,6 +39,7 @@ class ExternalDir(Generator):
     """
 
     trainable = False
+    rows: Examples
 
     def __init__(
         self,
@@ -52,17 +53,19 @@ class ExternalDir(Generator):
         super().__init__(n_classes, n_domains, shape)
         place = find_data(path)
         self._names = class_names or tuple(str(c) for c in range(n_classes))
-        self._held, known = self._folder(place) if place.is_dir() else _archive(place, self.shape)
+        self.rows, known = self._folder(place) if place.is_dir() else _archive(place, self.shape)
         self._place = place
         try:
-            check_examples(self._held, n_classes, self.shape)
+            check_examples(self.rows, n_classes, self.shape)
         except DataError as error:
             raise DataError(f"{place}: {error}") from error
-        if known and not bool(((self._held.d >= 0) & (self._held.d < n_domains)).all()):
+        if known and not bool(((self.rows.d >= 0) & (self.rows.d < n_domains)).all()):
             raise DataError(f"{place}: d holds domain ids outside 0..{n_domains - 1}: number them as the data do")
-        self.class_seen[self._held.y] = 1.0
+        self._usable = torch.ones(len(self.rows.y), dtype=torch.bool)
+        self.class_seen[self.rows.y] = 1.0
         if known:
-            self.domain_seen[self._held.d] = 1.0
+            self.domain_seen[self.rows.d] = 1.0
+            self.cell_seen[self.rows.y, self.rows.d] = 1.0
 
     def sample(self, y: Tensor, d: Tensor, generator: torch.Generator, progress: Progress | None = None) -> Tensor:
         """Return rows of the given classes and domains, without replacement within one call.
@@ -76,15 +79,15 @@ class ExternalDir(Generator):
         check_conditions(y, d, self.n_classes, null=False)
         d = self._domain_ids(d)
         d = torch.where(self.domain_seen[d] > 0, d, self.n_domains)
-        free = torch.ones(len(self._held.y), dtype=torch.bool)
+        free = self._usable.clone()
         taken = torch.empty(len(y), dtype=torch.int64)
         short: list[str] = []
         # Sorted, so "any domain" (the highest id) comes last and takes no row that a specific domain needs.
         for c, domain in torch.unique(torch.stack([y, d], 1), dim=0).tolist():
             asked = ((y == c) & (d == domain)).nonzero().flatten()
-            fits = free & (self._held.y == c)
+            fits = free & (self.rows.y == c)
             if domain < self.n_domains:
-                fits &= self._held.d == domain
+                fits &= self.rows.d == domain
             pool = fits.nonzero().flatten()
             if len(pool) < len(asked):
                 where = f" of domain {domain}" if domain < self.n_domains else ""
@@ -96,7 +99,11 @@ class ExternalDir(Generator):
             raise DataError(f"{self._place} has too few examples: {'; '.join(short)}. Add some, or plan fewer")
         if progress is not None:
             progress(len(y))
-        return self._held.x[taken]
+        return self.rows.x[taken]
+
+    def keep_only(self, good: Tensor) -> None:
+        """Serve only rows that are ``good``: bool [rows]."""
+        self._usable = good.clone()
 
     def losses_at(self, x: Tensor, y: Tensor, d: Tensor, level: Tensor | float, generator: torch.Generator) -> Tensor:
         """Always raises ConfigError: there is no model that has a loss."""

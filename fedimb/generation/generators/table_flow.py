@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedimb.errors import ConfigError
+from fedimb.generation.examples import columns_expected
 from fedimb.generation.rectified import RectifiedFlow
 from fedimb.registry import register
 
@@ -75,15 +76,12 @@ class TableFlow(RectifiedFlow):
         seed: int = 0,
     ) -> None:
         super().__init__(n_classes, n_domains, shape, steps, guidance)
-        if len(shape) != 1:
-            raise ConfigError(
-                f"generator 'table_flow' makes rows of numbers (columns,), this data has {tuple(shape)}: use flow"
-            )
+        columns = columns_expected("table_flow", shape)
         if width < 1 or depth < 1:
             raise ConfigError(f"generator 'table_flow': width={width}, depth={depth}: give at least 1 of each")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net = _Net(n_classes, n_domains, shape[0], width, depth)
+            self.net = _Net(n_classes, n_domains, columns, width, depth)
 
     def class_rows(self) -> dict[str, int]:
         return super().class_rows() | {"net.class_embedding.weight": self.n_classes}
