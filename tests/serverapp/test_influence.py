@@ -14,8 +14,8 @@ from fedimb.config.load import config_sha
 from fedimb.engine.flower_private import ensure_identity, number
 from fedimb.engine.lanes import gather
 from fedimb.records import array_record
-from fedimb.serverapp.finish import scores_without
 from fedimb.serverapp.class_prior import prior_from_counts
+from fedimb.serverapp.finish import scores_without
 from fedimb.serverapp.influence import bound, capped, capped_counts
 
 
