@@ -16,6 +16,7 @@ def config(*overrides: str, dirs=()):
 
 TINY = {
     "active": ("cycles=2", "budget=4", "local_epochs=2"),
+    "c2tc": ("use=init", "keep=0.5", "min_count=2", "epochs=1"),
     "creff": ("per_class=3", "match_steps=2", "head_epochs=2"),
     "fairfal": ("cycles=2", "budget=4", "local_epochs=2"),
     "fediic": ("steps=5",),
