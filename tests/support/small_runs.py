@@ -21,6 +21,7 @@ TINY = {
     "fairfal": ("cycles=2", "budget=4", "local_epochs=2"),
     "fediic": ("steps=5",),
     "fedyoyo": ("strong={name: noise}",),
+    "feature_select": ("min_count=1",),
     "fedssg": ("training={steps: 2}", "pretrain=1", "force=true"),
     "oneround": ("use=post",),
     "public": ("epochs=1",),

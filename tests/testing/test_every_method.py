@@ -17,6 +17,7 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
         "run_words": ["model.head=projected", "local.augmentation=[{name: noise}]"],
     },
     "fedrela": {"min_count": 1, "top_percent": 50.0},
+    "feature_select": {"min_count": 1, "run_words": ["model=logistic"]},
     "fedyoyo": {"min_count": 1, "strong": {"name": "noise"}, "run_words": ["loss=dla"]},
     "fednh": {"min_count": 1, "run_words": ["model.head=prototype"]},
     "oneround": {"min_count": 1, "run_words": ["model=logistic"]},
@@ -56,6 +57,8 @@ VARIANTS = {
             "audit": {"min_count": 1},
         },
     ),
+    "feature_select by weights": ("feature_select", {"rule": "rfe", "steps": 1, "run_words": ["model=logistic"]}),
+    "feature_select in the clear": ("feature_select", {**SMALL["feature_select"], "secure": False}),
     "oneround after training": ("oneround", {"use": "post", "min_count": 1}),
     "oneround before training": ("oneround", {"use": "init", "min_count": 1, "run_words": ["model=logistic"]}),
     "oneround by FedCOF": (
