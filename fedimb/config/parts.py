@@ -205,7 +205,9 @@ def check_client_parts(
     spec_of_rows(config, counts, 1, input_shape)
     resampler_of(config, categories, input_shape)
     for objective in config.aggregator.get("objectives") or []:
-        part_maker("objective", objective)().check(len(counts))
+        made = part_maker("objective", objective)()
+        made.check(len(counts))
+        made.check_rows(input_shape)
     for name, args in config.calibration.items():
         registry.build("calibration", calibration_part(name), **args)
 

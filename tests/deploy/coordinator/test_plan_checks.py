@@ -63,13 +63,17 @@ def test_a_resampler_is_tried_on_rows_as_long_as_the_plans(name):
         check_parts(plan_of(config, input_shape=[1, 8, 8]), config)
 
 
-def test_a_resampler_that_a_sites_columns_are_not_for(tmp_path):
+def test_a_resampler_that_a_sites_columns_are_not_for(tmp_path, caplog):
     study = small_study(tmp_path, {"linz": 40, "st-anna": 40, "va": 50}, "resampler=smote_nc", "tracking=none")
     for home in study.homes.values():
         receive_plan(home, study.plan.to_json())
     study.approve()
-    with pytest.raises(RunFailed, match=r"resampler 'smote_nc' cannot work here.*in the node's log"):
+    with (
+        caplog.at_level("WARNING"),
+        pytest.raises(RunFailed, match=r"a part of the plan cannot work with this site's columns.*in the node's log"),
+    ):
         serve(study.new().path, Loopback(study.homes.values()))
+    assert "these data have none; use resampler=smote" in caplog.text
 
 
 def test_statistics_that_would_leave_without_noise():
