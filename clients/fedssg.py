@@ -32,6 +32,7 @@ from fedimb.contracts.fedssg import (
 )
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.generation.base import Generator
+from fedimb.generation.categories import nearest_categories
 from fedimb.generation.coverage import coverage, noised
 from fedimb.generation.devices import describe_devices, device_ids, n_devices
 from fedimb.generation.examples import REFUSE, Examples, small_classes
@@ -301,6 +302,8 @@ class FedSSGClient(Client):
             wanted = torch.from_numpy(arrays_of(content, WANTED)["wanted"])
             made_x, made_y = local_rows(self.settings.made, x, y, wanted, context.generator())
             extra = Examples(made_x, made_y, torch.zeros_like(made_y))
+        if (columns := context.data.store.columns) is not None:
+            extra = replace(extra, x=nearest_categories(extra.x, columns.one_hot))
         if len(extra.y):
             arrays = {"x": extra.x.numpy(), "y": extra.y.numpy(), "d": extra.d.numpy()}
             context.state["synthetic"] = to_record(extra) if SAMPLES in content else array_record(arrays)

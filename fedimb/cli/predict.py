@@ -84,6 +84,16 @@ def register(verbs: "Verbs") -> None:
         metavar="DATA",
         help="labelled data to choose on (default: the run's validation rows; never its test set)",
     )
+    rules.add_argument(
+        "--transitions",
+        metavar="FILE",
+        help="rows are frames in order: the most probable sequence, under a CSV of which class may follow which",
+    )
+    rules.add_argument(
+        "--sequence",
+        metavar="REGEX",
+        help="what of a row's id names the sequence it belongs to, as in '^([^/]+)/' (default: all rows are one)",
+    )
     predict.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")
     add_trust(predict)
     predict.set_defaults(handler=predict_command)
@@ -105,7 +115,14 @@ def predict_command(args: argparse.Namespace) -> "Predicted":
     result = RunResult.read(find_run(args.run, args.output_dir))
     with trusted(args.trust):
         source, options = source_of(args.data, args.source, result), _options(args, result)
-        _refuse_overwriting(out, result.folder, args.data, source, options.choose_on, result.model.origin.source)
+        _refuse_overwriting(
+            out,
+            result.folder,
+            [*args.data, args.transitions or ""],
+            source,
+            options.choose_on,
+            result.model.origin.source,
+        )
         scored = score_to(result, source, out, options)
     card = _card(out)
     write_atomic(card, model_card(result, scored).encode())
@@ -149,6 +166,8 @@ def _options(args: argparse.Namespace, result: "RunResult") -> "Options":
         ignored=tuple(args.drop),
         on_bad=args.on_bad,
         probabilities=args.probabilities,
+        transitions=None if args.transitions is None else Path(args.transitions).expanduser(),
+        sequence=args.sequence,
     )
 
 
@@ -161,7 +180,7 @@ def _refuse_overwriting(out: Path, folder: Path, words: list[str], *sources: Set
     """Refuse an existing ``out`` that the words or a source name, or that belongs to the run in ``folder``."""
     from fedimb.errors import ConfigError
 
-    for text in (*words, *_texts(sources)):
+    for text in filter(None, (*words, *_texts(sources))):
         given = Path(text).expanduser()
         if out.exists() and given.exists() and out.samefile(given):
             raise ConfigError(f"--out {out} is a file of data: give another one")

@@ -1,7 +1,7 @@
 """Predictions of a finished run's model on new rows or its own test set, written while they are made."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from fedimb.data.subgroups import parse_subgroups
 from fedimb.errors import ConfigError, DataError, FedimbError
 from fedimb.evaluation.confusion import confusion_matrix
 from fedimb.evaluation.multilabel import label_confusion
+from fedimb.evaluation.temporal import read_transitions, sequences, viterbi
 from fedimb.evaluation.thresholds import ChosenRule
 from fedimb.plain import Settings
 from fedimb.rundir.folder import RunFolder
@@ -42,6 +43,8 @@ class Options:
     ignored: tuple[str, ...] = ()
     on_bad: str = "refuse"
     probabilities: bool = False
+    transitions: Path | None = None
+    sequence: str | None = None
 
 
 @dataclass
@@ -95,7 +98,15 @@ def score_to(result: RunResult, source: Settings | None, out: Path, options: Opt
     scored = Scored(name, row_label(config, name), config, shown, several, chosen, options.abstain_below)
     if why := "; ".join(why for row in result.rows if row.label == scored.label for why in row.suspect.values()):
         scored.warnings.append(f"the run is suspect: {why}")
-    write_predictions(_batches(result, model, source, options, scored), out, options.probabilities)
+    predicted = _batches(result, model, source, options, scored)
+    if options.transitions is not None:
+        table = read_transitions(options.transitions, result.class_names)
+        predicted = _decoded(predicted, table, options.sequence)
+        scored.warnings.append(
+            f"classes are those of the most probable sequence of rows, in their order, under {options.transitions.name}; "
+            "scores are each row's own, and the run's own figures are not of such sequences"
+        )
+    write_predictions(_counted(predicted, scored, len(result.class_names)), out, options.probabilities)
     if scored.confusion is not None and parse_subgroups(config.data.get("subgroups")):
         scored.warnings.append(
             "the scores are of all rows: predictions are not scored by the run's data.subgroups; those of its own rows "
@@ -118,6 +129,14 @@ def _check(options: Options, result: RunResult) -> None:
         raise ConfigError("--class and --choose-on go with --recall or --best-f1: add one")
     if options.abstain_below is not None and aims:
         raise ConfigError("--abstain-below and thresholds per class are two rules for one decision: give one")
+    if options.sequence is not None and options.transitions is None:
+        raise ConfigError("--sequence goes with --transitions: add it")
+    if options.transitions is not None and (aims or options.abstain_below is not None):
+        raise ConfigError(
+            "--transitions decides the classes of whole sequences: leave out thresholds and --abstain-below"
+        )
+    if options.transitions is not None and result.task == "multilabel":
+        raise ConfigError("--transitions says which class follows which, and rows of this run have several labels")
     least = 1 / len(result.class_names)
     if options.abstain_below is not None and not least < options.abstain_below <= 1:
         raise ConfigError(
@@ -140,7 +159,7 @@ def _chosen(model: TrainedModel, options: Options) -> ChosenRule | None:
 def _batches(
     result: RunResult, model: TrainedModel, source: Settings | None, options: Options, scored: Scored
 ) -> Iterator[Predictions]:
-    """The predictions, counted into ``scored`` as they pass."""
+    """The predictions; ``scored`` gets what must be known of them."""
     if source is None:
         federation = read_federation(RunFolder.open(result.folder))
         inputs = model.origin.inputs
@@ -153,11 +172,9 @@ def _batches(
             abstain_below=options.abstain_below,
             thresholds=scored.chosen,
         )
-        for batch in batches:
-            _count(batch, scored, len(result.class_names))
-            yield batch
+        yield from batches
         return
-    seen = _Seen(result, source)
+    seen, rows = _Seen(result, source), 0
     for batch in model.predict_batches(
         source,
         calibration=options.calibration,
@@ -169,9 +186,28 @@ def _batches(
         notes=scored.warnings,
         watch=seen.add,
     ):
-        _count(batch, scored, len(result.class_names))
+        rows += len(batch)
         yield batch
-    scored.warnings += seen.warnings(scored.rows)
+    scored.warnings += seen.warnings(rows)
+
+
+def _counted(batches: Iterator[Predictions], scored: Scored, classes: int) -> Iterator[Predictions]:
+    """The predictions, counted into ``scored`` as they pass."""
+    for batch in batches:
+        _count(batch, scored, classes)
+        yield batch
+
+
+def _decoded(batches: Iterator[Predictions], table: NDArray[np.float64], pattern: str | None) -> Iterator[Predictions]:
+    """All predictions at once, with the classes of the most probable sequences."""
+    parts = list(batches)
+    if not parts:
+        return
+    whole = Predictions.joined(parts)
+    predicted = np.zeros(len(whole), dtype=np.int64)
+    for span in sequences(whole.ids, len(whole), pattern):
+        predicted[span] = viterbi(whole.scores[span], table)
+    yield replace(whole, predicted=predicted)
 
 
 def _count(batch: Predictions, scored: Scored, classes: int) -> None:

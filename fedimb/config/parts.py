@@ -182,19 +182,32 @@ def spec_of_rows(
     )
 
 
-def check_client_parts(config: RunConfig, counts: NDArray[np.int64], input_shape: tuple[int, ...]) -> None:
+UNSEEN: Categories = ((-1, -1),)
+"""For categories of a table whose columns only the sites know."""
+
+
+def check_client_parts(
+    config: RunConfig,
+    counts: NDArray[np.int64],
+    input_shape: tuple[int, ...],
+    categories: Categories | None,
+) -> None:
     """Build what clients build for every message and the server at every score: a part refuses its own settings.
 
     Args:
         counts: [C] rows of each class; any above 0 where nobody has seen the rows.
         input_shape: shape of one row.
+        categories: see `resampler_of`.
 
     Raises:
         ConfigError: names the part, the reason, and what to set instead.
     """
     spec_of_rows(config, counts, 1, input_shape)
+    resampler_of(config, categories, input_shape)
     for objective in config.aggregator.get("objectives") or []:
-        part_maker("objective", objective)().check(len(counts))
+        made = part_maker("objective", objective)()
+        made.check(len(counts))
+        made.check_rows(input_shape)
     for name, args in config.calibration.items():
         registry.build("calibration", calibration_part(name), **args)
 
@@ -233,9 +246,15 @@ def resamples(config: RunConfig) -> bool:
 def resampler_of(config: RunConfig, categories: Categories | None, input_shape: tuple[int, ...]) -> Resampler:
     """The configured resampler, for rows of this shape.
 
+    Args:
+        categories: of a table, see `Resampler`; None: the data are no table; `UNSEEN`: such as the rule can work with,
+            so that everything but the columns is checked.
+
     Raises:
         ConfigError: the rule cannot work on such rows, or lacks a package.
     """
+    if categories is UNSEEN:
+        categories = ((0, 1),) if registry.flags("resampler", config.resampler["name"]).get("needs_categories") else ()
     made: Resampler = part_maker("resampler", config.resampler, GIVEN["resampler"])(categories=categories)
     made.check(input_shape)
     return made

@@ -22,7 +22,7 @@ BY_SUFFIX: dict[str, tuple[str, ...]] = {
 """Suffix of a file -> sources that read such files; the first is taken if the run was trained with none of them."""
 
 PATHS = ("path", "file", "folder", "root", "csv", "paths", "files")  # how sources name what they read
-_SHARED = ("size", "mode")  # settings of pictures that mean the same in every source
+_SHARED = ("size", "mode", "clahe")  # settings of pictures that mean the same in every source
 
 
 def source_for(path: Path, trained: Settings, inputs: Inputs) -> Settings:
@@ -52,6 +52,11 @@ def source_for(path: Path, trained: Settings, inputs: Inputs) -> Settings:
     able_to = registry.parameters("source", name)
     kept = dict(trained) if name == own else {"name": name}
     kept |= {key: trained[key] for key in _SHARED if key in trained and key in able_to}
+    if trained.get("clahe") is not None and "clahe" not in able_to:
+        raise ConfigError(
+            f"{path}: the run's pictures were equalised as they were read (clahe), and source '{name}' cannot do that; "
+            "give picture files, or pictures equalised alike by --source name=... key=..."
+        )
     if name == TABLE and name != own:
         kept = {"name": name, "target": trained.get("label") or "label"}
         if own == "sql":  # its settings mean the same of a file, but for where the rows are

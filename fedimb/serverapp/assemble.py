@@ -22,7 +22,6 @@ from fedimb.config.parts import (
     contracts_of,
     learning_rate,
     phase,
-    resampler_of,
     resamples,
     resolved_weight,
 )
@@ -125,11 +124,11 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     check_taus(config, federation)
     check_explanations(config, federation, federation.store.columns)
     check_model(config.privacy, build_model(config, federation.n_classes, federation.input_shape))
-    check_client_parts(config, federation.counts.sum(axis=0), federation.input_shape)
     columns = federation.store.columns
-    resampler_of(config, None if columns is None else columns.one_hot, federation.input_shape)
+    categories = None if columns is None else columns.one_hot
+    check_client_parts(config, federation.counts.sum(axis=0), federation.input_shape, categories)
     attackers_in(config, federation)
-    _check_head(config, federation)
+    check_head(config, federation)
     rounds = config.rounds
     methods: list[Any] = list(chain(build_method(config, federation.n_clients)[0])[:-1])
     for method in methods:
@@ -143,8 +142,12 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
         check_prior(config, federation)
 
 
-def _check_head(config: RunConfig, federation: Federation) -> None:
-    """Refuse an aggregator that reads the trained bias of the head, with a model that has none."""
+def check_head(config: RunConfig, federation: Federation) -> None:
+    """Refuse an aggregator that reads the trained bias of the head, with a model that has none.
+
+    Raises:
+        ConfigError: names the aggregator and the model.
+    """
     name = config.aggregator["name"]
     if not registry.flags("aggregator", name).get("needs_head_bias"):
         return

@@ -31,9 +31,9 @@ from fedimb.privacy.secure_sum import from_fixed
 from fedimb.records import Arrays, arrays_of
 from fedimb.schema import RunConfig
 from fedimb.serverapp.context import RunContext
-from fedimb.serverapp.influence import capped_counts
+from fedimb.serverapp.influence import capped, capped_counts
 from fedimb.serverapp.masked_sum import masked_sum
-from fedimb.serverapp.steps import Query, Step, gather_counts
+from fedimb.serverapp.steps import Query, Step, counts_by_client
 from fedimb.training.prior import prior_of_head
 
 if TYPE_CHECKING:
@@ -92,9 +92,11 @@ def _gathered(config: RunConfig, federation: Federation, context: RunContext) ->
     holders = _holders(federation)
     match config.prior.provenance:
         case "clear_sum":
-            replies = yield from gather_counts(counted_view(config))
+            found = yield from counts_by_client(counted_view(config))
+            replies = np.stack(list(found.values()))
             _check_minority(replies.sum(axis=0), federation, complete=len(replies) == len(holders))
-            context.counts = prior_from_counts(replies.astype(np.float64), config)
+            rows = federation.train_sizes[list(found)] if resamples(config) else None
+            context.counts = prior_from_counts(replies.astype(np.float64), config, rows)
         case "oracle":
             context.counts = prior_from_counts(federation.counts[holders].astype(np.float64), config)
         case "secure_sum":
@@ -159,13 +161,26 @@ def counted_view(config: RunConfig) -> str:
     return "resampled" if resamples(config) and config.prior.view == "train" else "train"
 
 
-def prior_from_counts(counts: np.ndarray, config: RunConfig) -> np.ndarray:
+def prior_from_counts(counts: np.ndarray, config: RunConfig, rows: np.ndarray | None = None) -> np.ndarray:
     """Client counts [K, C] -> counts [C]: their sum, or the priors with the aggregator's client weights.
 
-    A client above ``clients.max_weight_share`` of all rows counts with that share.
+    A client above ``clients.max_weight_share`` of all rows counts with that share. Where clients resample, both of
+    these are measured as follows: ``prior.weighting=data`` adds counts up, so a client is cut to the share of what is
+    added; ``effective`` weighs each client's prior by the rows that its model is weighted by, cut as there.
+
+    Args:
+        rows: [K] real rows of each client, at least 1, if the counts are of rows after a resampler; None: of real rows.
     """
-    counts = capped_counts(counts, config.clients.max_weight_share)
-    if config.prior.weighting == "effective" and resolved_weight(config, contracts_of(config)) == "uniform":
+    share = config.clients.max_weight_share
+    effective = config.prior.weighting == "effective"
+    uniform = effective and resolved_weight(config, contracts_of(config)) == "uniform"
+    if effective and not uniform and rows is not None:
+        weights = np.array(capped(rows.astype(np.float64).tolist(), share))
+        priors = counts / counts.sum(axis=1, keepdims=True)
+        weighed: np.ndarray = (weights / weights.sum()) @ priors * counts.sum()
+        return weighed
+    counts = capped_counts(counts, share)
+    if uniform:
         sizes = counts.sum(axis=1, keepdims=True)
         mean: np.ndarray = (counts / sizes).mean(axis=0) * sizes.sum()
         return mean

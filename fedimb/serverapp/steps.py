@@ -133,5 +133,10 @@ def gather_counts(view: str) -> Generator[Step, Any, np.ndarray]:
 
     ``counts = yield from gather_counts("coreset")``; sum the rows for the total. 8 C bytes up per client.
     """
+    return np.stack(list((yield from counts_by_client(view)).values()))
+
+
+def counts_by_client(view: str) -> Generator[Step, Any, dict[int, np.ndarray]]:
+    """Sub-program: as `gather_counts`, class counts [C] int64 by the id of the client that replied."""
     replies = yield Query(names.CLASS_COUNTS, RecordDict({"view": ConfigRecord({"name": view})}))
-    return np.stack([r.content.array_records[names.COUNTS]["counts"].numpy() for r in replies])
+    return {r.client: r.content.array_records[names.COUNTS]["counts"].numpy() for r in replies}

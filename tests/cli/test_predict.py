@@ -278,3 +278,32 @@ def test_data_that_cannot_be_understood(toy, run, home, words, source, error, li
     (home / "bad.yaml").write_text("a: [")
     with pytest.raises(error, match=re.escape(line)):
         predict.source_of(words, source, run)
+
+
+def test_frames_in_order_get_the_classes_of_the_most_probable_sequence(run, home, capsys):
+    from fedimb.evaluation.temporal import viterbi
+
+    names, n = list(run.class_names), len(run.class_names)
+    stays = np.full((n, n), 1.0) + 200 * np.eye(n)
+    lines = [
+        ",".join(["", *names]),
+        *(",".join([name, *map(str, row)]) for name, row in zip(names, stays, strict=True)),
+    ]
+    Path("stay.csv").write_text("\n".join(lines) + "\n")
+    assert main(["predict", "fedavg", "--out", "single.csv"]) == 0
+    assert main(["predict", "fedavg", "--transitions", "stay.csv", "--out", "whole.csv"]) == 0
+    assert "most probable sequence of rows" in capsys.readouterr().err
+    single, whole = read("single.csv"), read("whole.csv")
+    scores = np.array([[float(line[f"score:{name}"]) for name in names] for line in single])
+    wanted = viterbi(scores, stays / stays.sum(axis=1, keepdims=True))
+    assert [line["predicted"] for line in whole] == [names[c] for c in wanted]
+    assert [line["predicted"] for line in whole] != [line["predicted"] for line in single]
+    assert [line[f"score:{names[0]}"] for line in whole] == [line[f"score:{names[0]}"] for line in single]
+    for words, says in (
+        (["--sequence", "x"], "--sequence goes with --transitions"),
+        (["--transitions", "stay.csv", "--abstain-below", "0.9"], "leave out thresholds and --abstain-below"),
+        (["--transitions", "none.csv"], "cannot be read as a CSV of transitions"),
+    ):
+        assert main(["predict", "fedavg", "--out", "no.csv", *words]) == 2
+        assert says in capsys.readouterr().err
+        assert not Path("no.csv").exists()

@@ -14,6 +14,7 @@ from fedimb.config.load import config_sha
 from fedimb.engine.flower_private import ensure_identity, number
 from fedimb.engine.lanes import gather
 from fedimb.records import array_record
+from fedimb.serverapp.class_prior import prior_from_counts
 from fedimb.serverapp.finish import scores_without
 from fedimb.serverapp.influence import bound, capped, capped_counts
 
@@ -79,6 +80,23 @@ def test_an_update_longer_than_the_bound_is_cut_to_it():
     kept = [reply.content["arrays"]["w"].numpy()[0] for reply in outcome.replies]
     assert kept == pytest.approx([1, 2, 3, 1])
     assert said[2].startswith("update of norm 70.7 cut to 4.24")
+
+
+def test_a_prior_of_resampled_rows_is_cut_by_what_it_counts_or_by_what_the_mean_weighs():
+    # Rows 60, 30, 30 of two classes; the first client's 6 rare rows become 54.
+    counts, rows = np.array([[54.0, 54.0], [30, 0], [15, 15]]), np.array([60, 30, 30])
+    cut = ("clients.max_weight_share=0.4", "loss=balanced_softmax", "resampler=smote")
+    data = prior_from_counts(counts, config(*cut), rows)
+    assert data.tolist() == [20 + 30 + 15, 20 + 15]  # 108 are more than 0.4 of 168: 40 of 100 stay
+    effective = prior_from_counts(counts, config(*cut, "prior.weighting=effective"), rows)
+    weights = np.array(capped([60, 30, 30], 0.4)) / 100  # as of the mean: 40, 30, 30
+    assert effective.sum() == pytest.approx(counts.sum())
+    assert effective / effective.sum() == pytest.approx([0.2 + 0.3 + 0.15, 0.2 + 0.15])
+    assert weights.tolist() == pytest.approx([0.4, 0.3, 0.3])
+    uncut = prior_from_counts(counts, config(*cut[1:], "prior.weighting=effective"), rows)
+    assert uncut / uncut.sum() == pytest.approx([0.25 + 0.25 + 0.125, 0.25 + 0.125])
+    same = prior_from_counts(counts, config(*cut[1:3]), None)
+    assert same.tolist() == [99, 69]
 
 
 def test_a_cut_is_told_in_the_runs_journal(tmp_path):

@@ -15,10 +15,12 @@ from fedimb.errors import ConfigError, RunFailed
 from fedimb.records import array_record, arrays_of
 from fedimb.strategies.active import Active
 from fedimb.strategies.base import Method
+from fedimb.strategies.c2tc import C2tc
 from fedimb.strategies.climb import Climb
 from fedimb.strategies.coreset import Coreset
 from fedimb.strategies.creff import Creff
 from fedimb.strategies.fairfal import FairFAL
+from fedimb.strategies.feature_select import FeatureSelect
 from fedimb.strategies.fediic import FedIIC
 from fedimb.strategies.fednh import FedNH
 from fedimb.strategies.fedrela import FedReLa
@@ -159,6 +161,16 @@ def test_active_learning_labels_in_each_of_its_cycles(method: type[Active]) -> N
             "strategy=public needs a server that trains: run it with fedimb, not in a plain ServerApp",
         ),
         (
+            C2tc(FedAvg()),
+            1,
+            "strategy=c2tc needs a server that trains: run it with fedimb, not in a plain ServerApp",
+        ),
+        (
+            FeatureSelect(FedAvg()),
+            1,
+            "strategy=feature_select needs fedimb's own server: run it with fedimb, not in a plain ServerApp",
+        ),
+        (
             OneRound(FedAvg()),
             1,
             "strategy=oneround builds a model at the server: run it with fedimb, not in a plain ServerApp",
@@ -227,6 +239,6 @@ def test_fednh_says_what_model_it_needs() -> None:
 
 def test_no_method_is_left_out() -> None:
     known = {Scope, Coreset, Active, FairFAL, FedSSG, Public, OneRound, Plain, Climb, Creff, FedNH}
-    known |= {FedIIC, FedReLa, FedYoYo, Rucr}
+    known |= {C2tc, FeatureSelect, FedIIC, FedReLa, FedYoYo, Rucr}
     own = [registry.get("strategy", name).factory for name in registry.names("strategy")]
     assert known == {factory for factory in own if factory.__module__.startswith("fedimb.strategies.")}

@@ -16,10 +16,12 @@ def config(*overrides: str, dirs=()):
 
 TINY = {
     "active": ("cycles=2", "budget=4", "local_epochs=2"),
+    "c2tc": ("use=init", "keep=0.5", "min_count=2", "epochs=1"),
     "creff": ("per_class=3", "match_steps=2", "head_epochs=2"),
     "fairfal": ("cycles=2", "budget=4", "local_epochs=2"),
     "fediic": ("steps=5",),
     "fedyoyo": ("strong={name: noise}",),
+    "feature_select": ("min_count=1",),
     "fedssg": ("training={steps: 2}", "pretrain=1", "force=true"),
     "oneround": ("use=post",),
     "public": ("epochs=1",),

@@ -9,6 +9,7 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "active": {"cycles": 2, "budget": 4, "local_epochs": 2},
     "fairfal": {"cycles": 2, "budget": 4, "local_epochs": 2},
     "fedssg": {"training": {"steps": 2}, "pretrain": 1, "force": True, "run_words": ["data.public=3"]},
+    "c2tc": {"min_count": 2, "keep": 0.5, "epochs": 1},
     "creff": {"per_class": 3, "match_steps": 2, "head_epochs": 2, "min_count": 1},
     "fediic": {
         "min_count": 1,
@@ -16,6 +17,7 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
         "run_words": ["model.head=projected", "local.augmentation=[{name: noise}]"],
     },
     "fedrela": {"min_count": 1, "top_percent": 50.0},
+    "feature_select": {"min_count": 1, "run_words": ["model=logistic"]},
     "fedyoyo": {"min_count": 1, "strong": {"name": "noise"}, "run_words": ["loss=dla"]},
     "fednh": {"min_count": 1, "run_words": ["model.head=prototype"]},
     "oneround": {"min_count": 1, "run_words": ["model=logistic"]},
@@ -23,10 +25,24 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "rucr": {"min_count": 1, "per_class": 5, "head_epochs": 2},
     "scope": {"warmup": 1},
 }
-LONG = ("active", "climb", "coreset", "creff", "fediic", "fednh", "fedssg", "fedyoyo", "oneround", "public", "rucr")
+LONG = (
+    "active",
+    "c2tc",
+    "climb",
+    "coreset",
+    "creff",
+    "fediic",
+    "fednh",
+    "fedssg",
+    "fedyoyo",
+    "oneround",
+    "public",
+    "rucr",
+)
 """Left to the slow test below, which has every method; one that is added later is in both."""
 
 VARIANTS = {
+    "c2tc before training": ("c2tc", {**SMALL["c2tc"], "use": "init"}),
     "coreset by el2n, native steps": ("coreset", {"rule": {"name": "el2n"}, "epochs": 2, "steps": "native"}),
     "fairfal with KAFAL's training": ("fairfal", {**SMALL["fairfal"], "kcfu": True, "share_prototypes": True}),
     "active trains on": ("active", {**SMALL["active"], "restart": False, "query": {"name": "badge"}}),
@@ -41,6 +57,8 @@ VARIANTS = {
             "audit": {"min_count": 1},
         },
     ),
+    "feature_select by weights": ("feature_select", {"rule": "rfe", "steps": 1, "run_words": ["model=logistic"]}),
+    "feature_select in the clear": ("feature_select", {**SMALL["feature_select"], "secure": False}),
     "oneround after training": ("oneround", {"use": "post", "min_count": 1}),
     "oneround before training": ("oneround", {"use": "init", "min_count": 1, "run_words": ["model=logistic"]}),
     "oneround by FedCOF": (

@@ -107,15 +107,17 @@ NEEDED = {"mu": 0.1, "alpha": 0.1, "weight": 0.5, "tail": 2, "pairs": [[0, 1]]}
 
 
 @pytest.mark.parametrize("name", registry.names("objective"))
-def test_every_objective_over_two_rounds(name, gpu):
+def test_every_objective_over_two_rounds(name, gpu, tmp_path):
+    np.savez(tmp_path / "rows.npz", x=np.zeros((5, *TABLE), np.float32))
+    needed = NEEDED | {"path": str(tmp_path / "rows.npz")}
     wanted = {key for key, one in registry.parameters("objective", name).items() if one.default is one.empty}
-    assert wanted <= set(NEEDED), f"give NEEDED a value for what objective '{name}' needs: {wanted - set(NEEDED)}"
+    assert wanted <= set(needed), f"give NEEDED a value for what objective '{name}' needs: {wanted - set(needed)}"
     loss = registry.flags("objective", name).get("needs_loss", ("ce",))[0]
     variants = [{"absent_only": True}, {}] if name == "distil" else [{}]
     for settings in variants:
         state, model = RecordDict(), mlp()
         for _ in range(2):
-            objective = registry.build("objective", name, **{key: NEEDED[key] for key in wanted}, **settings)
+            objective = registry.build("objective", name, **{key: needed[key] for key in wanted}, **settings)
             zeros = {key: np.zeros_like(value) for key, value in parameters_of(model).items()}
             content = RecordDict(
                 {STEP: ConfigRecord({"model": "global"}), "config": ConfigRecord({SINCE: 1, OF_FEDDYN: 1})}

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import PurePosixPath
@@ -15,6 +15,7 @@ from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources import files as whole
 from fedimb.data.sources import image_files as listing
+from fedimb.data.sources.clahe import clahe_of, equalised
 from fedimb.data.sources.dicom_grey import (
     Grey,
     check_keyword,
@@ -70,6 +71,7 @@ class Dicom:
             are one patient's, or with ``by_patient=false`` count as one patient's.
         allow_burned_in: accept images with BurnedInAnnotation YES, which may show a name; a warning gives their number.
         on_bad: see `fedimb.data.problems`.
+        clahe: {clip: 2.0, tiles: 8} equalises every image's contrast (`fedimb.data.sources.clahe`); null: as they are.
         attributes: columns of ``data.subgroups``: of the list, or else header entries by keyword, as PatientSex,
             PatientAge (in years) or Manufacturer.
 
@@ -94,12 +96,14 @@ class Dicom:
     time_format: str | None = None
     on_bad: str = "refuse"
     frames: str | None = None
+    clahe: Mapping[str, float] | None = None
     attributes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.frames is not None and self.frames not in FRAMES:
             raise ConfigError(f"source 'dicom': no frames '{self.frames}'.{nearest(self.frames, FRAMES)}")
         check_format("dicom", self.size)
+        clahe_of("dicom", self.clahe, self.size)
         check_classes("dicom", self.classes)
         check_separator("dicom", self.label_separator, self.delimiter)
         check_time_format("dicom", self.time_column, self.time_format)
@@ -118,6 +122,8 @@ class Dicom:
             settings["label_separator"] = self.label_separator
         if self.frames is not None:
             settings["frames"] = self.frames
+        if (clahe := clahe_of("dicom", self.clahe)) is not None:
+            settings["clahe"] = [clahe.clip, clahe.tiles]
         if self.time_column is not None:
             settings["time"] = [self.time_column, self.time_format]
         return listing.fingerprint("dicom-2", self._files, [row.name for row in rows], settings)
@@ -261,7 +267,8 @@ class Dicom:
         return image
 
     def _pixels(self, image: Grey) -> Pixels:
-        return image.pixels if self.size is None else resize(image.pixels, self.size)
+        pixels = image.pixels if self.size is None else resize(image.pixels, self.size)
+        return equalised(pixels, clahe_of("dicom", self.clahe))
 
     def _read(self, row: ImageRow, burned_in: dict[str, None], opened: dict[str, Any]) -> Pixels:
         if isinstance(row, FrameRow):

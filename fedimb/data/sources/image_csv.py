@@ -1,7 +1,7 @@
 """Images listed in a CSV: path, label and optionally site, patient and split."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal
@@ -12,6 +12,7 @@ from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources import files as whole
 from fedimb.data.sources import image_files as listing
+from fedimb.data.sources.clahe import clahe_of, equalised
 from fedimb.data.sources.file_names import FileNames
 from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes, check_separator
 from fedimb.data.sources.image_table import Columns, new_pictures, read_rows
@@ -52,6 +53,7 @@ class ImageCsv:
             %d/%m/%Y; or ``number`` for whole numbers.
         delimiter, encoding: of the CSV, see `fedimb.data.sources.table_file.Layout`.
         on_bad: see `fedimb.data.problems`.
+        clahe: {clip: 2.0, tiles: 8} equalises every image's contrast (`fedimb.data.sources.clahe`); null: as they are.
         attributes: columns of ``data.subgroups``.
 
     Raises:
@@ -77,10 +79,12 @@ class ImageCsv:
     time_column: str | None = None
     time_format: str | None = None
     on_bad: str = "refuse"
+    clahe: Mapping[str, float] | None = None
     attributes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_format("image_csv", self.size, self.mode)
+        clahe_of("image_csv", self.clahe, self.size)
         check_classes("image_csv", self.classes)
         check_separator("image_csv", self.label_separator, self.delimiter)
         check_time_format("image_csv", self.time_column, self.time_format)
@@ -99,6 +103,8 @@ class ImageCsv:
             columns.append(self.label_separator)
         if self.time_column is not None:
             columns += [self.time_column, self.time_format]
+        if (clahe := clahe_of("image_csv", self.clahe)) is not None:
+            settings["clahe"] = [clahe.clip, clahe.tiles]
         names = [row.name for row in rows]
         return listing.fingerprint("image_csv-1", self._files, names, settings | {"columns": columns})
 
@@ -147,4 +153,4 @@ class ImageCsv:
         return self._decode(row.name)
 
     def _decode(self, name: str) -> Pixels:
-        return decode(self._files.read(name), self.mode, self.size)
+        return equalised(decode(self._files.read(name), self.mode, self.size), clahe_of("image_csv", self.clahe))

@@ -1,7 +1,7 @@
 """Images in one folder per class, in a directory or a zip that is read without unpacking."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import PurePosixPath
@@ -13,6 +13,7 @@ from fedimb.data.new_rows import Expected, RowBatch
 from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources import image_files as listing
+from fedimb.data.sources.clahe import clahe_of, equalised
 from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes
 from fedimb.data.sources.new_pictures import OneFile, picture_batches
 from fedimb.data.sources.pictures import Pixels, check_format, decode
@@ -47,6 +48,7 @@ class ImageFolder:
         patient, site: regular expressions searched in the path below ``path`` (such as train/cat/p01_3.png), with a
             group of that name, as in ``(?P<patient>p\\d+)_``.
         on_bad: see `fedimb.data.problems`.
+        clahe: {clip: 2.0, tiles: 8} equalises every image's contrast (`fedimb.data.sources.clahe`); null: as they are.
 
     Raises:
         ConfigError: an argument out of range. `load` and `fingerprint` raise DataError.
@@ -62,9 +64,11 @@ class ImageFolder:
     patient: str | None = None
     site: str | None = None
     on_bad: str = "refuse"
+    clahe: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         check_format("image_folder", self.size, self.mode)
+        clahe_of("image_folder", self.clahe, self.size)
         check_classes("image_folder", self.classes)
         for name in ("patient", "site"):
             self._pattern(name)
@@ -73,6 +77,8 @@ class ImageFolder:
         """From the settings and each file's size and time (folder) or checksum (zip)."""
         settings = [self.classes, self.size, self.mode, self.inside, self.train_folder, self.test_folder]
         facts = {"settings": settings, "units": [self.patient, self.site]}
+        if (clahe := clahe_of("image_folder", self.clahe)) is not None:
+            facts["clahe"] = [clahe.clip, clahe.tiles]
         sets = self._set_folders({name for name in self._walked[1] if "/" not in name})
         if usual := sorted(set(sets) - {self.train_folder, self.test_folder}):  # else as before these were known
             facts["usual"] = usual
@@ -123,7 +129,7 @@ class ImageFolder:
         return depth if known else None
 
     def _decode(self, name: str) -> Pixels:
-        return decode(self._files.read(name), self.mode, self.size)
+        return equalised(decode(self._files.read(name), self.mode, self.size), clahe_of("image_folder", self.clahe))
 
     @cached_property
     def _files(self) -> listing.Files:

@@ -24,7 +24,7 @@ from fedimb.clientapp.context import Site
 from fedimb.clientapp.runtime import ClientRuntime
 from fedimb.clientapp.state import StateStore
 from fedimb.config.load import config_sha
-from fedimb.config.parts import contracts_of
+from fedimb.config.parts import check_client_parts, contracts_of
 from fedimb.contracts import platform as names
 from fedimb.data.groups import SplitConfig, row_groups
 from fedimb.data.label_spaces import ClientLabels, labels_of_site, parse_labels
@@ -226,6 +226,14 @@ def _check_parts(home: NodeHome, config: RunConfig, store: Store) -> None:
             f"prior.clip={config.prior.clip} protects patients, but the data set does not name them: register it with "
         )
         raise Shareable(NOT_APPROVED, f"{home.site}: {text}a patient column, or make a plan with prior.clip=null")
+    columns = store.columns
+    try:  # what its own columns, files and installation decide: the plan's check has seen none of them
+        counts, categories = np.ones(store.n_classes, np.int64), None if columns is None else columns.one_hot
+        check_client_parts(config, counts, store.input_shape, categories)
+    except FedimbError as error:
+        log.warning("%s", error)
+        text = "a part of the plan cannot work with this site's columns, files or installation"
+        raise Shareable(NOT_APPROVED, f"{home.site}: {text}: the reason is in the node's log") from None
     site = Site(store.task, store.class_names, store)
     for name, args in config.strategy.items():
         registry.build("client", name, **registry.accepted("client", name, args)).check(site)

@@ -68,9 +68,12 @@ def _of_fewer(least: int, record: Record, value: object, patients: Patients | No
         return any(bool(np.any((rows > 0) & (rows < least))) for rows in leaves)
     if record.about != "class":
         return False
-    if record.key == SUBGROUPS and isinstance(value, ArrayRecord) and "people" in value:
+    if isinstance(value, ArrayRecord) and "people" in value:  # of every cell, which is of a class or within one
         people = value["people"].numpy()
-        return bool(np.any((people > 0) & (people < least)))
+        if bool(np.any((people > 0) & (people < least))):
+            return True
+        if record.key == SUBGROUPS:  # its other arrays are about the same cells
+            return False
     if not isinstance(value, ArrayRecord):
         return True  # it is unknown which figure belongs to which class
     few = np.array([0 < count < least for count in patients.per_class])

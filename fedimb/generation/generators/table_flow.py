@@ -1,15 +1,18 @@
 """Rectified flow on rows of numbers (tables and embeddings), with a small residual network.
 
-Columns are standardised. Every column is treated as a real number: a coded category comes out between its codes, so
-encode categories as indicator columns and round them, or use embeddings.
+Columns are standardised. Every column is learned as a real number. Of a table with categories, which are indicator
+columns here, ``categories`` names them: each sample then has one of a column's categories, or none.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from fedimb.errors import ConfigError
+from fedimb.generation.base import Progress
+from fedimb.generation.categories import check_categories, nearest_categories
 from fedimb.generation.examples import columns_expected
 from fedimb.generation.rectified import RectifiedFlow
 from fedimb.registry import register
@@ -55,6 +58,8 @@ class TableFlow(RectifiedFlow):
         depth: number of residual blocks.
         steps: Euler steps per sample.
         guidance: 0 is off; above 0 costs diversity.
+        categories: of each categorical column and "missing" mark, its first indicator column and the one after its
+            last; samples are put at the nearest category (`fedimb.generation.categories`). Empty: numbers only.
         seed: of the initial weights (given by fedimb).
 
     Raises:
@@ -73,15 +78,21 @@ class TableFlow(RectifiedFlow):
         depth: int = 3,
         steps: int = 20,
         guidance: float = 0.0,
+        categories: Sequence[Sequence[int]] = (),
         seed: int = 0,
     ) -> None:
         super().__init__(n_classes, n_domains, shape, steps, guidance)
         columns = columns_expected("table_flow", shape)
         if width < 1 or depth < 1:
             raise ConfigError(f"generator 'table_flow': width={width}, depth={depth}: give at least 1 of each")
+        self.categories = check_categories("table_flow", categories, shape[0])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = _Net(n_classes, n_domains, columns, width, depth)
+
+    def sample(self, y: Tensor, d: Tensor, generator: torch.Generator, progress: Progress | None = None) -> Tensor:
+        """See `Generator.sample`; categorical columns hold 0 and 1."""
+        return nearest_categories(super().sample(y, d, generator, progress), self.categories)
 
     def class_rows(self) -> dict[str, int]:
         return super().class_rows() | {"net.class_embedding.weight": self.n_classes}

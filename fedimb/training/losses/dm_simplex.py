@@ -8,7 +8,7 @@ m_c = m_min + (m_max - m_min) (1 - n_c / N),
 
 and its mean over rows. The vertices are those of ``model.head=simplex``, whose logits are -d^2 and whose D is C - 1;
 they are the same at every client and never change, so that no classifier drifts apart. Equal margins give the deep
-simplex classifier. Its term for background images is left out: it needs rows of none of the classes.
+simplex classifier. Its term for background images is the local objective `simplex_background`.
 """
 
 import numpy as np

@@ -39,6 +39,9 @@ class LocalObjective:
             n_classes: number of classes of the data.
         """
 
+    def check_rows(self, input_shape: tuple[int, ...]) -> None:
+        """As `check`, for the shape of one row of these data."""
+
     def receive(self, content: RecordDict, state: RecordDict) -> None:
         """Called first, with the server's message of this round and this client's state from earlier rounds."""
 

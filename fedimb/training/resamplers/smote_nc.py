@@ -24,7 +24,7 @@ from fedimb.training.resamplers.base import (
 )
 
 
-@register("resampler", "smote_nc", resamples=True, never_leaves=True)
+@register("resampler", "smote_nc", resamples=True, never_leaves=True, needs_categories=True)
 class SmoteNominalContinuous(Resampler):
     """SMOTE that draws numbers and votes on categories; no row gets a category that no row of its class here has.
 

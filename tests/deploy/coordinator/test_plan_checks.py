@@ -25,6 +25,7 @@ FAIRFAL = ("strategy=fairfal", "strategy.fairfal.cycles=2", "rounds=4")
         (["prior.provenance=secure_sum", "loss=balanced_softmax", *FAIRFAL], "'fairfal' sends them in the clear"),
         ([*FAIRFAL, "rounds=5"], "cycles=2 does not divide rounds=5"),
         (["aggregator=fedgrab", "loss=bce", "aggregator.tail=30"], r"tail=30, but there are \d+ classes"),
+        (["aggregator=class_aware_median", "model=mlp", "model.head=cosine"], "reads the trained bias"),
         (["strategy=fedssg"], "'fedssg' as configured needs rows at the server"),
         (["strategy=[plain,fedssg]"], "'fedssg' as configured needs rows at the server"),
         (["evaluation.secure=true", "clients.count=2"], "secure=true needs at least 3 sites"),
@@ -52,6 +53,27 @@ def test_what_cannot_work_at_any_site(words, says):
 def test_what_works(words):
     config = run_config(*AT_SITES, *words)
     check_parts(plan_of(config), config)
+
+
+@pytest.mark.parametrize("name", ["smote", "smote_nc", "enn"])
+def test_a_resampler_is_tried_on_rows_as_long_as_the_plans(name):
+    config = run_config(*AT_SITES, "model=mlp", f"resampler={name}")
+    check_parts(plan_of(config, input_shape=[13]), config)  # which columns are categories, only the sites know
+    with pytest.raises(ConfigError, match="give embeddings"):
+        check_parts(plan_of(config, input_shape=[1, 8, 8]), config)
+
+
+def test_a_resampler_that_a_sites_columns_are_not_for(tmp_path, caplog):
+    study = small_study(tmp_path, {"linz": 40, "st-anna": 40, "va": 50}, "resampler=smote_nc", "tracking=none")
+    for home in study.homes.values():
+        receive_plan(home, study.plan.to_json())
+    study.approve()
+    with (
+        caplog.at_level("WARNING"),
+        pytest.raises(RunFailed, match=r"a part of the plan cannot work with this site's columns.*in the node's log"),
+    ):
+        serve(study.new().path, Loopback(study.homes.values()))
+    assert "these data have none; use resampler=smote" in caplog.text
 
 
 def test_statistics_that_would_leave_without_noise():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fedimb import registry
 from fedimb.contracts.base import Record
 from fedimb.contracts.platform import EXPLAINED_OVERALL_RECORD, PLATFORM
 from fedimb.deploy.home import SharingConfig
@@ -55,6 +56,17 @@ def test_no_leaf_of_a_tree_is_of_fewer(leaf, leaves):
     tree = array_record({"surrogate_tree/leaf_rows": np.array([0, 20, leaf]), "surrogate_tree/left": np.array([1, 2])})
     why = refusal(SharingConfig(min_patients=5), EXPLAINED_OVERALL_RECORD, tree, Patients(30, (17, 13, 0)))
     assert (why is None) is leaves
+
+
+@pytest.mark.parametrize(("people", "leaves"), [(5, True), (4, False)])
+def test_no_mean_of_a_group_is_of_fewer(people, leaves):
+    (record,) = registry.build("contract", "c2tc").queries["c2tc_centroids"]
+    groups = np.array([[8, people], [0, 0], [0, 0]])
+    own = {"centres": np.ones((3, 2, 4), np.float32), "rows": 3 * groups, "people": groups}
+    own["centres"][1:] = np.nan
+    assert (refusal(SharingConfig(min_patients=5), record, array_record(own), FEW) is None) is leaves
+    said = refusal(SharingConfig(class_counts=False), record, array_record(own), FEW)
+    assert said.startswith("class_counts (x.centroids)")
 
 
 def test_a_confusion_matrix_refused_says_how_it_could_leave():

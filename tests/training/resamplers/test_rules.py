@@ -2,12 +2,16 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from fedimb import registry
 from fedimb.errors import ConfigError
 from fedimb.training.resamplers.adasyn import Adasyn
 from fedimb.training.resamplers.borderline_smote import BorderlineSmote
 from fedimb.training.resamplers.enn import EditedNeighbours
+from fedimb.training.resamplers.imovno import ImovnoCleaning, crowding
 from fedimb.training.resamplers.smote import Smote
 from fedimb.training.resamplers.smote_enn import SmoteEdited
 from fedimb.training.resamplers.smote_nc import SmoteNominalContinuous, decode, encode
@@ -110,6 +114,47 @@ def test_smote_enn_is_smote_then_enn_and_real_rows_of_rare_classes_stay_if_asked
     assert (found == grown_x[stays]).all()
     assert (classes == grown_y[stays]).all()
     assert len(found) < len(grown_x)
+
+
+LINE = [0, 0.1, 0.2, 0.3, 0.4, 3.2, 4.9, 5.2, 6.0, 5.6, 6.1, 6.3, 6.4]  # nine rows of class 0, four of class 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "gone"),
+    [
+        ({}, [6.0, 5.2, 4.9]),  # its three neighbours are of class 1; 0.4 and 0.7 from class 1, then a gap to 2.4
+        ({"least": 7}, [6.0, 5.2]),
+        ({"least": 8}, [6.0]),
+        ({"least": 9}, []),
+        ({"core": 0.6}, [6.0]),  # two of three neighbours are enough: no overlap
+        ({"noise": 0.4, "keep_minority": False}, [6.0, 5.2, 4.9]),  # least=5: class 1 has four rows
+        ({"noise": 0.4, "keep_minority": False, "least": 3}, [6.0, 5.2, 4.9, 5.6]),
+    ],
+)
+def test_imovno_leaves_out_noise_and_the_largest_class_below_the_big_jump(settings, gone):
+    x, y = np.array(LINE, np.float32)[:, None], np.repeat([0, 1], [9, 4])
+    found, classes = ImovnoCleaning(**({"k": 3} | settings)).resample(x, y, 0)
+    stays = [place for place, value in enumerate(LINE) if value not in gone]
+    assert (found == x[stays]).all()
+    assert (classes == y[stays]).all()
+
+
+@given(hnp.arrays(np.float64, st.integers(0, 20), elements=st.floats(0, 1e6)))
+def test_what_crowds_is_below_the_largest_gap(distance):
+    near = crowding(distance)
+    assert len(near) < max(len(distance), 1)
+    if len(near):
+        order = np.sort(distance)
+        gaps = np.diff(order)
+        assert gaps[len(near) - 1] == pytest.approx(gaps.max(), rel=1e-6)
+        assert sorted(distance[near]) == order[: len(near)].tolist()
+    else:
+        assert len(distance) < 3 or np.ptp(distance) <= 1e-9 * distance.max()
+
+
+def test_imovnos_regions_must_not_overlap():
+    with pytest.raises(ConfigError, match=r"noise=0\.7 must be below core=0\.7"):
+        ImovnoCleaning(noise=0.7)
 
 
 def mixed(seed=0):
