@@ -1,6 +1,7 @@
 """constraints.txt pins all of what ``.[sim,dev,docs]`` brings, inside pyproject.toml's ranges, and nothing harmful."""
 
 import importlib.util
+import itertools
 import json
 import subprocess
 import tomllib
@@ -150,7 +151,7 @@ def test_make_resolve_names_what_has_no_wheel_and_what_else_is_needed(
 
     def uv(*words: str, asked: str) -> "subprocess.CompletedProcess[str]":
         assert words[words.index("--python-version") + 1] == "3.13"
-        assert [after for word, after in zip(words, words[1:], strict=False) if word == "--only-binary"] == ["a"]
+        assert [after for word, after in itertools.pairwise(words) if word == "--only-binary"] == ["a"]
         assert "torch" in asked
         return subprocess.CompletedProcess([], 0, found, "")
 
