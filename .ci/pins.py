@@ -1,7 +1,8 @@
 """constraints.txt: newer versions, and whether its pins exist for other versions of Python.
 
 python .ci/pins.py update               # asks pip what it would install today, and writes that; run the tests then
-python .ci/pins.py resolve 3.12 3.13    # is there a wheel of every pin for these? Nothing is installed or run
+python .ci/pins.py resolve 3.12 3.13    # is there a wheel of every pin for these, and do they fit each other there?
+                                        # Nothing is installed or run
 """
 
 import json
@@ -35,6 +36,12 @@ def declared() -> list[str]:
 def pip(*words: str) -> "subprocess.CompletedProcess[str]":
     """Run pip, keeping what it says."""
     return subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True, check=False)
+
+
+def uv(*words: str, asked: str) -> "subprocess.CompletedProcess[str]":
+    """Run uv, which resolves for a Python that is not here; ``asked``: requirements, one a line."""
+    words = (sys.executable, "-m", "uv", *words)
+    return subprocess.run(words, input=asked, capture_output=True, text=True, check=False)
 
 
 def read() -> tuple[list[str], dict[str, str]]:
@@ -83,7 +90,10 @@ def update() -> int:
 
 
 def resolve(version: str) -> int:
-    """Ask pip for a wheel of every pin for one version of Python; names those without. Exit code: that of pip."""
+    """Ask for a wheel of every pin for one version of Python, and whether the pins are all that is needed there.
+
+    Names the pins without a wheel, and what that version needs beside them. Exit code: that of pip or uv.
+    """
     _, pins = read()
     source_only: list[str] = []
     while True:
@@ -101,6 +111,21 @@ def resolve(version: str) -> int:
     print(f"Python {version}: {len(wanted)} of {len(pins)} pins have a wheel; not run")
     for name in source_only:
         print(f"  {name}: no wheel for {version}, pip would have to build it")
+    # --no-deps asks for files alone: what a package needs only under this version of Python is found by resolving.
+    wheels = [word for name in pins if canonical(name) not in source_only for word in ("--only-binary", name)]
+    compiled = ("pip", "compile", "-", "-c", str(PINS), "--python-version", version, "--no-header", "--no-annotate")
+    done = uv(*compiled, "--quiet", *wheels, asked="\n".join(declared()))
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        return done.returncode
+    known = {canonical(name) for name in pins}
+    found = [line.split(" ;")[0] for line in done.stdout.splitlines()]
+    beside = [
+        pin for pin in found if (name := canonical(pin.split("==")[0])) not in known and not name.startswith(OF_A_GPU)
+    ]
+    print(
+        "  resolved with all extras that are pinned: " + (f"also needs {', '.join(beside)}" if beside else "no other")
+    )
     return 0
 
 

@@ -84,9 +84,11 @@ def register(verbs: "Verbs") -> None:
     check.add_argument("settings", nargs="*", metavar="key=value", help="settings of the source (not with a YAML file)")
     check.add_argument("--source", metavar="NAME", help="read FILE with this source (see `fedimb list sources`)")
     check.set_defaults(handler=check_command)
+    from fedimb.cli.data_crops import register_crops
     from fedimb.cli.data_import import register_import
 
     register_import(actions)
+    register_crops(actions)
 
 
 def describe_command(args: argparse.Namespace) -> "DataDescription":

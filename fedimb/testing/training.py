@@ -12,6 +12,7 @@ from fedimb import registry
 from fedimb.config.combinations import Combination, refusal
 from fedimb.errors import FedimbError
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
+from fedimb.models.probe import probe_model
 from fedimb.testing.expectations import COUNTS, Contract, build, check_yaml, labels_of, normal
 from fedimb.training.calibrations.base import Outputs
 from fedimb.training.local import train_locally
@@ -343,6 +344,8 @@ def check_model(name: str, **settings: object) -> None:
         x = normal(4, *shape)
         model.eval()
         contract.expect(torch.allclose(model(x)[2:3], model(x[2:3]), atol=1e-5), "the same logits", model(x[2:3]))
+    with contract.rule("what a run looks for before its first round is not there"):
+        probe_model(name, model, shape)
     _check_weights(contract, name, settings)
     _check_trains(contract, name, settings)
 

@@ -15,6 +15,7 @@ import pytest
 from coordinator import make_deployment
 from small_runs import SMALL
 from study_plans import node_home, plan_of, run_config
+from tiny_images import image
 
 from fedimb.cli import json_mode, json_schema
 from fedimb.cli.main import every_leaf, main
@@ -31,7 +32,9 @@ STORIES = {
         "run", "show", "track sync", "runs list", "runs rm", "runs gc", "predict", "register", "report", "compare",
         "sweep", "tune", "study register", "explain",
     },
-    "parts": {"list", "data describe", "data check", "data import", "data split", "doctor", "bench", "new"},
+    "parts": {
+        "list", "data describe", "data check", "data import", "data crops", "data split", "doctor", "bench", "new",
+    },
     "people": {
         "outbox list", "outbox show", "outbox release", "outbox reject", "outbox recall", "worklist status",
         "worklist check",
@@ -153,6 +156,18 @@ def test_runs(said, copy, home, template, capsys):
     assert said.seen == STORIES["runs"]
 
 
+def boxed(home):
+    """COCO's JSON of one box in one picture, beside it."""
+    (home / "a.png").write_bytes(image(shape=(9, 9, 3)))
+    tree = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 9, "height": 9}],
+        "categories": [{"id": 5, "name": "cat"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 5, "bbox": [0, 0, 9, 9]}],
+    }
+    (home / "boxes.json").write_text(json.dumps(tree))
+    return "boxes.json"
+
+
 def test_parts(said, home):
     parts = {(part["kind"], part["name"]): part for part in said("list")["parts"]}
     assert {"name", "default", "about"} == parts["strategy", "scope"]["settings"][0].keys()
@@ -167,6 +182,7 @@ def test_parts(said, home):
     assert said("data", "check", "table.csv", "target=dx")["counts"] == [1, 1]
     imported = said("data", "import", "table.csv", "target=dx")
     assert (imported["counts"], imported["file"]) == ([1, 1], str(home / "data/table.yaml"))
+    assert said("data", "crops", boxed(home), "--images", ".", "--to", "crops")["counts"] == [1]
     assert {check["level"] for check in said("doctor")["checks"]} <= {"ok", "warn"}
     assert {case["name"] for case in said("bench", "--list")["cases"]} >= {"table", "noop"}
     assert "pyproject.toml" in said("new", "loss", "mine")["files"]

@@ -19,11 +19,11 @@ from fedimb.errors import FedimbError
 main = importlib.import_module("fedimb.cli.main")  # the package's attribute of that name is the function
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("experiments/*/README.md"))]
-TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+TUTORIALS = [*sorted((ROOT / "docs" / "tutorials").glob("*.md")), ROOT / "docs" / "bring-your-own.md"]
 BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 PLACEHOLDER = re.compile(r"\.\.\.|[|<>]| \[-|\$\w|KIND|NAME|RUN\b|STUDY")
 
-MAKES_ITS_PART = re.compile(r"docs/(add-an?-[a-z-]+|entry-points|tutorials/your-own-method)\.md")
+MAKES_ITS_PART = re.compile(r"docs/(add-an?-[a-z-]+|entry-points|bring-your-own|tutorials/your-own-method)\.md")
 """Pages whose runs use a part that the page itself makes; their own tests run them."""
 
 

@@ -1,6 +1,7 @@
 """constraints.txt pins all of what ``.[sim,dev,docs]`` brings, inside pyproject.toml's ranges, and nothing harmful."""
 
 import importlib.util
+import itertools
 import json
 import subprocess
 import tomllib
@@ -135,23 +136,37 @@ def test_make_update_refuses_a_version_of_one_machine() -> None:
         pins_script().updated({"torch": "2.0"}, report)
 
 
-def test_make_resolve_names_what_has_no_wheel(
+def test_make_resolve_names_what_has_no_wheel_and_what_else_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pins = pins_script()
     monkeypatch.setattr(pins, "PINS", tmp_path / "constraints.txt")
     pins.PINS.write_text("a==1\nOnly_Source==2\n")
+    found = "a==1\nonly-source==2\nnvidia-cublas==12\n"
 
     def pip(*words: str) -> "subprocess.CompletedProcess[str]":
         assert ("3.13" in words, "--only-binary=:all:" in words) == (True, True)
         missing = "Only_Source==2" in words
         return answer(int(missing), "ERROR: No matching distribution found for Only_Source==2\n" if missing else "")
 
+    def uv(*words: str, asked: str) -> "subprocess.CompletedProcess[str]":
+        assert words[words.index("--python-version") + 1] == "3.13"
+        assert [after for word, after in itertools.pairwise(words) if word == "--only-binary"] == ["a"]
+        assert "torch" in asked
+        return subprocess.CompletedProcess([], 0, found, "")
+
     monkeypatch.setattr(pins, "pip", pip)
+    monkeypatch.setattr(pins, "uv", uv)
     assert pins.resolve("3.13") == 0
     assert capsys.readouterr().out.splitlines() == [
         "Python 3.13: 1 of 2 pins have a wheel; not run",
         "  only-source: no wheel for 3.13, pip would have to build it",
+        "  resolved with all extras that are pinned: no other",
     ]
+    found += "audioop-lts==0.2.1 ; python_full_version >= '3.13'\n"
+    assert pins.resolve("3.13") == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("also needs audioop-lts==0.2.1")
+    monkeypatch.setattr(pins, "uv", lambda *words, asked: answer(1, "no solution"))
+    assert pins.resolve("3.13") == 1
     monkeypatch.setattr(pins, "pip", lambda *words: answer(2, "no network"))
     assert pins.resolve("3.13") == 2

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         CheckLine,
         Checks,
         Combinations,
+        CropsWritten,
         DataChecked,
         DataDescription,
         DataImported,
@@ -123,6 +124,7 @@ __all__ = [
     "Comparison",
     "Configuration",
     "Cost",
+    "CropsWritten",
     "Cycle",
     "DataChecked",
     "DataDescription",
@@ -201,8 +203,8 @@ _FILES = {
     """,
     "models": "Comparison ModelsCompared ModelsReport PairTest",
     "parts": """
-        BenchCase BenchCases BenchResult CheckLine Checks Combinations DataChecked DataDescription DataImported
-        FindingLine ListedPart NewPart Pair PartSetting PartsListing SplitWritten
+        BenchCase BenchCases BenchResult CheckLine Checks Combinations CropsWritten DataChecked DataDescription
+        DataImported FindingLine ListedPart NewPart Pair PartSetting PartsListing SplitWritten
     """,
     "people": """
         BatchClass BatchDecided BatchShown BatchesListing Cycle FileChecked ListedBatch Worklist WorklistsListing

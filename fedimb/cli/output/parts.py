@@ -206,6 +206,28 @@ class DataImported(Output):
     run: str | None
 
 
+class CropsWritten(Output):
+    """Annotated boxes, cut out of their pictures.
+
+    Attributes:
+        file: the list of crops, for data=image_csv.
+        class_names: classes, also declared ones without a crop.
+        counts: crops of each class.
+        pictures: pictures with a crop.
+        left_out: what was left out or cut as the annotations or settings say, in words.
+        skipped: boxes that cannot be used, and why.
+        run: the command that runs with them.
+    """
+
+    file: Place
+    class_names: list[str]
+    counts: list[int]
+    pictures: int
+    left_out: list[str]
+    skipped: list[str]
+    run: str
+
+
 class CheckLine(Part):
     """One check.
 
