@@ -202,4 +202,6 @@ def _console(stream: TextIO | None) -> "Console":
     from rich.console import Console
 
     stream = sys.stdout if stream is None else stream
-    return Console(file=stream, width=None if stream.isatty() else WIDTH, emoji=False, markup=False)
+    return Console(
+        file=stream, width=None if stream.isatty() else WIDTH, emoji=False, markup=False, force_jupyter=False
+    )
