@@ -29,7 +29,7 @@ export OMP_NUM_THREADS := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install update resolve docs demo deploy-demo test test-slow kill-matrix gpu-check lint format clean
+.PHONY: help install update resolve docs notebooks demo deploy-demo test test-slow kill-matrix gpu-check lint format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ docs: $(DOCS)  ## the documentation site, into build/site; its links are checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	$(BIN)/python -m website.check build/site
 	@echo "read it: $(BIN)/python -m http.server --directory build/site"
+
+notebooks: $(STAMP)  ## run docs/notebooks anew, and keep their outputs in them
+	$(BIN)/python -m website.notebooks
 
 demo: $(STAMP)  ## a first run: compare strategies on a small long-tailed problem
 	$(BIN)/fedimb demo

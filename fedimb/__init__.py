@@ -9,16 +9,30 @@ from typing import TYPE_CHECKING
 from fedimb import _moved
 
 if TYPE_CHECKING:
-    from fedimb.api import Compared, Predictions, RowResult, RunResult, TrainedModel, compare, load_model, resume, run
+    from fedimb.api import (
+        Compared,
+        Predictions,
+        Report,
+        RowResult,
+        RunResult,
+        TrainedModel,
+        compare,
+        load_model,
+        make_report,
+        resume,
+        run,
+    )
 
 __all__ = [
     "Compared",
     "Predictions",
+    "Report",
     "RowResult",
     "RunResult",
     "TrainedModel",
     "compare",
     "load_model",
+    "make_report",
     "resume",
     "run",
 ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from fedimb.process_state import restored
 
 if TYPE_CHECKING:
+    from fedimb.report.document import Report
     from fedimb.rundir.model_file import TrainedModel
     from fedimb.rundir.prediction import Predictions
     from fedimb.rundir.result import RowResult, RunResult
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Compared",
     "Predictions",
+    "Report",
     "RowResult",
     "RunResult",
     "TrainedModel",
     "compare",
     "load_model",
+    "make_report",
     "resume",
     "run",
 ]
@@ -121,6 +124,26 @@ def compare(
         return comparison.compare(read, words, workers_of(workers, folder, reuse=Reuse(rerun, keep_stale)), command)
 
 
+def make_report(what: "RunResult | Compared | str | Path") -> "Report":
+    """The HTML report that ``fedimb report`` writes, as an object: a notebook shows it, ``save(path)`` writes it.
+
+    Args:
+        what: the result of `run`, `resume` or `compare`, or the folder of a run or a study.
+
+    Example:
+        >>> report = fedimb.make_report(fedimb.run("rounds=1 clients.count=4 engine=inline tracking=none"))
+        >>> report.save("report.html").name
+        'report.html'
+
+    Raises:
+        FedimbError: nothing there has finished. ConfigError: jinja2 or matplotlib is not installed.
+    """
+    with restored():
+        from fedimb.report.document import report_of
+
+        return report_of(what)
+
+
 def load_model(path: str | Path, *, trust: bool = False) -> "TrainedModel":
     """A trained global model, in eval mode: from a run folder or from its ``artifacts/model``.
 
@@ -150,7 +173,12 @@ if not TYPE_CHECKING:
         """The classes of the results, imported on first use because they import torch."""
         import importlib
 
-        places = {"Compared": "study.compare", "TrainedModel": "rundir.model_file", "Predictions": "rundir.prediction"}
+        places = {
+            "Compared": "study.compare",
+            "Report": "report.document",
+            "TrainedModel": "rundir.model_file",
+            "Predictions": "rundir.prediction",
+        }
         if name not in __all__:
             raise AttributeError(f"module 'fedimb.api' has no attribute {name!r}")
         return getattr(importlib.import_module(f"fedimb.{places.get(name, 'rundir.result')}"), name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # mkdocs loads this file by its path
 
-from website import api, command_line, links, parts, results, settings  # noqa: E402
+from website import api, command_line, links, notebooks, parts, results, settings  # noqa: E402
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -31,7 +31,8 @@ def adopted() -> list[str]:
 
 def made() -> dict[str, str]:
     """Address -> Markdown of every page made from code, data or the parser."""
-    return api.pages() | command_line.pages() | parts.pages() | settings.pages() | results.pages()
+    found = api.pages() | command_line.pages() | parts.pages() | settings.pages() | results.pages()
+    return found | notebooks.pages()
 
 
 def expanded(nav: Any, addresses: list[str]) -> Any:

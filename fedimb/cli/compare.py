@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedimb.cli.paired import print_pairs, second_model
-from fedimb.cli.places import OUTPUT_DIR
+from fedimb.cli.places import OUTPUT_DIR, add_plot, refuse_plot
 
 if TYPE_CHECKING:
     from fedimb.cli.output import ModelsCompared, StudyFinished, StudyPlanned
@@ -23,6 +23,7 @@ repeated only if their code, data or versions have changed (docs/compare.md).
   fedimb compare study.yaml rounds=10 --workers 2   settings for every run, after the study's own
   fedimb compare study.yaml --dry-run              list rows, settings and the number of runs
   fedimb compare runs/baselines                     print the tables of finished runs again
+  fedimb compare runs/baselines --plot              and draw who holds what and the learning curves
   fedimb compare mlflow:baselines                   the same for an MLflow experiment
   fedimb compare 103b96c9 7f02a1de                  two finished runs on the same test rows
   fedimb compare baselines:la_post baselines:focal  two rows of a study, seed by seed and over its seeds
@@ -58,6 +59,7 @@ def register(verbs: "Verbs") -> None:
         "--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where two models are looked for ({OUTPUT_DIR})"
     )
     add_options(compare)
+    add_plot(compare)
     compare.set_defaults(handler=compare_command)
 
 
@@ -86,6 +88,7 @@ def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished
         return _existing_runs(args, source, given)
     study = read_study(source)
     if args.dry_run:
+        refuse_plot(args, "--dry-run runs nothing")
         return _dry_run(args, study)
     folder = study_folder(plan(study, None, args.words)[1])
     done = compare(study, args.words, workers(args, folder), given, source)

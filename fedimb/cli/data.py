@@ -21,6 +21,7 @@ many clients hold each class, sizes of validation and test sets, and a warning f
 
   fedimb data describe                                                 the default: digits, 10 clients
   fedimb data describe partition.alpha=0.1 seed=3 --plot who.png       and draw a picture of it
+  fedimb data describe partition.alpha=0.1 seed=3 --plot               the same in the terminal
   fedimb data describe partition.minority_placement=concentrated       minority classes at a fifth of the clients
   fedimb data describe data=wbc --croissant wbc.json                   metadata for other tools (Croissant, JSON-LD)"""
 
@@ -60,7 +61,13 @@ def register(verbs: "Verbs") -> None:
     describe.add_argument(
         "--config-dir", action="append", default=[], metavar="DIR", help="folder with your own configuration groups"
     )
-    describe.add_argument("--plot", metavar="FILE", help="draw rows per client and class into this .png or .svg")
+    describe.add_argument(
+        "--plot",
+        metavar="FILE",
+        nargs="?",
+        const="",
+        help="draw rows per client and class into this .png or .svg; without FILE (and then last) in the terminal",
+    )
     describe.add_argument(
         "--croissant", metavar="FILE", help="write Croissant metadata (.json): source, licence, checksums, partition"
     )
@@ -104,7 +111,9 @@ def describe_command(args: argparse.Namespace) -> "DataDescription":
     from fedimb.report.describe import about_data, client_names, describe, warnings
 
     if args.plot and Path(args.plot).suffix not in (".png", ".svg"):  # checked before the work
-        raise ConfigError(f"--plot {args.plot}: give a name ending in .png or .svg")
+        raise ConfigError(
+            f"--plot {args.plot}: give a name ending in .png or .svg, or put --plot at the end to draw in the terminal"
+        )
     if args.croissant:
         _new_file("--croissant", args.croissant, ".json")
     config = validate(compose(args.overrides, [Path(folder) for folder in args.config_dir]))
@@ -117,7 +126,11 @@ def describe_command(args: argparse.Namespace) -> "DataDescription":
         written = _write_croissant(args.croissant, config, federation)
         print(f"\ncroissant: {written}")
     drawn = None
-    if args.plot:
+    if args.plot == "":
+        from fedimb.report.terminal import draw_partition
+
+        draw_partition(federation.counts, federation.class_names, federation.minority)
+    elif args.plot:
         from fedimb.rundir.partition_picture import partition_figure
 
         drawn = partition_figure(federation.counts, federation.class_names, federation.minority, args.plot)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fedimb.study.results import Result
 
 _SETTING = re.compile(r"[+~]{0,2}[\w./@-]+=")
-_STUDY_OPTIONS = {"workers": None, "isolate": False, "dry_run": False, "uri": None}
+_STUDY_OPTIONS = {"workers": None, "isolate": False, "dry_run": False, "uri": None, "plot": False}
 
 
 @dataclass(frozen=True)

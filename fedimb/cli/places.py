@@ -39,6 +39,25 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_plot(parser: argparse.ArgumentParser) -> None:
+    """Add ``--plot``."""
+    parser.add_argument(
+        "--plot", action="store_true", help="draw who holds what and the learning curves in the terminal, too"
+    )
+
+
+def refuse_plot(args: argparse.Namespace, why: str) -> None:
+    """Refuse ``--plot`` where nothing is drawn, before any work.
+
+    Raises:
+        ConfigError: it was given.
+    """
+    from fedimb.errors import ConfigError
+
+    if args.plot:
+        raise ConfigError(f"--plot draws finished runs, and {why}: leave it out")
+
+
 def add_accept(parser: argparse.ArgumentParser) -> None:
     """Add ``--accept-changes``."""
     parser.add_argument(

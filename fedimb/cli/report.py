@@ -78,12 +78,12 @@ def report_command(args: argparse.Namespace) -> "ModelsReport | ReportWritten":
 
 
 def _of_study(args: argparse.Namespace) -> tuple[Path, Callable[[], str]]:
-    from fedimb.report.html.page import page
+    from fedimb.report.document import study_page
 
     folder, study = find_study(args.what, args.output_dir)
     for note in _not_sealed(study):
         print(f"fedimb: {note}", file=sys.stderr)
-    return folder / "report.html", lambda: page(study)
+    return folder / "report.html", lambda: study_page(study, folder)
 
 
 def _of_two_models(args: argparse.Namespace) -> tuple[Path, Callable[[], str]]:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedimb.cli.places import add_accept, add_trust
+from fedimb.cli.places import add_accept, add_plot, add_trust, refuse_plot
 
 if TYPE_CHECKING:
     from fedimb.cli.output import Configuration, Cost, RunFinished
@@ -24,6 +24,7 @@ Run one configuration. Settings are given as key=value; parts (loss, aggregator,
   fedimb run aggregator=fedprox aggregator.proximal_mu=0.1 data.imbalance_factor=100
   fedimb run calibration=[none,la_post,tau]         train once, score three calibrations of the model
   fedimb run engine=inline rounds=5                everything in this process, e.g. for a debugger
+  fedimb run engine=inline --plot                   draw who holds what and the learning curves, too
   fedimb run --dry-run                              estimate steps, bytes and minutes; run nothing
   fedimb run --resume runs/default/fedavg-s0-...    continue after a crash
 
@@ -41,6 +42,7 @@ def register(verbs: "Verbs") -> None:
     mode.add_argument("--dry-run", action="store_true", help="print an estimate of the run's cost, and stop")
     mode.add_argument("--show", action="store_true", help="print the resolved configuration, and stop")
     mode.add_argument("--resume", metavar="RUN", help="continue this run")
+    add_plot(run)
     add_trust(run)
     add_accept(run)
     run.set_defaults(handler=run_command)
@@ -48,6 +50,8 @@ def register(verbs: "Verbs") -> None:
 
 def run_command(args: argparse.Namespace) -> "RunFinished | Configuration | Cost":
     """``fedimb run``."""
+    if args.show or args.dry_run:
+        refuse_plot(args, "--show and --dry-run run nothing")
     if args.resume:
         return _resume(args)
     from fedimb.config.compose import compose
@@ -62,7 +66,7 @@ def run_command(args: argparse.Namespace) -> "RunFinished | Configuration | Cost
         config = validate(raw)
         from fedimb.serverapp.launch import launch
 
-        return shown(launch(config, tracked=sender or True), args.json)
+        return shown(launch(config, tracked=sender or True), args.json, plot=args.plot)
 
 
 def _estimated(args: argparse.Namespace, raw: "Settings") -> "Configuration | Cost":
@@ -98,7 +102,7 @@ def _resume(args: argparse.Namespace) -> "RunFinished":
 
         with trusted(args.trust):
             result = resume(folder, tracked=sender or True, accept_changes=args.accept_changes)
-            return shown(result, args.json)
+            return shown(result, args.json, plot=args.plot)
 
 
 def _tracking_of(folder: Path) -> object:
@@ -110,11 +114,12 @@ def _tracking_of(folder: Path) -> object:
     return config.get("tracking") if isinstance(config, dict) else None
 
 
-def shown(result: "RunResult", as_json: bool, refuse: bool = True) -> "RunFinished":
+def shown(result: "RunResult", as_json: bool, refuse: bool = True, plot: bool = False) -> "RunFinished":
     """Print the panel of a finished run unless JSON is wanted, and return what that holds.
 
     Args:
         refuse: whether a suspect result that the configuration refuses ends the command with exit code 3.
+        plot: draw who holds what and the learning curves below the panel.
 
     Raises:
         RunSuspect: it does, and text is wanted: after the panel.
@@ -124,6 +129,11 @@ def shown(result: "RunResult", as_json: bool, refuse: bool = True) -> "RunFinish
 
     if not as_json:
         print(panels(result), flush=True)
-        if refuse:
-            result.raise_if_refused()
+    if plot:
+        from fedimb.report.html.run import study_of_run
+        from fedimb.report.terminal import draw_study
+
+        draw_study(study_of_run(result.folder))
+    if not as_json and refuse:
+        result.raise_if_refused()
     return RunFinished.from_result(result, refuse)

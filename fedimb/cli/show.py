@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from fedimb.cli.places import OUTPUT_DIR
+from fedimb.cli.places import OUTPUT_DIR, add_plot
 
 if TYPE_CHECKING:
     from fedimb.cli.facts import RunFacts
@@ -17,6 +17,7 @@ For an unfinished run: its progress, and how to continue it.
 
   fedimb show runs/default/fedavg-s0-103b96c9       a run folder
   fedimb show 103b96c9                              the same by the hash in its name
+  fedimb show 103b96c9 --plot                       and draw who holds what and the learning curves
   fedimb show fedavg-s0                             or by the beginning of its name, or an MLflow run id"""
 
 
@@ -24,6 +25,7 @@ def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     show = verbs.add_parser("show", description=_SHOW, formatter_class=argparse.RawDescriptionHelpFormatter)
     _add_run(show)
+    add_plot(show)
     show.set_defaults(handler=show_command)
 
 
@@ -54,12 +56,14 @@ def show_command(args: argparse.Namespace) -> "RunFinished | RunUnfinished":
     if facts.status != "finished":
         if not args.json:
             print("\n".join(_unfinished(facts)))
+        if args.plot:
+            print("note        --plot draws finished runs", file=sys.stderr if args.json else sys.stdout)
         found: RunFinished | RunUnfinished = _unfinished_output(facts)
     else:
         from fedimb.cli.run import shown
         from fedimb.rundir.result import RunResult
 
-        found = shown(RunResult.read(facts.path), args.json, refuse=False)
+        found = shown(RunResult.read(facts.path), args.json, refuse=False, plot=args.plot)
     if note := folder.not_sealed():
         print(f"note        {note}")
     if stale := stale_mark(facts.path):

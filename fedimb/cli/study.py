@@ -106,6 +106,10 @@ def conclude(
 
             (folder / "report.html").write_text(page(results, found, over))
             written.append(folder / "report.html")
+        if args.plot:
+            from fedimb.report.terminal import draw_study
+
+            draw_study(results)
     found_charts = charts(results)
     if not args.json:
         print("\n" + "\n".join(f"wrote    {path}" for path in written))

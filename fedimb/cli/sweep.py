@@ -20,6 +20,7 @@ interrupted sweep.
 
 def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
+    from fedimb.cli.places import add_plot
     from fedimb.cli.study import add_options
 
     sweep = verbs.add_parser("sweep", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -27,12 +28,14 @@ def register(verbs: "Verbs") -> None:
         "words", nargs="+", metavar="key=a,b,c", help="settings; all combinations of several values are run"
     )
     add_options(sweep)
+    add_plot(sweep)
     sweep.set_defaults(handler=sweep_command)
 
 
 def sweep_command(args: argparse.Namespace) -> "StudyFinished | SweepPlanned":
     """``fedimb sweep``. The exit code is 1 if a run failed (the other runs are still done)."""
     from fedimb.cli.output import SweepPlanned
+    from fedimb.cli.places import refuse_plot
     from fedimb.cli.study import command_line, conclude, workers
     from fedimb.study.collect import as_asked
     from fedimb.study.execute import execute, failures
@@ -41,6 +44,8 @@ def sweep_command(args: argparse.Namespace) -> "StudyFinished | SweepPlanned":
     from fedimb.study.trunks import fold_trainings
     from fedimb.study.work import folder_of
 
+    if args.dry_run:
+        refuse_plot(args, "--dry-run runs nothing")
     configs, tasks = sweep_tasks(args.words)
     folder = folder_of(configs[0])
     if args.dry_run:

@@ -4,16 +4,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.errors import FedimbError, RunSuspect
+from fedimb.notebook import frame, html_table
 from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_file import TrainedModel, load_model
 from fedimb.rundir.seal import Damaged
+from fedimb.text import score
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 WITHOUT_SITE = "without_site.json"
 """Artifact with the final scores without each site (`RunResult.without_site`)."""
@@ -25,6 +30,8 @@ TAU_CURVE = "tau_curve.csv"
 """Artifact with the final scores over tau, where a run finds tau on held-out rows: one checkpoint, 17 strengths."""
 LOSS, WEIGHTS, CLASSES = "loss", "weights", "classes"
 """Kinds of suspicion: training diverged, the weights did not move, one class is predicted for every row."""
+_SHOWN = ("minority_recall", "macro_recall", "min_class_recall", "accuracy")
+_MOST_CLASSES = 20  # in a notebook's table: the largest and the rarest
 
 
 class TemperatureCurve(TypedDict):
@@ -193,6 +200,73 @@ class RunResult:
         lines += self._event_lines()
         lines += [f"suspect: {self.suspect}"] if self.suspect else []
         return "\n".join([*lines, f"run folder {self.folder} (fedimb show {self.folder})"])
+
+    def to_frame(self, of: Literal["rows", "classes"] = "rows") -> "DataFrame":
+        """The result as a pandas frame.
+
+        Args:
+            of: ``rows``: a line per row (calibration) with seed, summary scores (means over the last evaluated rounds),
+                final scores of probabilities, costs (bytes, seconds, steps, labels) and why it is suspect.
+                ``classes``: a line per row and class, classes from most to fewest training rows, with recall and its
+                Wilson interval, AUROC and AUPRC of the final round.
+
+        Raises:
+            ConfigError: pandas is not installed.
+            ValueError: ``of`` is neither.
+        """
+        if of == "classes":
+            return frame([self._class_line(row, c) for row in self.rows for c in self._head_to_tail()])
+        if of != "rows":
+            raise ValueError(f"of={of!r}: give 'rows' or 'classes'")
+        costs = {"up_bytes": self.up_bytes, "down_bytes": self.down_bytes, "client_seconds": self.client_seconds}
+        costs |= {"steps": self.steps, "labels": self.labels}
+        return frame(
+            [
+                {"row": row.label, "seed": self.seed, **row.probability, **row.metrics, **costs}
+                | {"suspect": "; ".join(row.suspect.values())}
+                for row in self.rows
+            ]
+        )
+
+    def _class_line(self, row: RowResult, c: int) -> dict[str, object]:
+        recall, low, high = row.recall[c]
+        line: dict[str, object] = {"row": row.label, "class": self.class_names[c], "minority": c in self.minority}
+        line |= {"train_rows": int(self.train_counts[c]), "recall": recall, "low": low, "high": high}
+        aurocs = {name: getattr(row, name) for name in ("auroc", "auprc")}
+        return line | {name: values[c] if len(values) else math.nan for name, values in aurocs.items()}
+
+    def _head_to_tail(self) -> list[int]:
+        """Class ids from most to fewest training rows."""
+        return [int(c) for c in np.argsort(-self.train_counts, kind="stable")]
+
+    def _repr_html_(self) -> str:
+        """For notebooks: summary scores, then recall per class with Wilson's interval."""
+        names = [name for name in _SHOWN if any(name in row.metrics for row in self.rows)]
+        head = ["row", *(name.replace("_", " ") for name in names)]
+        lines = [
+            [row.label + " ?" * bool(row.suspect), *(score(row.metrics.get(n, math.nan)) for n in names)]
+            for row in self.rows
+        ]
+        sent = (self.up_bytes + self.down_bytes) / 1e6
+        caption = f"{self.folder.name}: seed {self.seed}, {sent:.3g} MB sent, {self.seconds:.3g} s"
+        notes = [f"Means over the last evaluated rounds. Run folder: {self.folder}"]
+        notes += [f"? suspect: {self.suspect}"] if self.suspect else []
+        return html_table(caption, head, lines, notes) + self._class_table()
+
+    def _class_table(self) -> str:
+        order = self._head_to_tail()
+        hidden = max(0, len(order) - _MOST_CLASSES)
+        if hidden:
+            order = order[: _MOST_CLASSES // 2] + order[-_MOST_CLASSES // 2 :]
+        lines = []
+        for c in order:
+            cells = [f"{self.class_names[c]}{' (minority)' * (c in self.minority)}", f"{self.train_counts[c]:,}"]
+            for recall, low, high in (row.recall[c] for row in self.rows):
+                cells.append("n/a" if math.isnan(recall) else f"{recall:.3f} ({low:.2f} to {high:.2f})")
+            lines.append(cells)
+        notes = [f"{hidden} classes between are not shown; to_frame('classes') has all."] if hidden else []
+        head = ["class, head to tail", "training rows", *(f"recall of {row.label}" for row in self.rows)]
+        return html_table("Recall per class in the final round, with Wilson's 95 % interval", head, lines, notes)
 
     def _event_lines(self) -> list[str]:
         """One line per row and minority class with true events, where windows have a place in time."""

@@ -4,8 +4,10 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedimb.atomic import write_atomic
 from fedimb.errors import ConfigError
@@ -21,6 +23,9 @@ from fedimb.study.results import Bar, Registered, StudyResults, TuningCurve, wit
 from fedimb.study.tuning import Tuned, check_tuning, curves_of, tune, write_curves, write_trials
 from fedimb.study.work import Done, Task, earlier, folder_of, judged
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 log = logging.getLogger("fedimb")
 
 RECORD = "study.json"
@@ -34,6 +39,16 @@ class Compared:
     results: StudyResults
     folder: Path
     failures: list[str]
+
+    def to_frame(self) -> "DataFrame":
+        """The lines of ``rows.csv`` as a pandas frame (`fedimb.study.results.StudyResults.to_frame`)."""
+        return self.results.to_frame()
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a table per setting, then the runs that did not finish."""
+        lost = [f"<li>{escape(line)}</li>" for line in self.failures]
+        below = f"<p>{len(lost)} runs did not finish:</p><ul>{''.join(lost)}</ul>" if lost else ""
+        return self.results._repr_html_() + below
 
 
 def compare(study: Study, more: Sequence[str], workers: Workers, command: str, file: Path | None = None) -> Compared:

@@ -59,6 +59,15 @@ def at_min_count(label: str, count: int) -> str:
     return label if count == 1 else f"{label}@{count}"
 
 
+def is_free(label: str) -> bool:
+    """Whether a row of this label is free, at any minimum count: it trains nothing beyond FedAvg, or nothing at all.
+
+    >>> is_free("lda@5"), is_free("fedavg")
+    (True, False)
+    """
+    return label in {at_min_count(free, count) for free in FREE for count in MIN_COUNTS}
+
+
 def _free(label: str, about: str, words: tuple[str, ...], key: str) -> list[Reference]:
     """A free row at every minimum count."""
     sums_only = words[: len(_SUMS_ONLY)] == _SUMS_ONLY

@@ -8,12 +8,17 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.evaluation.intervals import t_interval
+from fedimb.notebook import frame, html_table
 from fedimb.plain import JsonObject
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Status = Literal["finished", "diverged", "failed"]
 
@@ -47,6 +52,7 @@ COLUMNS: dict[str, str] = {
     "steps": "local steps",
 }
 """Scores and costs of a result: name in CSVs -> text in tables."""
+_IN_NOTEBOOK = ("minority_recall", "macro_recall", "min_class_recall")
 
 LOWER_IS_BETTER = frozenset(
     {
@@ -286,6 +292,52 @@ class StudyResults:
     def scores(self, setting: str, label: str, name: str) -> dict[int, float]:
         """seed -> score of every run of a row; NaN for a run without it."""
         return {r.seed: r.score(name) if r.status == "finished" else math.nan for r in self.of(setting, label)}
+
+    def to_frame(self) -> "DataFrame":
+        """A pandas frame with the lines of ``rows.csv``: one per setting, row and seed, with every score of `COLUMNS`.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        texts = ("prior", "sha", "identity", "stale", "suspect", "error")
+        return frame(
+            [
+                {"setting": r.setting, "label": r.label, "seed": r.seed, "status": r.status}
+                | {name: r.score(name) for name in COLUMNS}
+                | {name: getattr(r, name) for name in texts}
+                for r in self.results
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a table per setting, with the means and intervals that the command prints."""
+        parts = []
+        for name in self.settings:
+            rows = [(label, runs) for label in self.labels if (runs := self.of(name, label))]
+            caption = self.name if len(self.settings) == 1 else f"{self.name}: {name}"
+            head = ["row", "seeds", *(COLUMNS[score] for score in _IN_NOTEBOOK), "MB sent", "client-seconds"]
+            parts.append(html_table(caption, head, [_summary(label, runs) for label, runs in rows]))
+        notes = "Mean ± half the 95 % t interval over the seeds that finished. ?: a suspect run."
+        return "".join(parts) + f"<p>{notes}</p>"
+
+
+def _summary(label: str, runs: Sequence[Result]) -> list[str]:
+    """The cells of a row in a notebook's table."""
+    done = [r for r in runs if r.status == "finished"]
+    cells = [label + " ?" * any(r.suspect for r in done)]
+    cells.append(str(len(runs)) if len(done) == len(runs) else f"{len(done)}/{len(runs)}")
+    for name in _IN_NOTEBOOK:
+        mean, low, high = t_interval([r.score(name) for r in done])
+        spread = "" if math.isnan(high) else f" ± {(high - low) / 2:.3f}"
+        cells.append("n/a" if math.isnan(mean) else f"{mean:.3f}{spread}")
+    for values in ([(r.score("up_bytes") + r.score("down_bytes")) / 1e6 for r in done], _seconds(done)):
+        mean = t_interval(values)[0]
+        cells.append("n/a" if math.isnan(mean) else f"{mean:.3g}")
+    return cells
+
+
+def _seconds(runs: Sequence[Result]) -> list[float]:
+    return [r.score("client_seconds") for r in runs]
 
 
 def with_stale_named(study: StudyResults) -> StudyResults:

@@ -29,6 +29,13 @@ def test_describe_prints_and_draws(capsys, tmp_path):
     assert 0 < picture.stat().st_size < 200_000
 
 
+def test_describe_draws_in_the_terminal(capsys):
+    assert run("describe", "clients.count=2", "partition.alpha=0.1", "--plot") == 0
+    text = capsys.readouterr().out
+    assert "\nwho holds what: training rows, head to tail\nclient \\ class" in text
+    assert "picture:" not in text
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -36,6 +43,7 @@ def test_describe_prints_and_draws(capsys, tmp_path):
         (["partition.minority_placement=absent", "partition.minority_clients=10"], "at most 9 of 10"),
         (["partition.alpa=0.1"], "Did you mean 'alpha'"),
         (["partition=by_column", "partition.sites=[1]"], "'sites' is passed by fedimb itself"),
+        (["--plot", "data=digits"], "put --plot at the end to draw in the terminal"),
         (["--plot", "who.pdf"], "give a name ending in .png or .svg"),
     ],
 )

@@ -14,6 +14,22 @@ def test_a_finished_run_by_the_beginning_of_its_name(copy, capsys):
     assert str(path) in by_name
 
 
+def test_who_holds_what_and_the_curves_are_drawn_below(copy, capsys):
+    path = copy()
+    assert main(["show", path.name, "--plot"]) == 0
+    drawn = capsys.readouterr().out.partition("\nwho holds what: training rows, head to tail\nclient")[2]
+    assert "learning curves: rounds 1 to 2" in drawn
+    assert "\n1 fedavg (control)" in drawn
+    assert "\n2 la_post" in drawn
+
+
+def test_plot_is_refused_where_nothing_is_drawn(home, capsys):
+    assert main(["run", "--dry-run", "--plot"]) == 2
+    assert main(["sweep", "seed=0,1", "--dry-run", "--plot"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(", and ")[0] for line in said] == ["fedimb: --plot draws finished runs"] * 2
+
+
 def test_a_waiting_run_says_why_and_how_to_go_on(copy, capsys):
     path = copy(status="waiting")
     assert main(["show", "fedavg"]) == 0

@@ -66,7 +66,10 @@ def test_every_page_is_in_the_nav_once() -> None:
     made = {"results.md", "readme.md", "contributing.md", "changelog.md", "security.md"}
     assert {name for name in named if not name.endswith("/")} - pages == made
     folders = {name for name in named if name.endswith("/")}
-    assert folders == {f"reference/{part}/" for part in ("settings", "cli", "parts", "api")} | {"experiments/"}
+    assert folders == {f"reference/{part}/" for part in ("settings", "cli", "parts", "api")} | {
+        "experiments/",
+        "notebooks/",
+    }
 
 
 def test_the_site_has_one_search_no_fonts_and_no_repository_to_ask() -> None:

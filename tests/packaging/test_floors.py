@@ -26,6 +26,7 @@ FLOORS = (
         "records",
         "shapes",
         "text",
+        "notebook",
         "plain",
         "process_env",
         "process_state",

@@ -89,7 +89,7 @@ class DataDescription(Output):
         imbalance_factor: rows of the largest class by rows of the smallest.
         partition: hash of the partition.
         warnings: classes that cannot be learned or measured, and why.
-        picture: the picture drawn; null without --plot.
+        picture: the picture drawn; null without --plot FILE.
         croissant: the metadata written; null without --croissant.
         about: what the data's YAML says: source, licence, citation, split, flaws; empty where it says nothing.
     """

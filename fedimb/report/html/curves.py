@@ -68,14 +68,15 @@ def curve_svg(rows: Sequence[Row], key: Sequence[Entry], score: str, name: str) 
     return svg(axes.figure, name, f"{COLUMNS[score]} by round: {ends}")
 
 
-def cost_svg(rows: Sequence[Row], key: Sequence[Entry], cost: str, name: str) -> str:
-    """Minority recall against a cost: a numbered point per row with its t interval over seeds.
+def cost_svg(rows: Sequence[Row], key: Sequence[Entry], cost: str, name: str, bar: Row | None = None) -> str:
+    """Minority recall against a cost: a numbered point per row with its t interval over seeds; free rows are hollow.
 
     Args:
         rows: of a setting.
         key: how rows are drawn.
         cost: ``bytes`` (up and down together), ``labels`` or ``client_seconds``.
         name: of the picture, unique on the page.
+        bar: the free row that is the bar of the setting; a dotted line is at its recall.
 
     Returns:
         the picture; empty when fewer than two rows have both figures.
@@ -88,13 +89,18 @@ def cost_svg(rows: Sequence[Row], key: Sequence[Entry], cost: str, name: str) ->
     looks = {entry.row.number: entry for entry in key}
     for row, spent, mean in found:
         look = looks.get(row.number)
-        colour, marker = (look.colour, look.marker) if look else (FAINT, ".")
+        colour, marker = (look.colour, look.marker) if look else (FAINT, "o")
         half = 0.0 if math.isnan(mean.half) else mean.half
         axes.plot([spent, spent], [max(0, mean.value - half), min(1, mean.value + half)], color=colour, linewidth=1.2)
-        axes.plot([spent], [mean.value], color=colour, marker=marker, markersize=7, linestyle="")
+        inside = "white" if row.free else colour
+        axes.plot(
+            [spent], [mean.value], color=colour, marker=marker, markerfacecolor=inside, markersize=7, linestyle=""
+        )
+    if bar is not None and not math.isnan(level := bar.mean(HEADLINE).value):
+        axes.axhline(level, color=INK, linewidth=0.9, linestyle=":")
     _number(axes, found)
     _scale(axes, [spent for _, spent, _ in found])
-    alt = ", ".join(f"{row.label} {mean.value:.2f} at {spent:.3g}" for row, spent, mean in found)
+    alt = ", ".join(f"{row.label}{' (free)' * row.free} {mean.value:.2f} at {spent:.3g}" for row, spent, mean in found)
     return svg(axes.figure, name, f"minority recall against {_WORDS[cost]}: {alt}")
 
 
@@ -133,5 +139,7 @@ def _scale(axes: "Axes", spent: list[float]) -> None:
     positive = [value for value in spent if value > 0]
     if positive and max(positive) > 20 * min(positive):
         axes.set_xscale("symlog", linthresh=min(positive))
+        axes.set_xlim(-0.3 * min(positive) if min(spent) <= 0 else 0.7 * min(positive), 2 * max(positive))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")  # powers would be formulas, which `svg` turns off
     elif max(spent) > 0:
         axes.set_xlim(-0.04 * max(spent), 1.18 * max(spent))

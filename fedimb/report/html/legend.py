@@ -8,6 +8,7 @@ from fedimb.report.html.numbers import Row, ranked
 from fedimb.report.html.pictures import COLOURS, CONTROL
 
 _MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "*": "★", "x": "✕"}
+_HOLLOW = {"o": "○", "s": "□", "^": "△", "D": "◇", "v": "▽", "*": "☆", "x": "✕"}
 _ORDER = "os^Dv*"
 
 
@@ -21,13 +22,19 @@ class Entry:
 
     @property
     def sign(self) -> str:
-        """The marker as a character."""
-        return _MARKERS[self.marker]
+        """The marker as a character; hollow for a free row."""
+        return (_HOLLOW if self.row.free else _MARKERS)[self.marker]
+
+    @property
+    def filling(self) -> str:
+        """Colour inside the marker: white for a free row."""
+        return "white" if self.row.free else self.colour
 
     @property
     def line(self) -> dict[str, Any]:
         """Arguments of matplotlib's ``plot``."""
-        return {"color": self.colour, "marker": self.marker, "linestyle": "--" if self.row.control else "-"}
+        look = {"color": self.colour, "marker": self.marker, "markerfacecolor": self.filling}
+        return look | {"linestyle": "--" if self.row.control else "-"}
 
 
 def legend(rows: Sequence[Row], most: int = len(COLOURS)) -> list[Entry]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from fedimb.evaluation.intervals import t_interval
 from fedimb.report.groups import suspect_runs
+from fedimb.study.references import is_free
 from fedimb.study.results import COLUMNS, LOWER_IS_BETTER, Result, StudyResults
 
 HEADLINE = "minority_recall"
@@ -42,6 +43,11 @@ class Row:
     def complete(self) -> bool:
         """Whether every run has a result, so that the mean is over all seeds and not only the lucky ones."""
         return bool(self.results) and len(self.finished) == len(self.results)
+
+    @property
+    def free(self) -> bool:
+        """Whether it costs no training beyond FedAvg's, so that a row that trains more has to be above it."""
+        return is_free(self.label.removesuffix(" (stale)"))
 
     @property
     def suspect(self) -> str:

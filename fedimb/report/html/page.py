@@ -15,8 +15,8 @@ from fedimb.report.html.explanations import explanations
 from fedimb.report.html.headline import missing, sentence
 from fedimb.report.html.legend import Entry, foremost, legend
 from fedimb.report.html.numbers import HEADLINE, Row, rows_of
+from fedimb.report.html.opening import COSTS, Opening, opening
 from fedimb.report.html.panels import panels
-from fedimb.report.html.recall import DRAWN, recall_svg
 from fedimb.report.html.repeat import hashes
 from fedimb.report.html.tuning import tuning_curves
 from fedimb.study.over_sets import OverSets, over_sets
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _LARGE = 60
 """Maximum total of rows; above it only the curve of minority recall is drawn, so that a page stays below 1 MB."""
-COSTS = ("bytes", "labels", "client_seconds")
 _MATRICES = 24
 """Maximum number of confusion matrices per page; above it only the control's and the best rows' are shown."""
 
@@ -49,8 +48,7 @@ class Section:
     partition_png: str
     exposure: Sequence[tuple[str, Sequence[str]]]
     curves: Sequence[str]
-    few: Sequence[Entry]
-    recall: str
+    opening: Opening
     recalls: heat.Heat
     confusions: Sequence[tuple[Row, heat.Heat | None, str]]
     confusions_left: int
@@ -83,11 +81,12 @@ def page(study: StudyResults, found: Statistics | None = None, over: OverSets | 
     drawn = curves.CURVES if len(shown) * len(study.labels) <= _LARGE else curves.CURVES[:1]
     found = statistics(study) if found is None else found
     over = over_sets(study, found) if over is None else over
+    at_bar = {one.setting: one.label for one in reversed(study.bars)}  # of the lowest minimum count
     sections: list[Section] = []
     for name, own in shown.items():
         said = {row.label: c.verdict for row in own if (c := found.comparisons.get((name, HEADLINE, row.label)))}
-        words = sentence(own, study.control, said)
-        sections.append(_section(f"s{len(sections) + 1}", study.settings[name], own, words, each, drawn))
+        words, key = sentence(own, study.control, said), f"s{len(sections) + 1}"
+        sections.append(_section(key, study.settings[name], own, words, each, drawn, at_bar.get(name)))
     comparisons = [(s, comparison.comparison_tables(found, s.setting.name, s.rows)) for s in sections]
     environment = page_templates()
     script = environment.loader.get_source(environment, "open_for_print.js")[0].strip()
@@ -124,7 +123,9 @@ def page(study: StudyResults, found: Statistics | None = None, over: OverSets | 
     )
 
 
-def _section(key: str, setting: Setting, rows: list[Row], words: str, each: int, drawn: Sequence[str]) -> Section:
+def _section(
+    key: str, setting: Setting, rows: list[Row], words: str, each: int, drawn: Sequence[str], at_bar: str | None
+) -> Section:
     ranks = classes.ranks_of(setting, rows)
     entries = legend(rows)
     table = heat.partition_heat(setting)
@@ -140,7 +141,9 @@ def _section(key: str, setting: Setting, rows: list[Row], words: str, each: int,
         small = heat.confusion_heat(row, ranks)
         confusions.append((row, small, "" if small else heat.confusion_png(row, ranks)))
     learnt = [curves.curve_svg(rows, entries, score, f"{key}-{score}") for score in drawn]
-    spent = [curves.cost_svg(rows, entries, cost, f"{key}-{cost}") for cost in COSTS]
+    first = opening(key, setting, rows, entries, ranks, at_bar)
+    further = [cost for cost in COSTS if cost != first.cost_name]
+    spent = [curves.cost_svg(rows, entries, cost, f"{key}-{cost}") for cost in further]
     return Section(
         key,
         setting,
@@ -153,8 +156,7 @@ def _section(key: str, setting: Setting, rows: list[Row], words: str, each: int,
         "" if table else heat.partition_png(setting),
         exposed,
         [one for one in learnt if one],
-        foremost(entries, DRAWN),
-        recall_svg(entries, ranks, f"{key}-recall"),
+        first,
         heat.recall_heat(rows, ranks),
         confusions,
         len(with_matrix) - len(kept),

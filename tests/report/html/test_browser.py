@@ -71,7 +71,7 @@ def test_nothing_sticks_out_fails_or_is_fetched(file, width):
     assert inside == width
     assert over <= 0
     assert wide == 0
-    assert pictures == 5
+    assert pictures == 6
     assert fetched == 0
     assert console == []
 

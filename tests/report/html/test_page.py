@@ -43,7 +43,7 @@ def test_ids_are_unique_and_links_lead_somewhere(read, text):
 
 def test_every_picture_says_what_it_shows(read):
     pictures = read.of("svg")
-    assert len(pictures) == 5  # two curves, recall, two costs: no labels were counted
+    assert len(pictures) == 6  # recall, holders, two costs (no labels were counted), two curves
     assert all(len(one["aria-label"]) > 20 and one["role"] == "img" for one in pictures)
     assert all(one.get("alt") for one in read.of("img"))
 
@@ -147,6 +147,8 @@ def test_several_settings_have_a_section_each_and_a_table_across():
     assert across["1fedavg control"] == ["0.100 ± 0.000", "0.100 ± 0.000"]
     assert across["2other"] == ["0.600 ± 0.000", "0.050 ± 0.000"]
     assert len(seen.of("details")) >= 2
+    assert made.count('<div class="three">') == 2
+    assert "In pictures: easy" in seen.text
     assert "no other row finds more than fedavg" in seen.text
     assert outside(made) == []
     ids = [a["id"] for _, a in seen.elements if "id" in a]
@@ -215,3 +217,12 @@ def test_error_of_a_run_is_kept_beside_its_hash():
     text = Page(page(study(rows))).text
     assert "c" * 64 in text
     assert "E42" in text
+
+
+def test_it_opens_with_three_pictures(text, read):
+    assert text.count('<div class="three">') == 1
+    before = text.partition("Setting: default")[0]
+    assert re.findall(r"<figure><h4>(.*?)</h4>", before) == ["How much of each class is found",
+        "Who holds the rare classes", "What is found against what it sent"]  # fmt: skip
+    assert "fox: 2 of 3 clients have any; the largest holder has 50% of its 2 rows." in read.text
+    assert "Hollow: free rows (2 la_ post)" in read.text
