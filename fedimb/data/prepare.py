@@ -150,8 +150,8 @@ def _virtual(
     whole, findings = prepare_unsettled(data, {"name": "iid"}, 1, seed)
     if len(whole.validation.rows):
         raise DataError(
-            "partition=virtual beside validation rows (data.test=file): virtual clients have none; leave them out of the "
-            "split, or use another partition"
+            "partition=virtual beside validation rows (data.test=file): virtual clients have none; leave them out of "
+            "the split, or use another partition"
         )
     return VirtualFederation(whole, draw, clients, seed), findings
 

@@ -1,8 +1,8 @@
 """A federation whose clients are drawn when they are asked: no array has an entry for each.
 
 Client k's rows follow from the run's seed and k alone, on any engine and in any round. What needs a figure of every
-client (a table of counts, a sum over all) is refused: before work by `fedimb.config.virtual`, and here by a `DataError`,
-so that nothing takes a part for the whole.
+client (a table of counts, a sum over all) is refused: before work by `fedimb.config.virtual`, and here by a
+`DataError`, so that nothing takes a part for the whole.
 """
 
 from collections.abc import Iterator
@@ -28,8 +28,8 @@ _SHOWN = 1000
 
 def _refuse(*_: object, **__: object) -> NoReturn:
     raise DataError(
-        "clients of partition=virtual are drawn when they are asked, so there is no figure of each of them; use another "
-        "partition, such as dirichlet"
+        "clients of partition=virtual are drawn when they are asked, so there is no figure of each of them; use "
+        "another partition, such as dirichlet"
     )
 
 

@@ -21,7 +21,7 @@ from fedimb.serverapp.keyed_permutation import KeyedPermutation
 DENSE = 2**20
 """Clients up to which availability is drawn for all of them; beyond, the same settings give another cohort."""
 
-_CANDIDATES = 4096
+_CANDIDATES = 64, 4096  # looked at together: fewest and most
 _MOST_CANDIDATES = 2**22
 """Clients that a round may have to look at, of more than `DENSE`, to find enough available ones: some 10 s."""
 
@@ -146,6 +146,8 @@ class ClientSampler:
     def _candidates(self, server_round: int, model: int) -> Iterator[NDArray[np.int64]]:
         count = len(self.sizes)
         order = KeyedPermutation(count, (self._seed, int(Stream.COHORT), server_round, model))
-        for start in range(0, count, _CANDIDATES):
-            clients = order(np.arange(start, min(start + _CANDIDATES, count)))
+        likely = int(1.25 * self.per_round() / self._config.availability * count / self._holding)
+        step = min(max(likely, _CANDIDATES[0]), _CANDIDATES[1])
+        for start in range(0, count, step):
+            clients = order(np.arange(start, min(start + step, count)))
             yield clients if self._holding == count else clients[self.sizes[clients] > 0]

@@ -1,5 +1,6 @@
 """Clients that are drawn when they are asked: the same rows anywhere, the class mix as said, and no array of them."""
 
+import itertools
 import json
 import pickle
 import tracemalloc
@@ -33,7 +34,7 @@ def virtual(digits):
 )
 def test_a_client_holds_each_of_its_rows_once_and_no_more_than_there_are(held, rows, spread, alpha, seed):
     edges = np.cumsum([0, *held])
-    of_class = [np.arange(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    of_class = [np.arange(a, b) for a, b in itertools.pairwise(edges)]
     draw = Virtual(rows, spread, alpha)
     first, again = (draw.rows_of(of_class, np.random.default_rng(seed)) for _ in range(2))
     assert np.array_equal(first, again)
@@ -106,7 +107,7 @@ def test_every_setting_changes_the_hash_and_a_changed_file_is_refused(digits, vi
     facts = json.loads((tmp_path / "partition.json").read_text())
     assert facts["virtual"] == {"clients": MANY, "seed": 3, "rows": 12, "spread": 0.5, "alpha": 5.0}
     (tmp_path / "partition.json").write_text(json.dumps(facts | {"virtual": facts["virtual"] | {"rows": 13}}))
-    with pytest.raises(DataError, match="partition.json was changed"):
+    with pytest.raises(DataError, match=r"partition\.json was changed"):
         load_federation(tmp_path)
 
 

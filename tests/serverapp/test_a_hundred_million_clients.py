@@ -16,7 +16,7 @@ WORDS = (
 
 
 def spent(clients, folder, *words):
-    """(peak memory in MB, median processor-near seconds of a round) of the whole command, 50 clients a round."""
+    """Peak memory in MB of the whole command, and the lower quartile of its rounds' seconds; 50 clients a round."""
     own = (f"clients.count={clients}", f"clients.participation={50 / clients:g}", f"output_dir={folder}/{clients}")
     process = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-m", "fedimb", "run", *WORDS, *own, *words])
     _, status, usage = os.wait4(process, 0)
@@ -38,4 +38,4 @@ def test_a_hundred_million_clients_take_the_memory_and_time_of_ten_thousand(tmp_
     print(f"availability {availability}: 10^4 {memory[0]:.0f} MB, {seconds[0] * 1000:.1f} ms; 10^8 {memory[1]:.0f} MB, "
           f"{seconds[1] * 1000:.1f} ms")  # fmt: skip
     assert memory[1] - memory[0] < 20
-    assert seconds[1] / seconds[0] < (1.2 if availability == 1 else 1.5)
+    assert seconds[1] / seconds[0] < 1.2

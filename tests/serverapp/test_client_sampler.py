@@ -218,10 +218,8 @@ def test_beyond_a_million_clients_the_available_come_in_the_order_of_a_permutati
 
 
 def test_of_many_clients_few_of_whom_are_available_a_round_is_refused():
-    with pytest.raises(
-        ConfigError, match=r"clients.availability=1e-06 with 100,000,000 clients: a round would look at"
-    ):
-        sizes = VirtualSizes(Virtual(rows=5), 100, 10**8, 0)
+    sizes = VirtualSizes(Virtual(rows=5), 100, 10**8, 0)
+    with pytest.raises(ConfigError, match=r"clients\.availability=1e-06 with 100,000,000 clients: a round would look"):
         ClientSampler(config(10**8, participation=5e-7, availability=1e-6), 0, sizes)
 
 

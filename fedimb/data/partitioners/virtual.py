@@ -1,4 +1,4 @@
-"""Clients that nobody stores: each one's rows are drawn when it is asked, so a hundred million cost no more than ten."""
+"""Clients that nobody stores: a client's rows are drawn when it is asked, so 10**8 of them cost no more than ten."""
 
 import math
 
