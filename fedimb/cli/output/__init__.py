@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         PlanWritten,
         SiteChanged,
         SiteStatus,
+        StandbyTaken,
+        StandbyWritten,
     )
     from fedimb.cli.output.models import Comparison, ModelsCompared, ModelsReport, PairTest
     from fedimb.cli.output.parts import (
@@ -179,6 +181,8 @@ __all__ = [
     "SiteChanged",
     "SiteStatus",
     "SplitWritten",
+    "StandbyTaken",
+    "StandbyWritten",
     "StudyFinished",
     "StudyPlanned",
     "StudyRegistered",
@@ -197,7 +201,7 @@ _FILES = {
     "base": "Failure Output Part",
     "coordinator": """
         BundleWritten CertificateRenewed DeployDemo DeploymentCreated DeploymentStatus DossierWritten MissingArtefact
-        PlanWritten SiteChanged SiteStatus
+        PlanWritten SiteChanged SiteStatus StandbyTaken StandbyWritten
     """,
     "models": "Comparison ModelsCompared ModelsReport PairTest",
     "parts": """
