@@ -4,6 +4,7 @@ Streams are NumPy SeedSequence spawn keys, so neighbouring seeds are independent
 collide). Purposes are fixed integers: changing one changes every result, so numbers are only ever added.
 """
 
+from collections.abc import Iterable
 from enum import IntEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -66,6 +67,27 @@ def numpy_rng(run_seed: int, stream: Stream, round: int = 0, client: int = 0) ->
         False
     """
     return np.random.default_rng(seed_int(run_seed, stream, round, client))
+
+
+def uniforms_at(run_seed: int, stream: Stream, indices: Iterable[int], round: int = 0, client: int = 0) -> "np.ndarray":
+    """Single values of ``numpy_rng(...).random(n)``, float64 in [0, 1), without drawing the others.
+
+    Args:
+        indices: which values, >= 0, in rising order.
+
+    Example:
+        >>> all = numpy_rng(3, Stream.DROPOUT, round=2).random(1000)
+        >>> bool((uniforms_at(3, Stream.DROPOUT, [7, 8, 999], round=2) == all[[7, 8, 999]]).all())
+        True
+    """
+    bits = np.random.PCG64(seed_int(run_seed, stream, round, client))
+    draws, position, found = np.random.Generator(bits), 0, []
+    for index in indices:
+        if index > position:  # a value takes one step of the generator, and any number of steps is jumped at once
+            bits.advance(index - position)
+        found.append(draws.random())
+        position = index + 1
+    return np.array(found)
 
 
 def torch_generator(

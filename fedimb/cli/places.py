@@ -23,11 +23,22 @@ def add_home(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_deployment(args: argparse.Namespace) -> "Deployment":
-    """Open the deployment named on the command line; ConfigError if there is none."""
-    from fedimb.deploy.coordinator.deployment import Deployment
+def open_deployment(args: argparse.Namespace, standby: bool = False) -> "Deployment":
+    """Open the deployment named on the command line.
 
-    return Deployment.open(args.deployment)
+    Args:
+        standby: whether a standby's folder will do.
+
+    Raises:
+        ConfigError: there is none, or it is a standby that nobody has taken over.
+    """
+    from fedimb.deploy.coordinator.deployment import Deployment
+    from fedimb.deploy.coordinator.standby import refuse_standby
+
+    deployment = Deployment.open(args.deployment)
+    if not standby:
+        refuse_standby(deployment)
+    return deployment
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:

@@ -18,8 +18,8 @@ from fedimb.clientapp.state import StateStore
 from fedimb.config.load import from_json
 from fedimb.contracts.base import Contract
 from fedimb.contracts.platform import CLIENT, JOIN, RUN
-from fedimb.data.federation import Federation
 from fedimb.data.views import ClientData
+from fedimb.data.virtual_federation import load_federation
 from fedimb.errors import FedimbError
 from fedimb.privacy.egress_filter import egress_filter
 
@@ -27,7 +27,7 @@ from fedimb.privacy.egress_filter import egress_filter
 @lru_cache(maxsize=4)  # in a sweep, a worker serves several runs one after another
 def _runtime(run_dir: str, config_json: str, _made: tuple[int, int]) -> ClientRuntime:
     config = from_json(config_json)
-    federation = Federation.load(Path(run_dir))
+    federation = load_federation(Path(run_dir))
 
     def data_of(client: int) -> ClientData:
         return federation.client(client)

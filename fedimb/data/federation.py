@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.exposure import exposure
-from fedimb.data.federation_file import digest, read_federation, write_federation
+from fedimb.data.federation_file import SavedFederation, digest, read_federation, write_federation
 from fedimb.data.label_spaces import Kept, LabelSpaces
 from fedimb.data.labels import none_class
 from fedimb.data.longtail import redraw
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fedimb.data.views import ClientData
 
 Rows = NDArray[np.int64]
+CHANGED = "partition.npz is not the one partition.json was written with; copy both again"
 _NAMED = 20  # classes named in a line
 
 
@@ -92,12 +93,44 @@ class Federation:
         self.labels = labels
         self.pairs: dict[int, str] = {}
         self.public = np.zeros(0, np.int64) if public is None else public
-        declared = None if labels is None else labels.facts()
-        self.sha = digest(self.train, self.validation, test, class_names, fingerprint, self.public, declared)
+        self.sha = self.hash_with(fingerprint)
+
+    def hash_with(self, source: str) -> str:
+        """Hex sha256 over who holds which rows, test rows, class names and a hash of the source, and over who annotates
+        what where not every client annotates every class.
+        """
+        declared = None if self.labels is None else self.labels.facts()
+        return digest(self.train, self.validation, self.test, self.class_names, source, self.public, declared)
 
     @property
     def n_clients(self) -> int:
         return len(self.train)
+
+    @property
+    def virtual(self) -> bool:
+        """Whether clients are drawn when they are asked (`fedimb.data.virtual_federation`): none is listed."""
+        return False
+
+    @property
+    def class_totals(self) -> NDArray[np.int64]:
+        """Rows of each class over all clients before validation is cut, [C] int64; zeros in a deployment."""
+        totals: NDArray[np.int64] = self.counts.sum(axis=0)
+        return totals
+
+    @property
+    def n_train_rows(self) -> int:
+        """Rows of all clients to train on."""
+        return int(self.train_sizes.sum())
+
+    @property
+    def labelled_rows(self) -> int:
+        """Rows of all clients, to train and to validate on."""
+        return self.n_train_rows + int(self.validation.sizes.sum())
+
+    @property
+    def n_holders(self) -> int:
+        """Number of clients with rows to train on."""
+        return int((self.train_sizes > 0).sum())
 
     @property
     def n_classes(self) -> int:
@@ -175,24 +208,24 @@ class Federation:
     def imbalance_factor(self) -> float:
         """Realised imbalance factor: largest over smallest number of training rows per class; inf if a class has
         none."""
-        total = self.counts.sum(axis=0)
+        total = self.class_totals
         return float(total.max() / total.min()) if total.min() else float("inf")
 
     @property
     def counts_known(self) -> bool:
         """Whether the rows of each class are known: not in a deployment, whose rows are at the sites."""
-        return bool(self.counts.any())
+        return bool(self.class_totals.any())
 
     @property
     def minority_rows(self) -> dict[str, int] | None:
         """Training rows of each minority class, by name; None if they are not known."""
-        total = self.counts.sum(axis=0).tolist()
+        total = self.class_totals.tolist()
         return {self.class_names[c]: total[c] for c in self.minority} if self.counts_known else None
 
     @property
     def without_training_rows(self) -> list[str]:
         """Names of the classes without training rows, as far as known."""
-        return self._without(self.counts.sum(axis=0)) if self.counts_known else []
+        return self._without(self.class_totals) if self.counts_known else []
 
     @property
     def without_test_rows(self) -> list[str]:
@@ -265,7 +298,10 @@ class Federation:
 
     def save(self, folder: str | Path) -> None:
         """Write partition.npz (index lists) and partition.json (a readable summary and the hash) into ``folder``."""
-        facts = {
+        write_federation(Path(folder), self._facts(), self.counts, self.train, self.validation, self.test, self.public)
+
+    def _facts(self) -> dict[str, object]:
+        return {
             "sha": self.sha,
             "source": self.source,
             "store_path": str(self.store_path),
@@ -281,34 +317,44 @@ class Federation:
             "exposure": {name: values.tolist() for name, values in self.exposure().items()},
             **({} if self.labels is None else {"labels": self.labels.facts()}),
         }
-        write_federation(Path(folder), facts, self.counts, self.train, self.validation, self.test, self.public)
 
     @staticmethod
     def load(folder: str | Path) -> "Federation":
         """Read what `save` wrote. The store is not opened.
 
         Raises:
-            DataError: missing, damaged, or changed since it was saved.
+            DataError: missing, damaged, changed since it was saved, or of virtual clients, which
+                `fedimb.data.virtual_federation.load_federation` reads.
         """
-        facts, counts, train, validation, test, public = read_federation(Path(folder))
-        federation = Federation(
+        saved = read_federation(Path(folder))
+        if "virtual" in saved.facts:
+            raise DataError(
+                f"{folder} has virtual clients: read it with fedimb.data.virtual_federation.load_federation"
+            )
+        federation = Federation.of(saved)
+        if federation.sha != saved.facts["sha"]:
+            raise DataError(f"{folder}: {CHANGED}")
+        return federation
+
+    @staticmethod
+    def of(saved: SavedFederation) -> "Federation":
+        """From what was read; its hash is not compared."""
+        facts = saved.facts
+        return Federation(
             source=facts["source"],
             store_path=Path(facts["store_path"]),
-            train=train,
-            validation=validation,
-            test=test,
-            counts=counts,
+            train=saved.train,
+            validation=saved.validation,
+            test=saved.test,
+            counts=saved.counts,
             class_names=tuple(facts["class_names"]),
             minority=tuple(facts["minority"]),
             fingerprint=facts["fingerprint"],
             scaling=Scaling.from_facts(facts["scaling"]) if facts["scaling"] else None,
-            public=public,
+            public=saved.public,
             test_counts=None if (tested := facts.get("test_counts")) is None else np.array(tested, dtype=np.int64),
             labels=LabelSpaces.from_facts(facts["labels"], len(facts["class_names"])) if "labels" in facts else None,
         )
-        if federation.sha != facts["sha"]:
-            raise DataError(f"{folder}: partition.npz is not the one partition.json was written with; copy both again")
-        return federation
 
     def __getstate__(self) -> dict[str, object]:
         return {k: v for k, v in self.__dict__.items() if k not in ("store", "_redrawn")}  # cheap to rebuild

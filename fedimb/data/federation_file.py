@@ -7,7 +7,7 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,17 @@ FORMAT = 1
 _AT_ONCE = 65_536  # lists hashed at a time
 _MOST_COUNTS = 200_000
 """Counts kept in the JSON, where people read them; more go into the other file, as a number takes 38 bytes there."""
+
+
+class SavedFederation(NamedTuple):
+    """What both files hold: facts of the JSON, counts [K, C], the clients' rows, and those of test and server."""
+
+    facts: JsonObject
+    counts: np.ndarray
+    train: RowLists
+    validation: RowLists
+    test: Rows
+    public: Rows
 
 
 def digest(
@@ -84,8 +95,8 @@ def write_federation(
     os.replace(temporary, folder / "partition.json")
 
 
-def read_federation(folder: Path) -> tuple[JsonObject, np.ndarray, RowLists, RowLists, Rows, Rows]:
-    """(facts, counts [K, C], train, validation, test, public).
+def read_federation(folder: Path) -> SavedFederation:
+    """What `write_federation` wrote.
 
     Raises:
         DataError: a file is missing, damaged or edited by hand.
@@ -101,7 +112,8 @@ def read_federation(folder: Path) -> tuple[JsonObject, np.ndarray, RowLists, Row
                 RowLists(arrays[f"{name}_rows"], arrays[f"{name}_offsets"]) for name in ("train", "validation")
             )
             public = arrays["public"] if "public" in arrays else np.zeros(0, np.int64)  # older run folders have none
-            return facts, _counts(facts, arrays, len(train)), train, validation, arrays["test"], public
+            counts = _counts(facts, arrays, len(train))
+            return SavedFederation(facts, counts, train, validation, arrays["test"], public)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(

@@ -18,6 +18,7 @@ from fedimb.data.groups import RowGroups, SplitConfig, at_two_sites, row_groups
 from fedimb.data.label_spaces import UNKNOWN, LabelsConfig, LabelSpaces, PartialLabels, label_spaces
 from fedimb.data.labels import none_class
 from fedimb.data.longtail import class_ranks, keep_rows, minority_classes, target_counts
+from fedimb.data.partitioners.virtual import Virtual
 from fedimb.data.placement import Placement, place_minority
 from fedimb.data.public import split_public
 from fedimb.data.rows import RowLists, Rows
@@ -27,6 +28,7 @@ from fedimb.data.split_file import SavedSplit, read_split
 from fedimb.data.split_rules import of_seed
 from fedimb.data.store import Store, open_source
 from fedimb.data.subgroups import alike_values, parse_subgroups, source_to_open, subgroups_of
+from fedimb.data.virtual_federation import VirtualFederation
 from fedimb.errors import ConfigError, DataError
 from fedimb.seeds import Stream, numpy_rng
 
@@ -71,6 +73,8 @@ def prepare_unsettled(
     registry.check_args("partition", partition_name, partition_args, given=PARTITION_GIVEN)
     if clients < 1:
         raise ConfigError(f"clients.count={clients}: give at least 1")
+    if registry.flags("partition", partition_name).get("virtual"):
+        return _virtual(data, registry.build("partition", partition_name, **partition_args), clients, seed)
     holders = placement.holders(clients)
     source, subgroups = source_to_open(data), parse_subgroups(config.subgroups)
     store = open_source(source)
@@ -137,6 +141,19 @@ def prepare_unsettled(
         federation.test_counts = federation.known_counts(federation.validation)
     ignored = official_test_unused(federation, str(config.test["name"]))
     return federation, [*(store.findings or ()), *split_findings(federation, store.groups), *ignored]
+
+
+def _virtual(
+    data: dict[str, object], draw: Virtual, clients: int, seed: int
+) -> tuple[VirtualFederation, list[Finding]]:
+    """Clients drawn from all training rows, when they are asked; findings are those of the rows together."""
+    whole, findings = prepare_unsettled(data, {"name": "iid"}, 1, seed)
+    if len(whole.validation.rows):
+        raise DataError(
+            "partition=virtual beside validation rows (data.test=file): virtual clients have none; leave them out of "
+            "the split, or use another partition"
+        )
+    return VirtualFederation(whole, draw, clients, seed), findings
 
 
 def _sides(

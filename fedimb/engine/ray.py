@@ -65,7 +65,7 @@ class RayEngine:
             nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             count = worker_count(self._count, nodes, self._gpus)
             options = {"num_gpus": self._gpus} | ({"scheduling_strategy": "SPREAD"} if self._address else {})
-            pool = Pool(self._ray, options)
+            pool = Pool(self._ray, options, cluster=len(nodes) > 1)
             pool.fill(count)
             self.pool = pool
         return self.pool

@@ -5,14 +5,15 @@ import logging
 import os
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fedimb.engine.admission import Admission
 from fedimb.engine.grid import Job
-from fedimb.engine.lanes import LaneOutcome, Reduction
+from fedimb.engine.lanes import LaneOutcome, LaneSum, Reduction
 from fedimb.engine.ray_checks import why_died
+from fedimb.engine.ray_sums import Collectors, MachineSums
 from fedimb.engine.ray_worker import PackedLane, Worker, batches
 from fedimb.errors import FedimbError, RunFailed
 
@@ -38,6 +39,8 @@ class Actor(Protocol):
 
     ready: RemoteMethod
     run_lanes: RemoteMethod
+    run_lanes_apart: Any  # with options, as its two results are separate objects in Ray
+    machine: RemoteMethod
     code: RemoteMethod
 
 
@@ -47,20 +50,23 @@ class Pool:
     Args:
         ray: the ray module, already connected.
         options: Ray options of each actor, such as ``num_gpus``.
+        cluster: whether the actors may be on several machines, each of which then adds its actors' sums.
 
     Attributes:
         actors: the actors that are ready for work.
     """
 
-    def __init__(self, ray: ModuleType, options: Mapping[str, object]) -> None:
+    def __init__(self, ray: ModuleType, options: Mapping[str, object], cluster: bool = False) -> None:
         self._ray = ray
+        self._collectors = Collectors(ray) if cluster else None
+        self._machines: dict[Actor, str] = {}  # of a cluster: id of each actor's machine
         self._class = ray.remote(num_cpus=1, max_restarts=0, **options)(Worker)
         self.actors: list[Actor] = []
         self._starting: dict[object, Actor] = {}  # call that ends when an actor is ready -> actor
         self._failed_starts = 0
         exceptions = ray.exceptions
         # An actor killed by Ray's memory monitor does not raise RayActorError; results are lost with their machine.
-        self._lost = (
+        self._lost: tuple[type[Exception], ...] = (
             exceptions.RayActorError,
             exceptions.OutOfMemoryError,
             exceptions.NodeDiedError,
@@ -94,6 +100,8 @@ class Pool:
         actor = self._starting.pop(call)
         try:
             self._ray.get(call)
+            if self._collectors is not None:
+                self._machines[actor] = self._ray.get(actor.machine.remote())
         except self._ray.exceptions.RayError as error:
             self._failed_starts += 1
             if self._failed_starts >= _TRIES:
@@ -135,22 +143,58 @@ class Pool:
         # The worker unpickles it after extending its sys.path, as the class may be the user's own.
         packed = reduce if isinstance(reduce, bool) else ray.cloudpickle.dumps(reduce)
         first_ids = [1 + sum(len(lane) for lane in lanes[:i]) for i in range(len(lanes))]
+        sums = MachineSums(ray, self._collectors, self._gone) if self._collectors is not None and reduce else None
+
+        def start(actor: Actor, batch: list[int]) -> object:
+            picked, ids = [lanes[i] for i in batch], [first_ids[i] for i in batch]
+            checks = None
+            if admission is not None:  # pickled apart, as contracts may be the user's own
+                of_lanes = admission.only(client for lane in picked for client, *_ in lane)
+                checks = ray.cloudpickle.dumps(of_lanes)
+            if sums is None:
+                return actor.run_lanes.remote(job, picked, shared_ref, packed, ids, path, checks)
+            apart = actor.run_lanes_apart.options(num_returns=2)
+            call, total = apart.remote(job, picked, shared_ref, packed, ids, path, checks)
+            sums.start(call, total, self._machines[actor])
+            return call
+
+        def end(call: object, batch: list[int]) -> dict[int, LaneOutcome]:
+            found = ray.get(call)
+            if sums is not None:
+                found = [LaneOutcome(replies, LaneSum(reduce)) for replies in found]
+                sums.keep(call, batch)
+            return dict(zip(batch, found, strict=True))
+
         # One call per actor sends one sum, and gives the largest stacks where clients of the same call are stacked.
         calls = (len(self.actors) + len(self._starting)) * (1 if job.stacked or reduce else _QUEUED)
         waiting = deque(batches(costs, calls))
         tries: Counter[int] = Counter()
         outcomes: dict[int, LaneOutcome] = {}
+        while waiting:
+            self._run_all(waiting, lanes, start, end, tries, outcomes)
+            if sums is not None:
+                waiting.extend([lane] for lane in sums.collect(outcomes))
+                if waiting:
+                    log.warning("a machine's sum was lost with it; its clients are run again")
+        return [outcomes[i] for i in range(len(lanes))]
+
+    def _run_all(
+        self,
+        waiting: deque[list[int]],
+        lanes: list[PackedLane],
+        start: Callable[[Actor, list[int]], object],
+        end: Callable[[object, list[int]], dict[int, LaneOutcome]],
+        tries: Counter[int],
+        outcomes: dict[int, LaneOutcome],
+    ) -> None:
+        """Run all batches of lanes that are waiting, whoever dies; adds to ``outcomes`` and counts ``tries``."""
+        ray = self._ray
         running: dict[object, tuple[list[int], Actor]] = {}  # call -> lanes, actor; the oldest first
         load = dict.fromkeys(self.actors, 0)
         while waiting or running:
             while waiting and load and min(load.values()) < _QUEUED:
                 actor, batch = min(load, key=load.__getitem__), waiting.popleft()
-                picked, ids = [lanes[i] for i in batch], [first_ids[i] for i in batch]
-                checks = None
-                if admission is not None:  # pickled apart, as contracts may be the user's own
-                    of_lanes = admission.only(client for lane in picked for client, *_ in lane)
-                    checks = ray.cloudpickle.dumps(of_lanes)
-                running[actor.run_lanes.remote(job, picked, shared_ref, packed, ids, path, checks)] = (batch, actor)
+                running[start(actor, batch)] = (batch, actor)
                 load[actor] += 1
             if load:  # clients may take hours
                 done, _ = ray.wait([*self._starting, *running])
@@ -166,7 +210,7 @@ class Pool:
                 blamed = next(lanes_of for lanes_of, of in running.values() if of is actor)
                 del running[call]
                 try:
-                    outcomes.update(zip(batch, ray.get(call), strict=True))
+                    outcomes |= end(call, batch)
                     if actor in load:
                         load[actor] -= 1
                 except FedimbError as error:  # Ray's copy of it, whose text is the worker's traceback
@@ -183,10 +227,15 @@ class Pool:
                             raise RunFailed(
                                 f"clients {clients} killed their worker process {_TRIES} times; {why_died(error)}"
                             ) from error
-        return [outcomes[i] for i in range(len(lanes))]
+
+    @property
+    def _gone(self) -> tuple[type[Exception], ...]:
+        """What says that a machine is gone with the sums on it, or can no longer start a process."""
+        return (*self._lost, self._ray.exceptions.ActorUnschedulableError)
 
     def _replace(self, actor: Actor) -> None:
         self.actors.remove(actor)
+        self._machines.pop(actor, None)
         with contextlib.suppress(Exception):  # usually dead already
             self._ray.kill(actor)
         log.warning("a worker process ended; its clients are run again")
@@ -215,6 +264,8 @@ class Pool:
 
     def dismiss(self) -> None:
         """End all actors."""
+        if self._collectors is not None:
+            self._collectors.dismiss()
         for actor in [*self.actors, *self._starting.values()]:
             with contextlib.suppress(Exception):  # it may be dead already
                 self._ray.kill(actor)

@@ -1,4 +1,4 @@
-"""What runs inside a Ray actor, and how lanes are distributed over actors. Does not import ray."""
+"""What runs inside a Ray actor, and how lanes are distributed over actors. Imports ray only to ask where it is."""
 
 import os
 import pickle
@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 from fedimb import process_env
 from fedimb.engine.admission import Admission
 from fedimb.engine.grid import Job, deliver
-from fedimb.engine.lanes import Ahead, Instruction, LaneOutcome, Reduction, ahead_of, run_lanes
+from fedimb.engine.lanes import Ahead, ClientReply, Instruction, LaneOutcome, LaneSum, Reduction, ahead_of, run_lanes
 from fedimb.errors import DataError
 
 if TYPE_CHECKING:
@@ -82,6 +82,17 @@ class Worker:
             for lane, first in zip(lanes, first_ids, strict=True)
         ]
         return run_lanes(instructions, call, reduction, ahead, admission)
+
+    def run_lanes_apart(self, *args: Any) -> tuple[list[list[ClientReply]], LaneSum]:
+        """`run_lanes` with its sum apart from the replies: two objects in Ray, of which the sum can stay here."""
+        outcomes = self.run_lanes(*args)
+        return [outcome.replies for outcome in outcomes], outcomes[0].total
+
+    def machine(self) -> str:
+        """Id of the Ray node that this process is on."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
 
     def code(self, words: list[str], path: list[str]) -> "Code":
         """The code of a run with these names in its configuration, as this process has imported it."""

@@ -37,7 +37,7 @@ def describe(federation: Federation, stream: TextIO | None = None) -> str:
     names = [plain(name, stream) for name in federation.class_names]
     aside = np.concatenate([np.empty(0, np.int64), *federation.validation])
     held_out, test = federation.known_counts(federation.validation), federation.store.class_counts(federation.test)
-    total, train = federation.counts.sum(axis=0), sum(map(len, federation.train))
+    total, train = federation.class_totals, sum(map(len, federation.train))
     order = head_to_tail(total)
     lines = [
         f"{federation.n_clients:,} clients, {federation.n_classes:,} classes, {train + len(aside):,} rows "
@@ -203,7 +203,7 @@ def _several(total: Counts, rows: int) -> list[str]:
 def _class_table(
     federation: Federation, names: list[str], order: list[int], held_out: Counts, test: Counts
 ) -> list[str]:
-    total, exposure = federation.counts.sum(axis=0), federation.exposure()
+    total, exposure = federation.class_totals, federation.exposure()
     rows = {}
     for c in order:
         seen = total[c] > 0

@@ -164,6 +164,10 @@ class Checkpoints:
         write_seal(self.folder.path, self._manifest)  # before metric lines are removed
         return found
 
+    def newest(self) -> SavedCheckpoint | None:
+        """What `restore` would use; the folder stays as it is. Raises as `restore`."""
+        return self._newest(self.folder.seal)
+
     def _newest(self, sealed: Manifest | None) -> SavedCheckpoint | None:
         problems: list[str] = []
         for name in (CHECKPOINT, CHECKPOINT_BEFORE):

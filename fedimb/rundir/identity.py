@@ -28,7 +28,6 @@ import torch
 from fedimb.config.load import NO_INFLUENCE, config_sha
 from fedimb.config.parts import device_of
 from fedimb.data.federation import Federation
-from fedimb.data.federation_file import digest
 from fedimb.data.paths import find_data
 from fedimb.data.sources.files import fingerprint
 from fedimb.data.store import open_source
@@ -280,9 +279,7 @@ def problem_sha(config: RunConfig) -> str:
 
 def partition_sha(federation: Federation) -> str:
     """Of the rows of each client and what it annotates, the test set and the server, whatever the files are called."""
-    lists = (federation.train, federation.validation, federation.test)
-    labels = None if federation.labels is None else federation.labels.facts()
-    return digest(*lists, federation.class_names, federation.content_sha, federation.public, labels)
+    return federation.hash_with(federation.content_sha)
 
 
 def versions_of(config: RunConfig, deployed: bool = False) -> dict[str, str]:

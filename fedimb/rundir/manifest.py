@@ -55,7 +55,8 @@ def write_start(folder: RunFolder, config: RunConfig, federation: Federation) ->
     artifacts.mkdir(exist_ok=True)
     for name in ("config.json", "partition.json", "environment.json"):
         shutil.copyfile(folder.path / name, artifacts / name)
-    _draw_partition(federation, artifacts / "partition.png")
+    if not federation.virtual:
+        _draw_partition(federation, artifacts / "partition.png")
     folder.set_status("new")
     data = (json.dumps(rows, indent=1) + "\n").encode()
     sealed = fixed_hashes(folder.path) | {"rows.json": hashlib.sha256(data).hexdigest()}

@@ -2,6 +2,7 @@
 
 from fedimb.config.load import from_json
 from fedimb.data.federation import Federation
+from fedimb.data.virtual_federation import load_federation
 from fedimb.errors import FedimbError
 from fedimb.registry.targets import installed_only
 from fedimb.rundir.folder import RunFolder
@@ -30,4 +31,4 @@ def read_config(folder: RunFolder) -> RunConfig:
 def read_federation(folder: RunFolder) -> Federation:
     """The partition. Raises Damaged if a file of it was changed since the run was started."""
     folder.check("partition.json", "partition.npz")
-    return Federation.load(folder.path)
+    return load_federation(folder.path)

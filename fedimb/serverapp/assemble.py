@@ -130,7 +130,7 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
         probe_model(config.model["name"], model, federation.input_shape)
     columns = federation.store.columns
     categories = None if columns is None else columns.one_hot
-    check_client_parts(config, federation.counts.sum(axis=0), federation.input_shape, categories)
+    check_client_parts(config, federation.class_totals, federation.input_shape, categories)
     attackers_in(config, federation)
     check_head(config, federation)
     rounds = config.rounds
@@ -245,7 +245,7 @@ def build_loop(
     Args:
         run_fold: trains without a fold, for a tau that is found on held-out rows.
     """
-    holders = int((federation.train_sizes > 0).sum())
+    holders = federation.n_holders
     method, linear = build_method(config, holders)
 
     def global_model(draw: int) -> Aggregator:
@@ -272,7 +272,7 @@ def build_loop(
         clients_need_counts=_clients_need_counts(config),
         models={"global": global_model},
         minority=tuple(federation.minority),
-        train_counts=federation.counts.sum(axis=0),
+        train_counts=federation.class_totals,
         method_sets_prior=needs_counts(config) and config.prior.provenance == "clear_sum",
         prior_from_counts=lambda counts: prior_from_counts(counts.astype(np.float64), config),
         artifact=folder.artifact,

@@ -99,7 +99,7 @@ def attackers_in(config: RunConfig, federation: Federation) -> Attackers | None:
             f"attack={name}: with evaluation.secure=true the attackers' scores cannot be left out of the masked sum; "
             "set evaluation.secure=false"
         )
-    counts = federation.counts.sum(axis=0)
+    counts = federation.class_totals
     rare = tuple(sorted((int(c) for c in federation.minority), key=lambda c: (counts[c], c)))
     head = head_arrays(build_model(config, federation.n_classes, federation.input_shape))
     known = Known(federation.n_classes, rare, int(np.argmax(counts)), tuple(federation.input_shape), head)

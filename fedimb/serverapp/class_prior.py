@@ -89,7 +89,7 @@ def gather_prior(config: RunConfig, federation: Federation, context: RunContext)
 
 
 def _gathered(config: RunConfig, federation: Federation, context: RunContext) -> Generator[Step, object, None]:
-    holders = _holders(federation)
+    holders = [] if federation.virtual else _holders(federation)
     match config.prior.provenance:
         case "clear_sum":
             found = yield from counts_by_client(counted_view(config))
@@ -98,7 +98,9 @@ def _gathered(config: RunConfig, federation: Federation, context: RunContext) ->
             rows = federation.train_sizes[list(found)] if resamples(config) else None
             context.counts = prior_from_counts(replies.astype(np.float64), config, rows)
         case "oracle":
-            context.counts = prior_from_counts(federation.counts[holders].astype(np.float64), config)
+            # A virtual client's class mix has the shares of all rows as its mean, whatever its size.
+            counts = federation.class_totals[np.newaxis] if federation.virtual else federation.counts[holders]
+            context.counts = prior_from_counts(counts.astype(np.float64), config)
         case "secure_sum":
             total, own = yield from _masked_counts(
                 names.MASKED_COUNTS, holders, federation, context, counted_view(config)
@@ -116,7 +118,7 @@ def _gathered(config: RunConfig, federation: Federation, context: RunContext) ->
             context.counts = np.maximum(noisy, _FLOOR)
         case "estimated":
             model = build_model(config, federation.n_classes, federation.input_shape)
-            rows = sum(len(federation.train[client]) for client in holders)
+            rows = federation.n_train_rows
             context.estimate = head_counts(model, rows)
             context.counts = np.full(federation.n_classes, rows / federation.n_classes)
 

@@ -99,12 +99,12 @@ def estimate(config: RunConfig) -> Estimate:
     check_parts(config, federation)
     sizes = federation.train_sizes
     client_sampler = ClientSampler(config.clients, config.seed, sizes)
-    per_client = config.local.epochs * np.ceil(sizes / config.local.batch_size).astype(int)
     messages = steps = 0
     for server_round in range(1, config.rounds + 1):
         cohort = client_sampler.cohort(server_round)
         messages += len(cohort.asked)
-        steps += int(sum(per_client[c] for c in cohort.asked if c not in cohort.lost))
+        answering = [c for c in cohort.asked if c not in cohort.lost]
+        steps += config.local.epochs * sum(-(-int(sizes[c]) // config.local.batch_size) for c in answering)
     with tempfile.TemporaryDirectory() as scratch:
         quiet = {"engine": {"name": "inline"}, "tracking": {"name": "none"}, "output_dir": scratch}
         method: Any = build_method(config, federation.n_clients)[0]

@@ -36,8 +36,11 @@ MOST_LEFT_OUT = 64
 """Clients up to which scores are also computed without each in turn."""
 
 
-def _clients(matrix: np.ndarray, held: np.ndarray) -> dict[str, float]:
-    """The client figures of a `RowResult`, from a matrix [C, C] or [C, 2, 2] and the clients' class counts [K, C]."""
+def _clients(matrix: np.ndarray, federation: Federation) -> dict[str, float]:
+    """The client figures of a `RowResult`, from a matrix [C, C] or [C, 2, 2]; of virtual clients none is defined."""
+    if federation.virtual:
+        return {"worst_client": math.nan, "mean_client": math.nan, "best_client": math.nan, "defined_clients": 0}
+    held = federation.counts
     expected = client_accuracies(matrix, held) if matrix.ndim == 2 else np.full(len(held), np.nan)
     defined = expected[~np.isnan(expected)]
     return {
@@ -82,7 +85,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             "auroc": probability.auroc.tolist(),
             "auprc": probability.auprc.tolist(),
             **evaluator.tau_of(row),
-            **_clients(matrix, federation.counts),
+            **_clients(matrix, federation),
         })  # fmt: skip
         if (scored := evaluator.row_scores(row)) is not None:
             scored.write(folder, row)
@@ -115,7 +118,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             "rounds": loop.progress.server_round,
             "failed_replies": loop.exchange.errors,
             **cost(folder, rows[0]["label"], federation),
-            "train_counts": federation.counts.sum(axis=0).tolist(),
+            "train_counts": federation.class_totals.tolist(),
             "prior": {
                 "counts": None if loop.context.counts is None else loop.context.counts.tolist(),
                 "provenance": prior_label(config),
@@ -204,11 +207,10 @@ def cost(folder: RunFolder, row: str, federation: Federation) -> dict[str, float
     """The costs of a whole run (see `RunResult`). They are the same for all calibrations: ``row`` is any of them."""
     lines = [line["metrics"] for line in folder.metrics() if line["row"] == row]
     logged = [value for line in lines if (value := line.get("data/labelled")) is not None]
-    held = int(federation.train_sizes.sum() + federation.validation.sizes.sum())
     return {
         "client_seconds": math.fsum(line.get("time/client_s") or 0.0 for line in lines),
         "steps": int(sum(line.get("train/steps") or 0 for line in lines)),
-        "labels": int(logged[-1]) if logged else held,
+        "labels": int(logged[-1]) if logged else federation.labelled_rows,
     }
 
 

@@ -34,7 +34,7 @@ from fedimb.rundir.source_files import remember_imported
 from fedimb.rundir.stored import read_config, read_federation
 from fedimb.schema import RunConfig
 from fedimb.serverapp.assemble import build_loop, check_parts
-from fedimb.serverapp.client_sampler import ClientSampler
+from fedimb.serverapp.client_sampler import DENSE, ClientSampler
 from fedimb.serverapp.exchange import StateGone
 from fedimb.serverapp.finish import keep_scores, write_result
 from fedimb.serverapp.fold_runs import folds_on
@@ -314,6 +314,8 @@ def execute(
         folder.set_status("running")
         if loop.exchange.attackers is not None:
             folder.journal(event="attackers", **loop.exchange.attackers.facts())
+        if (sampler := loop.exchange.client_sampler).permuted:
+            folder.journal(event="cohorts", drawn="by keyed permutation", clients=len(sampler.sizes), above=DENSE)
         tracker.start()
         collect_as_usual()
         with _ending(folder, tracker, running):

@@ -171,9 +171,8 @@ def setting_of(name: str, words: Sequence[str], results: Sequence[Result]) -> Se
             break
     if best is None:
         return Setting(name, tuple(words), (), (), np.zeros(0, np.int64))
-    return Setting(
-        name, tuple(words), tuple(best.class_names), tuple(best.minority), best.counts.sum(axis=0), best.counts
-    )
+    counts = None if best.virtual else best.counts
+    return Setting(name, tuple(words), tuple(best.class_names), tuple(best.minority), best.class_totals, counts)
 
 
 def _scores(run: RunResult, row: RowResult, costs: Costs) -> dict[str, float]:

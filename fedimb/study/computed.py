@@ -55,7 +55,7 @@ def compute(kind: str, config: RunConfig) -> dict[str, object]:
     config = with_pooled(config, federation)
     return {
         "rows": COMPUTED[kind](config, federation),
-        "train_counts": federation.counts.sum(axis=0).tolist(),
+        "train_counts": federation.class_totals.tolist(),
         "class_names": list(federation.class_names),
         "minority": list(federation.minority),
         "identity": identity_of(config, federation, [f"study/{Path(__file__).name}"]).to_json(),
@@ -63,7 +63,7 @@ def compute(kind: str, config: RunConfig) -> dict[str, object]:
 
 
 def _majority(config: RunConfig, federation: Federation) -> dict[str, object]:
-    counts = federation.counts.sum(axis=0)
+    counts = federation.class_totals
     _, y = to_tensors(federation.store, federation.test, federation.scaling)
     logits = torch.full((len(y), federation.n_classes), -1.0)
     if y.ndim == 2:  # several labels per row: those that most rows have

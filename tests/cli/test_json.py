@@ -47,7 +47,7 @@ STORIES = {
     },
     "coordinator": {
         "deploy init", "deploy status", "deploy add-site", "deploy remove-site", "deploy rotate", "deploy renew",
-        "deploy plan",
+        "deploy plan", "deploy standby", "deploy take-over",
     },
     # what these return is checked by its type alone
     "minutes": {"demo", "deploy run", "deploy demo", "deploy bundle", "deploy dossier", "node papers"},
@@ -273,6 +273,8 @@ def test_coordinator(said, home, monkeypatch):
         "deploy", "plan", *SMALL, "clients.count=1", "data.test={name: none}", "data.validation=0.2", *about, *facts
     )
     assert (Path(plan["folder"]) / "plan.json").is_file()
+    assert said("deploy", "standby", "--to", "../second")["runs"] == {}
+    assert said("deploy", "take-over", "--deployment", "../second")["runs"] == []
     assert said("deploy", "remove-site", "va")["key_fingerprint"] is None
     assert said.seen == STORIES["coordinator"] | {"node init", "node rotate"}
 

@@ -1,17 +1,13 @@
 """Two Ray nodes on this machine: workers on both, the bits of inline, and a run that goes on when one node is lost."""
 
 import os
-import shutil
-import tempfile
 import threading
-from pathlib import Path
 
 import pytest
+from ray_nodes import two_nodes
 from small_runs import launch_in, weights_sha
 
-from fedimb.engine.processes import marked
 from fedimb.engine.ray import RayEngine
-from fedimb.engine.ray_private import lean_head
 from fedimb.errors import ConfigError
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]  # two nodes: a minute to start
@@ -19,26 +15,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]  # 
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two nodes of one CPU each; nothing of it is left afterwards."""
-
-    from ray.cluster_utils import Cluster
-
-    folder = Path(tempfile.mkdtemp(prefix="fc-", dir="/tmp"))  # names of sockets hold 107 bytes
-    small = {"num_cpus": 1, "object_store_memory": 80 * 1024**2, "include_dashboard": False}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", str(folder))
-        patch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # a cluster that is gone
-        started = Cluster()
-        try:
-            with lean_head():
-                started.add_node(**small)
-            started.add_node(**small)
-            yield started
-        finally:
-            started.shutdown()
-            left = marked(str(folder))
-            shutil.rmtree(folder, ignore_errors=True)
-    assert left == []
+    with two_nodes(cpus=1) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

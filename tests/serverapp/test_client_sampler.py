@@ -1,10 +1,16 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedimb.data.partitioners.virtual import Virtual
+from fedimb.data.virtual_federation import VirtualSizes
+from fedimb.errors import ConfigError, DataError
 from fedimb.schema import ClientsConfig
-from fedimb.serverapp.client_sampler import ClientSampler
+from fedimb.seeds import Stream, numpy_rng
+from fedimb.serverapp.client_sampler import DENSE, ClientSampler
 
 few = settings(max_examples=60, deadline=None)
 sizes = st.lists(st.integers(0, 3), min_size=1, max_size=30).filter(any)
@@ -154,3 +160,81 @@ def test_node_ids_are_the_simulations_or_those_given():
     assert client_sampler().node(4) == 5
     nodes = {0: 900, 1: 17}
     assert ClientSampler(config(2), 0, np.array([1, 1]), nodes).node(1) == 17
+
+
+def as_before(made, sampler_seed, server_round, model):
+    """The cohort by arrays over all clients, as it was drawn before draws were read one by one."""
+    settings, rows = made._config, made.sizes
+    available, count = np.flatnonzero(rows > 0), len(rows)
+    size = max(1, int(settings.participation * len(available) + 0.5))
+    if settings.availability < 1:
+        draws = numpy_rng(sampler_seed, Stream.AVAILABILITY, server_round, model).random(count)
+        available = available[draws[available] < settings.availability]
+    size = min(size, len(available))
+    if size < len(available):
+        rng = numpy_rng(sampler_seed, Stream.COHORT, server_round, model)
+        available = np.sort(rng.choice(available, size=size, replace=False))
+    asked = [int(c) for c in available]
+    gone = numpy_rng(sampler_seed, Stream.DROPOUT, server_round, model).random(count)
+    dropped = [c for c in asked if settings.dropout > 0 and gone[c] < settings.dropout]
+    slow = numpy_rng(sampler_seed, Stream.SLOW).random(count) < settings.slow
+    return asked, dropped, [c for c in asked if slow[c]]
+
+
+@few
+@given(
+    st.integers(0, 2**62), st.integers(1, 500), st.integers(0, 2), st.sampled_from([(12, 0), (3000, 0), (3000, 700)]),
+    st.sampled_from([1.0, 0.4, 0.01]), st.sampled_from([1.0, 0.7]),
+)  # fmt: skip
+def test_the_same_cohorts_as_by_arrays_over_all_clients(seed, server_round, model, of, participation, availability):
+    count, empty = of
+    rows = np.full(count, 5)
+    rows[:empty] = 0
+    own = {"participation": participation, "availability": availability, "dropout": 0.3, "slow": 0.2}
+    made = client_sampler(count, seed, rows, slow_delay_s=9.0, **own)
+    found = made.cohort(server_round, model)
+    asked, dropped, slow = as_before(made, seed, server_round, model)
+    assert found.asked == asked
+    assert sorted(found.lost) == dropped
+    assert made._slow(asked) == slow
+
+
+def test_beyond_a_million_clients_the_available_come_in_the_order_of_a_permutation():
+    count = DENSE + 5
+    rows = np.full(count, 5)
+    rows[::2] = 0
+    made = client_sampler(count, 3, rows, participation=40 / (count // 2), availability=0.25)
+    assert made.permuted
+    asked = [made.cohort(r).asked for r in range(1, 6)]
+    assert all(len(set(own)) == 40 and own == sorted(own) and all(c % 2 for c in own) for own in asked)
+    assert len({c for own in asked for c in own}) > 190
+    reached = numpy_rng(3, Stream.AVAILABILITY, 2, 0).random(count)
+    assert all(reached[c] < 0.25 for c in asked[1])
+    assert (
+        client_sampler(count, 3, rows, participation=40 / (count // 2), availability=0.25).cohort(2).asked == asked[1]
+    )
+    assert not client_sampler(DENSE, rows=np.full(DENSE, 1), availability=0.5).permuted
+    assert not client_sampler(count, rows=rows, participation=1e-5).permuted
+
+
+def test_of_many_clients_few_of_whom_are_available_a_round_is_refused():
+    sizes = VirtualSizes(Virtual(rows=5), 100, 10**8, 0)
+    with pytest.raises(ConfigError, match=r"clients\.availability=1e-06 with 100,000,000 clients: a round would look"):
+        ClientSampler(config(10**8, participation=5e-7, availability=1e-6), 0, sizes)
+
+
+@pytest.mark.parametrize("availability", [1.0, 0.5])
+def test_a_hundred_million_virtual_clients_are_sampled_without_an_array_of_them(availability):
+    sizes = VirtualSizes(Virtual(rows=5), 100, 10**8, 0)
+    own = {"availability": availability, "dropout": 0.2, "slow": 0.5, "slow_delay_s": 3.0, "participation": 5e-7}
+    made = ClientSampler(config(10**8, **own), 0, sizes)
+    tracemalloc.start()
+    cohorts = [made.cohort(r) for r in range(1, 4)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert all(len(cohort.asked) == made.per_round() == 50 for cohort in cohorts)
+    assert cohorts[0].lost
+    assert peak < 2**20
+    assert made.permuted == (availability < 1)
+    with pytest.raises(DataError, match="drawn when they are asked"):
+        made.eligible  # noqa: B018

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         PlanWritten,
         SiteChanged,
         SiteStatus,
+        StandbyTaken,
+        StandbyWritten,
     )
     from fedimb.cli.output.models import Comparison, ModelsCompared, ModelsReport, PairTest
     from fedimb.cli.output.parts import (
@@ -181,6 +183,8 @@ __all__ = [
     "SiteChanged",
     "SiteStatus",
     "SplitWritten",
+    "StandbyTaken",
+    "StandbyWritten",
     "StudyFinished",
     "StudyPlanned",
     "StudyRegistered",
@@ -199,7 +203,7 @@ _FILES = {
     "base": "Failure Output Part",
     "coordinator": """
         BundleWritten CertificateRenewed DeployDemo DeploymentCreated DeploymentStatus DossierWritten MissingArtefact
-        PlanWritten SiteChanged SiteStatus
+        PlanWritten SiteChanged SiteStatus StandbyTaken StandbyWritten
     """,
     "models": "Comparison ModelsCompared ModelsReport PairTest",
     "parts": """

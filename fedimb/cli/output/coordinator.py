@@ -95,6 +95,36 @@ class CertificateRenewed(Output):
     valid_until: str
 
 
+class StandbyWritten(Output):
+    """A standby's copy of a deployment.
+
+    Attributes:
+        folder: its folder.
+        copied: when, UTC.
+        sites: number of nodes in the copied database.
+        runs: run -> rounds that its copy covers; null: no checkpoint yet.
+    """
+
+    folder: Place
+    copied: str
+    sites: int
+    runs: dict[str, int | None]
+
+
+class StandbyTaken(Output):
+    """A standby that is now the coordinator.
+
+    Attributes:
+        name: the deployment's name.
+        folder: its folder.
+        runs: those that have not ended, to be resumed.
+    """
+
+    name: str
+    folder: Place
+    runs: list[str]
+
+
 class BundleWritten(Output):
     """A tar for installing nodes offline.
 

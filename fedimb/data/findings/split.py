@@ -89,7 +89,7 @@ def _sides(federation: "Federation", n: int) -> NDArray[np.int64]:
 
 
 def _minority(federation: "Federation") -> Iterator[Finding]:
-    counts = federation.counts.sum(axis=0)
+    counts = federation.class_totals
     without = [federation.class_names[c] for c in federation.minority if counts[c] == 0]
     if without:
         yield Finding(

@@ -94,7 +94,7 @@ def describe_data(
                 f"--classes {','.join(names)}, but the configured data have {', '.join(own)}: also give --minority and "
                 "--input-shape, or leave out --classes"
             )
-        held = federation.counts.sum(axis=0)
+        held = federation.class_totals
         if rare is not None and (none := [name for name in rare if name in own and not held[own.index(name)]]):
             raise ConfigError(
                 f"--minority {','.join(rare)}: the configured data have no training row of {', '.join(none)}, so "

@@ -23,6 +23,7 @@ from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.federation import DeployedFederation, declared_labels
 from fedimb.deploy.coordinator.signed_messages import SignedMessages
 from fedimb.deploy.coordinator.site_grid import DeployedGrid, Timeouts
+from fedimb.deploy.coordinator.standby import refuse_standby
 from fedimb.deploy.files import parse_settings
 from fedimb.deploy.study_plan.limits import wrong_sums
 from fedimb.deploy.study_plan.plan import StudyPlan, read_plan
@@ -82,9 +83,11 @@ def serve(path: Path, grid: Grid) -> None:
     """Execute a deployed run's folder, from the start or from its last checkpoint.
 
     Raises:
+        ConfigError: the deployment is a standby's copy.
         RunWaiting, RunFailed: see `fedimb.errors`; the folder's status says the same.
     """
     folder = RunFolder.open(path)
+    refuse_standby(Deployment.of_run(path))
     driver = processes.record([os.getpid()])  # lets a watcher see this process end, and a resume end it
     folder.write_json("processes.json", {"temp_dir": None, "driver": driver, "processes": {}})
     about = parse_settings(folder.read_json(DEPLOYED), Deployed, str(path / DEPLOYED))

@@ -24,6 +24,7 @@ from fedimb.deploy.coordinator import gate, nginx, superlink
 from fedimb.deploy.coordinator.deployment import DeployConfig, Deployment
 from fedimb.deploy.coordinator.nginx import FLEET_CALLS, nginx_command, nginx_config
 from fedimb.deploy.coordinator.registration import reconcile, register_site
+from fedimb.deploy.coordinator.standby import refuse_standby
 from fedimb.deploy.coordinator.superlink import superlink_command
 from fedimb.deploy.files import refuse_readable
 from fedimb.deploy.pki import covers, expires, signed_by
@@ -44,7 +45,8 @@ class Servers:
         extra_env: variables for the SuperLink and the runs it starts.
 
     Raises:
-        ConfigError: on entry, if they already run, a port is in use, or a file is missing or readable by others.
+        ConfigError: on entry, if the folder is a standby's, they already run, a port is in use, or a file is missing or
+            readable by others.
         RunFailed: on entry, if one of them does not start.
     """
 
@@ -56,6 +58,7 @@ class Servers:
         """After the start: one line per site that was registered or removed, or could not be (see `reconcile`)."""
 
     def __enter__(self) -> Self:
+        refuse_standby(self.deployment)
         _check_files(self.deployment)
         self._clear_leftovers()
         nginx.write_config(self.deployment)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fedimb.registry import names, parameters
+from fedimb.registry import flags, names, parameters
 from fedimb.testing import check_partitioner
 from fedimb.testing.data import check_deal, check_patients
 from fedimb.testing.expectations import Contract
@@ -13,7 +13,7 @@ from fedimb.testing.expectations import Contract
 labels = st.lists(st.integers(0, 6), min_size=1, max_size=80).map(np.array)
 
 
-@pytest.mark.parametrize("name", names("partition"))
+@pytest.mark.parametrize("name", [name for name in names("partition") if not flags("partition", name).get("virtual")])
 class TestEvery:
     def test_the_contract(self, name):
         check_partitioner(name)
