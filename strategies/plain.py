@@ -6,7 +6,9 @@ from fedimb.registry import register
 from fedimb.strategies.base import Method
 
 
-@register("strategy", "plain", tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
+@register(
+    "strategy", "plain", any_pace=True, tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse")
+)
 class Plain(Method):
     """Runs ``rounds`` training rounds with the inner aggregator."""
 

@@ -52,7 +52,10 @@ The columns:
                       class prior
     never leaves      makes rows from which real ones can be reconstructed: they are never written or sent
     folds             trains again without each of so many folds of the rows
-    keeps update      keeps a copy of the update at the client, so privacy.clip is refused"""
+    keeps update      keeps a copy of the update at the client, so privacy.clip is refused
+    any pace          works without rounds too (pace=buffered, pace=fedasync); the others do not
+    asynchronous      has no rounds: updates are applied as they arrive
+    paced             not every client asked counts in a round, so privacy.noise is refused"""
 
 PLURALS = {
     "strategies": "strategy",
@@ -71,6 +74,7 @@ PLURALS = {
     "queries": "query",
     "generators": "generator",
     "attacks": "attack",
+    "paces": "pace",
     "explanations": "explanation",
 }
 OLD_PLURALS = {"terms": "objectives", "term": "objectives"}  # they go with the next release
@@ -78,7 +82,7 @@ _SENDING = ("strategy", "aggregator", "loss", "calibration", "objective", "expla
 _SETTING_WIDTH = 24  # of the column of defaults: mappings are wrapped
 _SHOWN_ELSEWHERE = (
     *("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss", "chooses_around", "labelled_by"),
-    *("needs_head_bias", "own_head", "head_kind", "tau_rule", "task_remedy", "needs_objective"),
+    *("needs_head_bias", "own_head", "head_kind", "tau_rule", "task_remedy", "needs_objective", "clock_optional"),
 )
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
 

@@ -89,7 +89,13 @@ class RunContext:
 
 @dataclass
 class Progress:
-    """Progress of a run. All of it is in the checkpoint."""
+    """Progress of a run. All of it is in the checkpoint.
+
+    Attributes:
+        virtual_s: seconds that the server would have waited for simulated slow clients.
+        virtual_ns: time on the clock of the run's pace, in nanoseconds.
+        recent: why each of the last replies of a training without rounds is not usable, or an empty text.
+    """
 
     done_steps: int = 0
     round_in_step: int = 0
@@ -98,4 +104,6 @@ class Progress:
     waiting: bool = False
     elapsed_s: float = 0.0
     virtual_s: float = 0.0
+    virtual_ns: int = 0
+    recent: list[str] = field(default_factory=list)
     privacy: Spent = field(default_factory=dict)
