@@ -6,9 +6,7 @@ from fedimb.registry import register
 from fedimb.strategies.base import Method
 
 
-@register(
-    "strategy", "plain", any_pace=True, tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse")
-)
+@register("strategy", "plain", any_pace=True, tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
 class Plain(Method):
     """Runs ``rounds`` training rounds with the inner aggregator."""
 

@@ -55,6 +55,7 @@ The columns:
     keeps update      keeps a copy of the update at the client, so privacy.clip is refused
     any pace          works without rounds too (pace=buffered, pace=fedasync); the others do not
     asynchronous      has no rounds: updates are applied as they arrive
+    other models      trains another model than the classifier too, so paces that cut rounds short are refused
     paced             not every client asked counts in a round, so privacy.noise is refused"""
 
 PLURALS = {

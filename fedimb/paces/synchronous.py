@@ -142,7 +142,9 @@ class TieredSettings(PaceSettings):
         if given is None:
             return
         if len(given) != self.tiers or not all(0 < one <= 1 for one in given) or abs(sum(given) - 1) > 1e-9:
-            raise ValueError(f"probabilities={list(given)}: give {self.tiers} numbers above 0 that add up to 1, or null")
+            raise ValueError(
+                f"probabilities={list(given)}: give {self.tiers} numbers above 0 that add up to 1, or null"
+            )
 
 
 @register("pace", "tiered", paced=True)

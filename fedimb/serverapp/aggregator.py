@@ -165,7 +165,11 @@ class Aggregator:
         return self._take(server_round, replies, buffers, arrived)
 
     def _take(
-        self, server_round: int, replies: Sequence[Message], means: Mapping[str, np.ndarray], usable: Sequence[ClientReply]
+        self,
+        server_round: int,
+        replies: Sequence[Message],
+        means: Mapping[str, np.ndarray],
+        usable: Sequence[ClientReply],
     ) -> dict[str, float]:
         """Let the strategy aggregate replies, and take its result and these means of buffers."""
         # QFedAvg and Bulyan run the garbage collector once per reply, a tenth of a second each; frozen objects are
@@ -205,9 +209,7 @@ class Aggregator:
         content[names.ARRAYS] = array_record({k: v.astype(self._dtypes[k]) for k, v in weights.items()})
         return Message(content, reply_to=request)
 
-    def _merged(
-        self, total: LaneSum, usable: Sequence[ClientReply], request: Message, step: float = 1.0
-    ) -> Message:
+    def _merged(self, total: LaneSum, usable: Sequence[ClientReply], request: Message, step: float = 1.0) -> Message:
         aggregator = chain(self.strategy)[-1]
         if not isinstance(aggregator, ServerOptimizer):
             means = self._in_order(total.model.mean(), "a client")

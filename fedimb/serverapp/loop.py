@@ -256,9 +256,7 @@ class Loop:
         reduce = model.reduction(self.exchange.weight_limits([c for c in cohort.asked if c not in cohort.late]))
         where = f"round {server_round}"
         least = None if pacing is None else pacing.least(cohort, self.exchange.least, where)
-        outcome = self.exchange.send(
-            "train", waited, cohort.lost, reduce, where, unanswered=left, least=least
-        )
+        outcome = self.exchange.send("train", waited, cohort.lost, reduce, where, unanswered=left, least=least)
         usable = [a for a in outcome.replies if a.usable]
         replies = self._shown(server_round, usable)
         aggregated = model.aggregate(server_round, outcome, waited, cohort.step)
@@ -334,9 +332,7 @@ class Loop:
             self.checkpointer.after_round(self, metrics, last=number == step.n)
         self.pending.clear()
 
-    def _version(
-        self, model: Aggregator, name: str, version: Version, number: int, pacing: Pacing
-    ) -> dict[str, float]:
+    def _version(self, model: Aggregator, name: str, version: Version, number: int, pacing: Pacing) -> dict[str, float]:
         """Train what begins with a version of the model, and make the next one, ``number``, of what arrives.
 
         Raises:
@@ -379,7 +375,9 @@ class Loop:
         places = {c: Place(str(one.makes), one.weight, discount(one.staleness)) for c, one in coming.items()}
         limits = self.exchange.weight_limits(coming, {c: one.weight for c, one in coming.items()})
         sent = [instruction for instruction in instructions if instruction[0] in coming or instruction[0] in lost]
-        left = [instruction for instruction in instructions if instruction[0] not in coming and instruction[0] not in lost]
+        left = [
+            instruction for instruction in instructions if instruction[0] not in coming and instruction[0] not in lost
+        ]
         where = f"round {self.progress.server_round}"
         reduce = model.reduction(limits, places)
         outcome = self.exchange.send("train", sent, lost, reduce, where, unanswered=left, least=0.0)

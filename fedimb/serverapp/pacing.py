@@ -86,6 +86,16 @@ class Pacing:
         """Planned local steps of these clients together; 0 without a clock."""
         return 0 if self.latency is None else int(self.latency.steps[list(clients)].sum())
 
+    def planned(self, rounds: int) -> list[tuple[int, list[int]]]:
+        """Of each round, or version of the model: how many clients are asked, and which of them train for it."""
+        if self.pace.asynchronous:
+            return [
+                (len(version.starts), [one.client for one in version.starts if one.makes is not None])
+                for version in self.versions(rounds, 0)
+            ]
+        cohorts = [self.cohort(server_round) for server_round in range(1, rounds + 1)]
+        return [(len(one.asked), [c for c in one.asked if c not in one.lost and c not in one.late]) for one in cohorts]
+
     def versions(self, count: int, before: int) -> list[Version]:
         """The schedule of ``count`` versions of the model, without rounds.
 

@@ -155,5 +155,3 @@ def mean_staleness(
             if held:
                 found[f"async/staleness/{name}"] = float(own / held)
     return found
-
-
