@@ -189,8 +189,8 @@ def _weighting_needs_each_clients_counts(c: Combination) -> str | None:
     if c.provenance not in hidden or not (users := c.having("needs_prior")):
         return None
     return (
-        f"{users[0].kind} '{users[0].name}' uses prior.weighting={c.weighting}, computed from each client's counts, but "
-        f"prior.provenance={c.provenance} shows the server {hidden[c.provenance]}; set prior.weighting=data"
+        f"{users[0].kind} '{users[0].name}' uses prior.weighting={c.weighting}, computed from each client's counts, "
+        f"but prior.provenance={c.provenance} shows the server {hidden[c.provenance]}; set prior.weighting=data"
     )
 
 
@@ -202,8 +202,8 @@ def _prior_of_arrivals_of_other_rows(c: Combination) -> str | None:
     if c.weighting != "arrived" or not users or not others:
         return None
     return (
-        f"prior.weighting=arrived adds up the counts of all rows of clients whose updates arrived, but {others[0].kind} "
-        f"'{others[0].name}' may train on other rows or set the prior itself; set prior.weighting=data"
+        "prior.weighting=arrived adds up the counts of all rows of clients whose updates arrived, but "
+        f"{others[0].kind} '{others[0].name}' may train on other rows or set the prior itself; set prior.weighting=data"
     )
 
 
@@ -250,8 +250,8 @@ def _noise_and_pace(c: Combination) -> str | None:
     if not c.noise or not paces:
         return None
     return (
-        f"privacy.noise is accounted for rounds in which every client asked counts, and with pace '{paces[0].name}' not "
-        "all do; use pace=sync, or privacy.noise=0"
+        f"privacy.noise is accounted for rounds in which every client asked counts, and with pace '{paces[0].name}' "
+        "not all do; use pace=sync, or privacy.noise=0"
     )
 
 
@@ -459,8 +459,8 @@ def _weighting_of_unknown_labels(c: Combination) -> str | None:
     if c.unknown not in _UNKNOWN_MEANS or c.weighting not in ("effective", "arrived") or not users:
         return None
     return (
-        f"{users[0].kind} '{users[0].name}' uses prior.weighting={c.weighting}, computed from each client's counts, which "
-        "do not cover the classes that it does not annotate; set prior.weighting=data"
+        f"{users[0].kind} '{users[0].name}' uses prior.weighting={c.weighting}, computed from each client's counts, "
+        "which do not cover the classes that it does not annotate; set prior.weighting=data"
     )
 
 

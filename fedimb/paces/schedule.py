@@ -208,6 +208,6 @@ def as_csv(versions: Sequence[Version], discount: Callable[[int], float]) -> str
     trainings = sorted((one for version in versions for one in version.starts), key=lambda one: one.number)
     for one in trainings:
         times = f"{one.begins_ns / SECOND:.9f},{one.ends_ns / SECOND:.9f}"
-        used = f"{one.makes},{one.staleness},{one.weight:.6g},{discount(one.staleness):.6g}" if one.makes else ",,,"
+        used = f"{one.makes},{one.staleness},{one.weight!r},{discount(one.staleness)!r}" if one.makes else ",,,"
         lines.append(f"{one.number},{one.client},{one.version},{times},{used},{one.lost}")
     return "\n".join(lines) + "\n"

@@ -337,6 +337,8 @@ def build_loop(
         exchange.versions.message, query, client, reason
     )
     pacing = pacing_of(config, federation, exchange.client_sampler, payload_of(evaluator.model))
+    arrivals = arrivals_of(config, federation, exchange, pacing.pace.timed)
+    context.counts_of_arrivals = arrivals.sets_prior
     loop = Loop(
         method,
         exchange,
@@ -345,6 +347,6 @@ def build_loop(
         checkpointer,
         evaluate_clients=bool(federation.validation.sizes.any()) and not config.evaluation.secure,
         pacing=pacing,
-        arrivals=arrivals_of(config, federation, exchange, pacing.pace.timed),
+        arrivals=arrivals,
     )
     return loop, checkpointer, evaluator

@@ -30,6 +30,7 @@ class RunContext:
         counts: class counts [C] float64 of the prior; a method that changes the training rows updates it.
         estimate: function from the global weights by name to estimated ``counts``; None if counts do not depend on
             them.
+        counts_of_arrivals: whether the loop sets ``counts`` to those of the clients whose updates arrived.
         clients_need_counts: whether every train message carries ``counts`` (because the loss or a method uses them
             there).
         models: factories of models by name, called with the number of resets; a method adds the ones it trains: an
@@ -66,6 +67,7 @@ class RunContext:
     seed: int
     counts: np.ndarray | None = None
     estimate: Callable[[Arrays], np.ndarray] | None = None
+    counts_of_arrivals: bool = False
     clients_need_counts: bool = False
     models: dict[str, Callable[[int], Aggregator | AuxiliaryModel]] = field(default_factory=dict)
     minority: tuple[int, ...] = ()

@@ -394,8 +394,8 @@ class Loop:
         if len(recent) == pacing.concurrency and len(recent) - len(failed) < self.exchange.least * len(recent):
             failure = RunDiverged if all("diverged" in why for why in failed) else RunFailed
             raise failure(
-                f"round {self.progress.server_round}: only {len(recent) - len(failed)} of the last {len(recent)} replies "
-                f"are usable (clients.min_reply_fraction={self.exchange.least:g}). {'; '.join(failed[:3])}"
+                f"round {self.progress.server_round}: only {len(recent) - len(failed)} of the last {len(recent)} "
+                f"replies are usable (clients.min_reply_fraction={self.exchange.least:g}). {'; '.join(failed[:3])}"
             )
 
     def _notify_methods(self, server_round: int, replies: Sequence[Reply]) -> dict[str, float]:

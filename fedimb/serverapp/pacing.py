@@ -71,8 +71,8 @@ class Pacing:
         asked, waited = len(cohort.asked), len(cohort.asked) - len(cohort.late)
         if waited < fraction * asked:
             raise RunFailed(
-                f"{where}: only {waited} of {asked} clients are in time (clients.min_reply_fraction={fraction:g}); give "
-                "them longer (pace.after_s, pace.quantile), or lower clients.min_reply_fraction"
+                f"{where}: only {waited} of {asked} clients are in time (clients.min_reply_fraction={fraction:g}); "
+                "give them longer (pace.after_s, pace.quantile), or lower clients.min_reply_fraction"
             )
         return fraction * asked / waited if waited else None
 

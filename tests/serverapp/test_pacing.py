@@ -5,17 +5,19 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from small_runs import config, launch_in, weights_sha
 
+from fedimb.engine.lanes import LaneSum
 from fedimb.errors import ConfigError, RunFailed
-from fedimb.records import load_arrays
+from fedimb.records import to_numpy
 from fedimb.rundir.folder import RunFolder
 
 TABLE = ("data=synthetic_table", "model=mlp", "engine=inline", "rounds=4", "clients.count=6", "local.lr=0.1")
 
 
 def weights(result):
-    return load_arrays(result.folder / "artifacts" / "model" / "model.safetensors")
+    return load_file(result.folder / "artifacts" / "model" / "model.safetensors")
 
 
 def metrics(result):
@@ -52,7 +54,7 @@ def test_oversampling_by_nothing_and_a_late_deadline_are_rounds(rounds, tmp_path
         ("pace=deadline", "pace.after_s=1000"),
         ("pace=tiered", "pace.tiers=1"),
     ):
-        assert weights_sha(launch_in(tmp_path / pace[0], *TABLE, *pace)) == weights_sha(rounds)
+        assert weights_sha(launch_in(tmp_path, *TABLE, *pace)) == weights_sha(rounds)
 
 
 def test_buffered_records_who_arrived_and_repeats(tmp_path):
@@ -79,6 +81,40 @@ def test_buffered_records_who_arrived_and_repeats(tmp_path):
     assert (sum(line["async/wasted_steps"] for line in lines) > 0) == bool(lost)
 
 
+def test_a_run_without_rounds_is_fedbuff_by_hand(tmp_path, monkeypatch):
+    """Every version from the weights that clients sent, by the formula and the table of trainings."""
+    sent, trained, rows = {}, {}, {}
+    add = LaneSum.add_reply
+
+    def watched(self, reply, message):
+        began = int(message.content.config_records["x.fedimb"]["round"]) - 1
+        sent[began] = {k: v.astype(np.float64) for k, v in to_numpy(message.content["arrays"]).items()}
+        own = {k: v.astype(np.float64) for k, v in to_numpy(reply.content["arrays"]).items()}
+        trained[began, reply.client], rows[reply.client] = own, reply.metrics["num-examples"]
+        add(self, reply, message)
+
+    monkeypatch.setattr(LaneSum, "add_reply", watched)
+    words = ("pace=buffered", "pace.concurrency=4", "pace.buffer=2", "pace.correction=exposure", "pace.server_lr=0.7")
+    result = launch_in(tmp_path, *TABLE, *words, "rounds=12", "pace.sigma=1")
+    with (result.folder / "artifacts" / "trainings.csv").open() as file:
+        table = [line for line in csv.DictReader(file) if line["makes"]]
+    sent[12] = weights(result)
+    assert {float(line["weight"]) for line in table} != {1.0}
+    for version in range(1, 13):
+        if version not in sent:
+            continue  # nobody began with it
+        own = [line for line in table if int(line["makes"]) == version]
+        assert len(own) == 2
+        for name, before in sent[version - 1].items():
+            total = whole = 0.0
+            for line in own:
+                client, began, weight = int(line["client"]), int(line["version"]), float(line["weight"])
+                update = trained[began, client][name] - sent[began][name]
+                total = total + rows[client] * weight * (1 + version - 1 - began) ** -0.5 * update
+                whole += rows[client] * weight
+            assert sent[version][name] == pytest.approx(before + 0.7 * total / whole, abs=1e-6)
+
+
 def test_fedasync_and_the_prior_of_what_arrived_learn(tmp_path):
     words = (
         "pace=fedasync",
@@ -88,7 +124,7 @@ def test_fedasync_and_the_prior_of_what_arrived_learn(tmp_path):
         "pace.correction=exposure",
     )
     result = launch_in(tmp_path, *TABLE, *words)
-    assert np.isfinite(list(weights(result).values())[0]).all()
+    assert np.isfinite(next(iter(weights(result).values()))).all()
     facts = json.loads((result.folder / "result.json").read_text())
     assert sum(facts["prior"]["counts"]) == pytest.approx(sum(facts["train_counts"]))
     assert facts["prior"]["counts"] != pytest.approx(facts["train_counts"])
@@ -100,6 +136,7 @@ def test_a_deadline_that_most_miss_fails_the_run(tmp_path):
         launch_in(tmp_path, *TABLE, *late)
 
 
+@pytest.mark.slow
 def test_batch_norm_goes_with_a_buffer(tmp_path):
     words = ("model=resnet8", "model.norm=batch", "rounds=2", "clients.count=2", "data.imbalance_factor=5")
     result = launch_in(tmp_path, *words, "data.n_max=20", "engine=inline", "pace=buffered")
