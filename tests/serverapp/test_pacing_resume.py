@@ -5,7 +5,6 @@ import json
 import killing
 import pytest
 from small_runs import launch_in, weights_sha
-from test_resume import facts, only_run
 
 from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp import launch
@@ -17,6 +16,23 @@ WORDS = (
     *("pace=buffered", "pace.concurrency=4", "pace.slow=0.3", "pace.correction=exposure", "aggregator=moon"),
     *("loss=balanced_softmax", "prior.weighting=arrived", "clients.dropout=0.2", "checkpoint.every=2"),
 )
+REAL_TIMES = ("time/round_s", "time/client_s")
+
+
+def facts(folder):
+    """What must not depend on when a run was stopped: weights, every metric but real times, results."""
+    lines = [
+        (line["row"], line["step"], {k: v for k, v in line["metrics"].items() if k not in REAL_TIMES})
+        for line in RunFolder(folder).metrics()
+    ]
+    result = json.loads((folder / "result.json").read_text())
+    kept = {k: result[k] for k in ("rows", "up_bytes", "down_bytes", "rounds", "failed_replies", "prior")}
+    return (folder / "artifacts" / "model" / "model.safetensors").read_bytes(), lines, kept
+
+
+def only_run(cwd):
+    (folder,) = [path for path in (cwd / "runs" / "default").iterdir() if path.is_dir()]
+    return folder
 
 
 @pytest.fixture(scope="module")
