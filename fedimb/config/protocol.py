@@ -48,7 +48,7 @@ def _check_pace(config: RunConfig) -> None:
     """Refuse settings of clients and engines that a pace would not count, or that need rounds of the whole cohort."""
     name, clients = config.pace["name"], config.clients
     flags = registry.flags("pace", name)
-    timed = bool(config.pace.get("clock")) or not flags.get("clock_optional")
+    timed = config.pace.get("clock", name != "sync")
     bounds = [key for key in ("max_weight_share", "max_update_ratio") if getattr(clients, key) is not None]
     if timed and clients.deadline_s is not None:
         raise ConfigError(

@@ -29,6 +29,7 @@ class PaceSettings:
         rho: correlation of the logarithm of a client's time with the rank of that; below 0: they have less of it.
         jitter: standard deviation of the logarithm of one training's time around its client's.
         mbit_s: median of the clients' bandwidth up, in megabits per second; down is five times as fast.
+        clock: whether virtual time is counted; only ``sync`` works without.
     """
 
     step_s: Positive = 0.01
@@ -39,11 +40,14 @@ class PaceSettings:
     rho: Annotated[float, Range(-1, 1)] = 0.0
     jitter: NonNegative = 0.1
     mbit_s: Positive = 20.0
+    clock: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse a correlation with nothing."""
+        """Refuse a correlation with nothing, and a pace without its clock."""
         if self.rho and self.correlate == "none":
             raise ValueError(f"rho={self.rho:g} is a correlation: set correlate=minority or size, or rho=0")
+        if not self.clock and type(self).clock:
+            raise ValueError("clock=false: only pace=sync works without its clock; set pace.clock=true")
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Pace:
     @property
     def timed(self) -> bool:
         """Whether the clock runs."""
-        return True
+        return self.settings.clock
 
 
 class RoundPace(Pace):

@@ -31,7 +31,7 @@ class SyncSettings(PaceSettings):
             raise ValueError(f"{changed[0]} is of a clock that does not run; set pace.clock=true")
 
 
-@register("pace", "sync", clock_optional=True)
+@register("pace", "sync")
 class Sync(RoundPace):
     """Each round waits for all of its cohort."""
 
@@ -39,11 +39,6 @@ class Sync(RoundPace):
 
     def __init__(self, settings: SyncSettings) -> None:
         super().__init__(settings)
-
-    @property
-    def timed(self) -> bool:
-        """Whether the clock runs."""
-        return self.settings.clock
 
 
 @dataclass(frozen=True)
