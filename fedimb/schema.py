@@ -134,7 +134,7 @@ class PriorConfig(Strict):
     """
 
     view: Literal["train", "real"]
-    weighting: Literal["data", "effective"]
+    weighting: Literal["data", "effective", "arrived"]
     provenance: Literal["none", "local", "clear_sum", "secure_sum", "dp_sum", "estimated", "oracle"]
     epsilon: float = Field(gt=0, le=100)
     delta: float = Field(gt=0, lt=1)
@@ -266,6 +266,7 @@ class RunConfig(Strict):
     privacy: PrivacyConfig = PrivacyConfig()
     attack: Part = Field(default_factory=lambda: {"name": "none"})
     resampler: Part = Field(default_factory=lambda: {"name": "none"})
+    pace: Part = Field(default_factory=lambda: {"name": "sync"})
     checkpoint: CheckpointConfig
     run: RunPolicy = RunPolicy()
     server_schedule: Schedule = ScheduleConfig()

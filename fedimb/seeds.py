@@ -44,6 +44,11 @@ class Stream(IntEnum):
     RESAMPLE = 23
     CALIBRATION = 40
     EXPLANATION = 50
+    LATENCY = 60
+    JITTER = 61
+    BANDWIDTH = 62
+    TIER = 63
+    DISPATCH = 64
 
 
 @lru_cache(maxsize=4096)

@@ -53,7 +53,7 @@ from fedimb.strategies.fedssg_pools import Pools, config_of
 Counts = np.ndarray
 
 
-@register("strategy", "fedssg", reveals_counts=True, reads_labels=True)
+@register("strategy", "fedssg", reveals_counts=True, reads_labels=True, other_models=True)
 class FedSSG(Method):
     """FedSSG: synthetic samples of rare classes and missing devices, made once and shared across clients.
 

@@ -7,7 +7,12 @@ from fedimb.strategies.base import Method
 
 
 @register(
-    "strategy", "plain", cohorts_only=True, tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse")
+    "strategy",
+    "plain",
+    cohorts_only=True,
+    any_pace=True,
+    tasks=("multiclass", "multilabel"),
+    unknown_labels=("cells", "coarse"),
 )
 class Plain(Method):
     """Runs ``rounds`` training rounds with the inner aggregator."""

@@ -21,7 +21,7 @@ _EVERYONE: dict[str, Any] = {
 }
 
 
-@register("aggregator", "fedavg", linear=True)
+@register("aggregator", "fedavg", linear=True, any_pace=True)
 def fedavg() -> Strategy:
     """FedAvg: the mean of the clients' weights, by their rows.
 
@@ -30,7 +30,7 @@ def fedavg() -> Strategy:
     return flower.FedAvg(**_EVERYONE)
 
 
-@register("aggregator", "fedprox", linear=True)
+@register("aggregator", "fedprox", linear=True, any_pace=True)
 def fedprox(proximal_mu: NonNegative) -> Strategy:
     """FedProx: FedAvg, with a proximal term in the clients' loss.
 
@@ -39,7 +39,7 @@ def fedprox(proximal_mu: NonNegative) -> Strategy:
     return flower.FedProx(**_EVERYONE, proximal_mu=proximal_mu)
 
 
-@register("aggregator", "fedavgm", linear=True, server_lr="server_learning_rate")
+@register("aggregator", "fedavgm", linear=True, any_pace=True, server_lr="server_learning_rate")
 def fedavgm(server_learning_rate: Positive = 1.0, server_momentum: Decay = 0.9) -> Strategy:
     """FedAvgM: FedAvg with momentum at the server.
 
@@ -48,7 +48,7 @@ def fedavgm(server_learning_rate: Positive = 1.0, server_momentum: Decay = 0.9) 
     return flower.FedAvgM(**_EVERYONE, server_learning_rate=server_learning_rate, server_momentum=server_momentum)
 
 
-@register("aggregator", "fedadam", linear=True, server_lr="eta")
+@register("aggregator", "fedadam", linear=True, any_pace=True, server_lr="eta")
 def fedadam(eta: Positive = 0.01, beta_1: Decay = 0.9, beta_2: Decay = 0.99, tau: Positive = 1e-3) -> Strategy:
     """FedAdam: Adam at the server, on the clients' mean update.
 
@@ -57,7 +57,7 @@ def fedadam(eta: Positive = 0.01, beta_1: Decay = 0.9, beta_2: Decay = 0.99, tau
     return flower.FedAdam(**_EVERYONE, eta=eta, beta_1=beta_1, beta_2=beta_2, tau=tau)
 
 
-@register("aggregator", "fedadagrad", linear=True, server_lr="eta")
+@register("aggregator", "fedadagrad", linear=True, any_pace=True, server_lr="eta")
 def fedadagrad(eta: Positive = 0.01, tau: Positive = 1e-3) -> Strategy:
     """FedAdagrad: Adagrad at the server, on the clients' mean update.
 
@@ -66,7 +66,7 @@ def fedadagrad(eta: Positive = 0.01, tau: Positive = 1e-3) -> Strategy:
     return flower.FedAdagrad(**_EVERYONE, eta=eta, tau=tau)
 
 
-@register("aggregator", "fedyogi", linear=True, server_lr="eta")
+@register("aggregator", "fedyogi", linear=True, any_pace=True, server_lr="eta")
 def fedyogi(eta: Positive = 0.01, beta_1: Decay = 0.9, beta_2: Decay = 0.99, tau: Positive = 1e-3) -> Strategy:
     """FedYogi: Yogi at the server, on the clients' mean update.
 

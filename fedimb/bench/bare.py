@@ -61,6 +61,7 @@ def refuse(config: RunConfig) -> None:
         "resampler": config.resampler["name"] == "none",
         "aggregator.objectives": not config.aggregator.get("objectives"),
         "attack": config.attack["name"] == "none",
+        "pace": config.pace["name"] == "sync",
         "privacy": config.privacy.clip is None and not config.privacy.noise,
         "local": config.local.optimizer == "sgd"
         and not (config.local.augmentation or config.local.nesterov or config.local.decay_exempt)

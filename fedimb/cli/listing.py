@@ -52,7 +52,11 @@ The columns:
                       class prior
     never leaves      makes rows from which real ones can be reconstructed: they are never written or sent
     folds             trains again without each of so many folds of the rows
-    keeps update      keeps a copy of the update at the client, so privacy.clip is refused"""
+    keeps update      keeps a copy of the update at the client, so privacy.clip is refused
+    any pace          works without rounds too (pace=buffered, pace=fedasync); the others do not
+    asynchronous      has no rounds: updates are applied as they arrive
+    other models      trains another model than the classifier too, so paces that cut rounds short are refused
+    paced             not every client asked counts in a round, so privacy.noise is refused"""
 
 PLURALS = {
     "strategies": "strategy",
@@ -71,6 +75,7 @@ PLURALS = {
     "queries": "query",
     "generators": "generator",
     "attacks": "attack",
+    "paces": "pace",
     "explanations": "explanation",
 }
 OLD_PLURALS = {"terms": "objectives", "term": "objectives"}  # they go with the next release

@@ -19,7 +19,7 @@ _UNKNOWN_MEANS = {
     "coarse": "labels that are sets of classes",
 }
 _TASK_MEANS = {"multiclass": "one class per row", "multilabel": "several labels per row"}
-METHOD_KINDS = ("strategy", "aggregator", "loss", "sampler", "calibration")
+METHOD_KINDS = ("strategy", "aggregator", "loss", "sampler", "calibration", "pace")
 
 
 @dataclass(frozen=True)
@@ -178,14 +178,90 @@ def _prior_stays_at_the_clients(c: Combination) -> str | None:
 
 
 def _weighting_needs_each_clients_counts(c: Combination) -> str | None:
-    if c.weighting != "effective" or c.provenance not in ("secure_sum", "dp_sum", "estimated"):
+    if c.weighting not in ("effective", "arrived"):
         return None
-    if not (users := c.having("needs_prior")):
+    hidden = {
+        "secure_sum": "only the sum over clients",
+        "dp_sum": "only the sum over clients",
+        "estimated": "only the merged head",
+        **({"local": "nothing"} if c.weighting == "arrived" else {}),
+    }
+    if c.provenance not in hidden or not (users := c.having("needs_prior")):
         return None
-    have = "only the merged head" if c.provenance == "estimated" else "only the sum over clients"
     return (
-        f"{users[0].kind} '{users[0].name}' uses prior.weighting=effective, computed from each client's counts, but "
-        f"prior.provenance={c.provenance} shows the server {have}; set prior.weighting=data"
+        f"{users[0].kind} '{users[0].name}' uses prior.weighting={c.weighting}, computed from each client's counts, "
+        f"but prior.provenance={c.provenance} shows the server {hidden[c.provenance]}; set prior.weighting=data"
+    )
+
+
+def _prior_of_arrivals_of_other_rows(c: Combination) -> str | None:
+    """The prior of what arrived is made of the clients' counts of all their rows."""
+    users = c.having("needs_prior")
+    others = [part for part in c.parts if part.kind == "strategy" and not part.flags.get("any_pace")]
+    others += c.having("resamples", "resampler")
+    if c.weighting != "arrived" or not users or not others:
+        return None
+    return (
+        "prior.weighting=arrived adds up the counts of all rows of clients whose updates arrived, but "
+        f"{others[0].kind} '{others[0].name}' may train on other rows or set the prior itself; set prior.weighting=data"
+    )
+
+
+def _training_without_rounds(c: Combination) -> str | None:
+    """Updates that arrive one by one, each from another version of the model: who works with them says so."""
+    paces = c.having("asynchronous", "pace")
+    lacking = [part for part in c.parts if part.kind in ("aggregator", "strategy") and not part.flags.get("any_pace")]
+    if not paces or not lacking:
+        return None
+    part = lacking[0]
+    fitting = [name for name in registry.names(part.kind) if registry.get(part.kind, name).flags.get("any_pace")]
+    return (
+        f"pace '{paces[0].name}' has no rounds: updates arrive singly, from earlier versions of the model, and "
+        f"{part.kind} '{part.name}' needs those of a round together, or what clients keep or report of it; use "
+        f"{part.kind}={' or '.join(fitting)}, or pace=sync"
+    )
+
+
+def _objective_without_rounds(c: Combination) -> str | None:
+    """An objective whose client keeps its update, or sends what is computed from it, as of the newest version."""
+    paces = c.having("asynchronous", "pace")
+    others = c.having("keeps_update", "objective") + c.having("sends", "objective")
+    if not paces or not others:
+        return None
+    return (
+        f"pace '{paces[0].name}' has no rounds, and objective '{others[0].name}' needs what the server makes of a "
+        "client's update before the client trains again; leave it out, or use pace=sync"
+    )
+
+
+def _attack_without_rounds(c: Combination) -> str | None:
+    paces = c.having("asynchronous", "pace")
+    others = [part for part in c.parts if part.kind == "attack" and part.name != "none"]
+    if not paces or not others:
+        return None
+    return (
+        f"pace '{paces[0].name}' has no rounds, in which attack '{others[0].name}' would begin and attackers meet; use "
+        "pace=sync, or attack=none"
+    )
+
+
+def _noise_and_pace(c: Combination) -> str | None:
+    paces = c.having("paced", "pace")
+    if not c.noise or not paces:
+        return None
+    return (
+        f"privacy.noise is accounted for rounds in which every client asked counts, and with pace '{paces[0].name}' "
+        "not all do; use pace=sync, or privacy.noise=0"
+    )
+
+
+def _pace_of_other_models(c: Combination) -> str | None:
+    paces, others = c.having("paced", "pace"), c.having("other_models", "strategy")
+    if not paces or not others:
+        return None
+    return (
+        f"pace '{paces[0].name}' counts the time of rounds of the classifier, and strategy '{others[0].name}' trains "
+        "another model too, which would take none; use pace=sync"
     )
 
 
@@ -380,11 +456,11 @@ def _held_out_losses_of_unknown_labels(c: Combination) -> str | None:
 
 def _weighting_of_unknown_labels(c: Combination) -> str | None:
     users = c.having("needs_prior")
-    if c.unknown not in _UNKNOWN_MEANS or c.weighting != "effective" or not users:
+    if c.unknown not in _UNKNOWN_MEANS or c.weighting not in ("effective", "arrived") or not users:
         return None
     return (
-        f"{users[0].kind} '{users[0].name}' uses prior.weighting=effective, computed from each client's counts, which "
-        "do not cover the classes that it does not annotate; set prior.weighting=data"
+        f"{users[0].kind} '{users[0].name}' uses prior.weighting={c.weighting}, computed from each client's counts, "
+        "which do not cover the classes that it does not annotate; set prior.weighting=data"
     )
 
 
@@ -470,6 +546,12 @@ RULES: tuple[Rule, ...] = (
     _prior_missing,
     _prior_stays_at_the_clients,
     _weighting_needs_each_clients_counts,
+    _prior_of_arrivals_of_other_rows,
+    _training_without_rounds,
+    _objective_without_rounds,
+    _attack_without_rounds,
+    _noise_and_pace,
+    _pace_of_other_models,
     _not_linear,
     _two_cycles,
     _labels_not_queried_yet,

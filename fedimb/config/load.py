@@ -94,6 +94,8 @@ def _as_first_hashed(tree: Settings) -> None:
     for kind in ("attack", "resampler"):
         if tree[kind]["name"] == "none":
             del tree[kind]
+    if tree["pace"]["name"] == "sync" and not tree["pace"].get("clock"):
+        del tree["pace"]
     if not set(tree["explanation"]) - {"none"}:
         del tree["explanation"]
     for later, unset in _LATER_MODEL.get(tree["model"]["name"], {}).items():
@@ -183,6 +185,9 @@ def row_label(config: RunConfig, calibration: str) -> str:
     parts += [config.loss["name"]] if config.loss["name"] != "ce" else []
     parts += [config.sampler["name"]] if config.sampler["name"] != "shuffle" else []
     parts += [config.resampler["name"]] if config.resampler["name"] != "none" else []
+    parts += [config.pace["name"]] if config.pace["name"] != "sync" else []
+    parts += ["exposure"] if config.pace.get("correction") == "exposure" else []
+    parts += ["arrived_prior"] if config.prior.weighting == "arrived" else []
     parts += [f"clip_{config.privacy.clip:g}"] if config.privacy.clip is not None else []
     parts += [f"noise_{config.privacy.noise:g}"] if config.privacy.noise else []
     if config.attack["name"] != "none":

@@ -15,7 +15,7 @@ from fedimb.plain import Settings
 
 # Groups whose keys are a part's own arguments. A key that is not in the YAML may still be an argument of
 # the part, so it is let through here and checked against the part's signature by `fedimb.config.validate`.
-OPEN = ("partition", "model", "aggregator", "loss", "sampler", "resampler", "attack")
+OPEN = ("partition", "model", "aggregator", "loss", "sampler", "resampler", "attack", "pace")
 OPEN_INSIDE = (("data", "source"), ("data", "test"))
 NAMED = ("strategy", "calibration", "explanation")  # name -> arguments, several may be chosen
 PART_OF_GROUP = {"data.source": "source"} | {group: group for group in OPEN}  # key of a part -> its kind

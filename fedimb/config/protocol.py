@@ -38,9 +38,42 @@ def check_protocol(config: RunConfig) -> None:
             f"server_schedule is of the server's learning rate, and aggregator '{aggregator}' has none; use "
             f"aggregator={' or '.join(having)} (fedavgm with server_momentum=0 is FedAvg with one)"
         )
+    _check_pace(config)
     _check_rounds(config)
     _check_mixing(config)
     _check_views(config)
+
+
+def _check_pace(config: RunConfig) -> None:
+    """Refuse settings of clients and engines that a pace would not count, or that need rounds of the whole cohort."""
+    name, clients = config.pace["name"], config.clients
+    flags = registry.flags("pace", name)
+    timed = config.pace.get("clock", name != "sync")
+    bounds = [key for key in ("max_weight_share", "max_update_ratio") if getattr(clients, key) is not None]
+    if timed and clients.deadline_s is not None:
+        raise ConfigError(
+            f"clients.deadline_s={clients.deadline_s:g} is not on the clock of pace '{name}'; set it to null, and for "
+            "a deadline use pace=deadline pace.after_s=..."
+        )
+    if flags.get("asynchronous") and bounds:
+        raise ConfigError(
+            f"clients.{bounds[0]}={getattr(clients, bounds[0]):g} compares the clients of a round, and pace '{name}' "
+            "has none; set it to null, or use pace=sync"
+        )
+    if flags.get("asynchronous") and config.engine["name"] == "flower":
+        raise ConfigError(f"pace '{name}' is simulated by fedimb's own engines; use engine=ray or inline, or pace=sync")
+    if config.pace.get("probabilities") is not None:
+        aggregator = config.aggregator["name"]
+        if not registry.flags("aggregator", aggregator).get("any_pace"):
+            raise ConfigError(
+                f"pace.probabilities scales the mean update of a tier, and aggregator '{aggregator}' has none that can "
+                "be scaled; set pace.probabilities=null, or use an aggregator such as fedavg"
+            )
+    if config.prior.weighting == "arrived" and clients.max_weight_share is not None:
+        raise ConfigError(
+            f"prior.weighting=arrived counts each update with its weight, which "
+            f"clients.max_weight_share={clients.max_weight_share:g} may change; set one of the two to its default"
+        )
 
 
 def _check_mixing(config: RunConfig) -> None:

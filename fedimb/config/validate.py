@@ -26,6 +26,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "calibration": ("prior", "minority", "seed"),
     "aggregator": ("n_clients", "seed"),
     "attack": ("known",),
+    "pace": (),
     "explanation": (),
     "strategy": ("inner",),
     "client": (),
@@ -61,7 +62,7 @@ def validate(raw: Settings) -> RunConfig:
     parts: list[registry.Entry] = []
     checked: Settings = {"data": config.data | {"source": _part("source", config.data["source"], parts)}}
     checked["partition"] = _partition(config.partition, config.clients.count, parts)
-    for kind in ("model", "loss", "sampler", "resampler", "attack"):
+    for kind in ("model", "loss", "sampler", "resampler", "attack", "pace"):
         checked[kind] = _part(kind, getattr(config, kind), parts)
     augmentation = _list("augmentation", "local.augmentation", config.local.augmentation, parts)
     checked["local"] = config.local.model_copy(update={"augmentation": augmentation})
@@ -82,7 +83,7 @@ def validate(raw: Settings) -> RunConfig:
 def parts_of(config: RunConfig) -> tuple[registry.Entry, ...]:
     """Every registered part a validated configuration names."""
     named = [("source", config.data["source"]), ("partition", config.partition)]
-    kinds = ("model", "loss", "sampler", "resampler", "aggregator", "attack")
+    kinds = ("model", "loss", "sampler", "resampler", "aggregator", "attack", "pace")
     named += [(kind, getattr(config, kind)) for kind in kinds]
     named += [("augmentation", part) for part in config.local.augmentation]
     named += [("objective", part) for part in config.aggregator.get("objectives") or []]

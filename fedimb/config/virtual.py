@@ -39,6 +39,8 @@ def _reasons(config: RunConfig) -> Iterator[str]:
                 other for other in registry.names("strategy") if registry.flags("strategy", other).get("cohorts_only")
             ]
             yield f"strategy '{name}' may ask every client; use strategy={' or '.join(fitting)}"
+    if registry.flags("pace", config.pace["name"]).get("paced") or config.pace.get("clock"):
+        yield f"pace={config.pace['name']} plans the times of all clients; use pace=sync without its clock"
     yield from _asked_of_all(config)
     if data.get("validation"):
         yield f"data.validation={data['validation']}: virtual clients hold no validation rows; set data.validation=0"
@@ -65,6 +67,8 @@ def _asked_of_all(config: RunConfig) -> Iterator[str]:
             f"{kind} '{name}' needs class counts, and prior.provenance={prior} asks every client; set "
             "prior.provenance=oracle (the shares of the rows that clients are drawn from), estimated or local"
         )
+    if config.prior.weighting == "arrived":
+        yield "prior.weighting=arrived adds up the class counts of clients one by one; use data, uniform or effective"
     for key, args in config.calibration.items():
         if rule := registry.get("calibration", calibration_part(key)).set_to(args or {}).flags.get("tau_rule"):
             yield f"calibration.{key}.tau={rule} trains on parts of every client's rows; give tau as a number"

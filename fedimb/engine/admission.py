@@ -134,9 +134,10 @@ class Admission:
         rows = {c: self.rows[c] for c in clients}
         return replace(self, rows=rows, told=self.told.only(rows), _declared={}, _limits={})
 
-    def weight_limits(self, clients: Iterable[int]) -> WeightLimits:
-        """Limits on the weights of these clients' replies, for the scale of their sum."""
-        return WeightLimits.of(self._limits_of(client)["weight"] for client in clients)
+    def weight_limits(self, clients: Iterable[int], factors: Mapping[int, float] | None = None) -> WeightLimits:
+        """Limits on the weights of these clients' replies, times their factors, for the scale of their sum."""
+        times = factors or {}
+        return WeightLimits.of(self._limits_of(client)["weight"] * times.get(client, 1.0) for client in clients)
 
     def refusal(self, client: int, message: Message, sent: Message | None) -> Refusal | None:
         """The first fault of a client's reply, which is not an error; None: it may be used.

@@ -49,6 +49,21 @@ class Summing(Protocol):
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a client's reply is added, where replies of one exchange go into several sums.
+
+    Attributes:
+        sum: name of the sum.
+        weight: factor on the client's weight, in its reply's metrics too.
+        discount: a further factor, on what is added only.
+    """
+
+    sum: str
+    weight: float = 1.0
+    discount: float = 1.0
+
+
+@dataclass(frozen=True)
 class Reduce:
     """How a round's replies are summed, with the same scales everywhere.
 
@@ -57,12 +72,14 @@ class Reduce:
         buffers: scale of its buffers, weighed likewise.
         summing: the means that an aggregator asks for instead of the one by ``num-examples``; None: that one.
         means: limits on the weights of those means, by name; a name that is missing has the limits of unknown weights.
+        places: client id -> the sum that its weights (``LaneSum.means``) and its buffers go to; empty: one for all.
     """
 
     weights: Scale = field(default_factory=Scale)
     buffers: Scale = field(default_factory=Scale)
     summing: Summing | None = None
     means: Mapping[str, WeightLimits] = field(default_factory=dict)
+    places: Mapping[int, Place] = field(default_factory=dict)
 
     def scale_of(self, mean: str) -> Scale:
         """The scale of one of the means that `summing` asks for."""
@@ -113,7 +130,9 @@ class LaneSum:
     Attributes:
         model: weighted sum of the trainable arrays.
         buffers: weighted sum of the model's buffers.
-        means: a sum of trainable arrays for each mean that a `Summing` asks for; ``model`` is then empty.
+        means: a sum of trainable arrays for each mean that a `Summing` asks for, or each `Place`; ``model`` then holds
+            weights only.
+        buffers_of: a sum of buffers for each `Place`; ``buffers`` is then empty.
         confusion: sum of the confusion matrices, or None.
     """
 
@@ -121,6 +140,7 @@ class LaneSum:
         self.how = reduce if isinstance(reduce, Reduce) else Reduce()
         self.model, self.buffers = ExactSum(self.how.weights), ExactSum(self.how.buffers)
         self.means: dict[str, ExactSum] = {}
+        self.buffers_of: dict[str, ExactSum] = {}
         self.confusion: np.ndarray | None = None
 
     @property
@@ -133,8 +153,9 @@ class LaneSum:
         self.model.add(other.model)
         self.buffers.add(other.buffers)
         self.add_confusion(other.confusion)
-        for name, theirs in other.means.items():
-            self.means.setdefault(name, ExactSum(theirs.scale)).add(theirs)
+        for mine, others in ((self.means, other.means), (self.buffers_of, other.buffers_of)):
+            for name, theirs in others.items():
+                mine.setdefault(name, ExactSum(theirs.scale)).add(theirs)
 
     def add_reply(self, reply: ClientReply, sent: Message | None) -> None:
         """Add one usable client's weighted arrays and buffers, in place.
@@ -158,6 +179,9 @@ class LaneSum:
         weight = reply.metrics[WEIGHT]
         arrays, buffers = (_values(reply.content, key) for key in (names.ARRAYS, names.BUFFERS))
         self.how.weights.check(arrays)
+        if self.how.places:
+            self._add_placed(reply, arrays, buffers)
+            return
         parts: list[tuple[ExactSum, float, Arrays]] = []
         scalars: dict[str, float] = {}
         means: dict[str, ExactSum] = {}
@@ -180,6 +204,22 @@ class LaneSum:
         for total, own, values in parts:
             total.add_weighted(own, values, checked=True)
         reply.metrics |= scalars
+
+    def _add_placed(self, reply: ClientReply, arrays: Arrays, buffers: Arrays) -> None:
+        """Add a client's arrays and buffers to the sums of its `Place`, and its weight to ``model``."""
+        place = self.how.places[reply.client]
+        weight = reply.metrics[WEIGHT] * place.weight
+        added = weight * place.discount
+        means, buffers_of = dict(self.means), dict(self.buffers_of)
+        parts = [(self.model, weight, {}), (means.setdefault(place.sum, ExactSum(self.how.weights)), added, arrays)]
+        if buffers:
+            parts.append((buffers_of.setdefault(place.sum, ExactSum(self.how.buffers)), added, buffers))
+        for total, own, values in parts:
+            total.check(own, values, checked=values is arrays)
+        self.means, self.buffers_of = means, buffers_of
+        for total, own, values in parts:
+            total.add_weighted(own, values, checked=True)
+        reply.metrics[WEIGHT] = weight
 
     def add_confusion(self, matrix: np.ndarray | None) -> None:
         """Add a confusion matrix [C, C] int64, or [C, 2, 2] for several labels per row, in place."""

@@ -33,6 +33,7 @@ KINDS = {
     "calibration": "fedimb.training.calibrations",
     "aggregator": "fedimb.aggregators",
     "attack": "fedimb.attacks",
+    "pace": "fedimb.paces",
     "explanation": "fedimb.explanations",
     "encoder": "fedimb.encoders",
     "coreset": "fedimb.selection.coresets",

@@ -21,7 +21,7 @@ from fedimb.by_reference import view
 from fedimb.contracts import platform as names
 from fedimb.contracts.optimizer import CLIENT
 from fedimb.engine.grid import SimulationGrid
-from fedimb.engine.lanes import WEIGHT, ClientReply, Instruction, Lane, LaneOutcome, LaneSum, Reduce, Reduction
+from fedimb.engine.lanes import WEIGHT, ClientReply, Instruction, Lane, LaneOutcome, LaneSum, Place, Reduce, Reduction
 from fedimb.errors import RunDiverged, RunFailed
 from fedimb.plain import StateDict
 from fedimb.records import Arrays, array_record, to_numpy
@@ -72,16 +72,19 @@ class Aggregator:
         self.parameters, self.buffers = dict(parameters), dict(buffers)
         self._dtypes = {k: v.dtype for k, v in parameters.items()}
 
-    def reduction(self, limits: WeightLimits) -> Reduction:
+    def reduction(self, limits: WeightLimits, places: Mapping[int, Place] | None = None) -> Reduction:
         """What lanes do with the replies to this round's messages.
 
         Args:
             limits: on the weights of the cohort's clients.
+            places: client id -> the sum that its reply is added to; None: one for all.
         """
         if not self.linear:
             return False
         weights = Scale.of(self.parameters, limits, self._value_ratio)
         buffers = Scale.of(self.buffers, limits, self._value_ratio)
+        if places is not None:
+            return Reduce(weights, buffers, places=places)
         aggregator = chain(self.strategy)[-1]
         if not isinstance(aggregator, ServerOptimizer):
             return Reduce(weights, buffers)
@@ -102,11 +105,14 @@ class Aggregator:
         return sorted(instructions, key=lambda instruction: instruction[0])
 
     def aggregate(
-        self, server_round: int, outcome: LaneOutcome, instructions: Sequence[Instruction]
+        self, server_round: int, outcome: LaneOutcome, instructions: Sequence[Instruction], step: float = 1.0
     ) -> dict[str, float]:
         """Update parameters and buffers from a round's outcome; returns the aggregated train metrics.
 
         Without a usable reply everything stays as it was.
+
+        Args:
+            step: factor on the mean update; other than 1 only of a linear aggregator that averages weights.
 
         Raises:
             RunFailed: a client or the strategy returned weights that do not match the model's, or are not finite.
@@ -116,8 +122,8 @@ class Aggregator:
             return {}
         by_client = dict(instructions)
         if self.linear:
-            _check_complete(server_round, outcome.total, usable)
-            replies = [self._merged(outcome.total, usable, by_client[usable[0].client])]
+            check_complete(server_round, outcome.total, usable)
+            replies = [self._merged(outcome.total, usable, by_client[usable[0].client], step)]
             means = outcome.total.buffers.mean()
         else:
             replies = []
@@ -132,6 +138,40 @@ class Aggregator:
                 if isinstance(aggregator, ServerOptimizer):
                     content[names.CLIENT] = ConfigRecord({CLIENT: a.client})
                 replies.append(Message(content, reply_to=by_client[a.client]))
+        return self._take(server_round, replies, means, usable)
+
+    def apply_update(
+        self,
+        server_round: int,
+        update: Arrays,
+        buffers: Arrays,
+        arrived: Sequence[ClientReply],
+        request: Message,
+    ) -> dict[str, float]:
+        """Update parameters and buffers by a mean update that is given; returns the aggregated train metrics.
+
+        Args:
+            update: by parameter name, float64; the strategy gets the present weights plus these as the mean reply.
+            buffers: new values by name; those that are missing stay.
+            arrived: the replies that it is the mean of.
+            request: any train message of this round.
+
+        Raises:
+            RunFailed, RunDiverged: see `aggregate`.
+        """
+        self._check_shapes({name: value.shape for name, value in update.items()}, "a client")
+        weights = {name: self.parameters[name] + update[name] for name in self._dtypes}
+        replies = [self._one(weights, arrived, math.fsum(a.metrics[WEIGHT] for a in arrived), request)]
+        return self._take(server_round, replies, buffers, arrived)
+
+    def _take(
+        self,
+        server_round: int,
+        replies: Sequence[Message],
+        means: Mapping[str, np.ndarray],
+        usable: Sequence[ClientReply],
+    ) -> dict[str, float]:
+        """Let the strategy aggregate replies, and take its result and these means of buffers."""
         # QFedAvg and Bulyan run the garbage collector once per reply, a tenth of a second each; frozen objects are
         # skipped. Only for strategies that get every reply: unfreezing moves objects to the oldest generation, rarely
         # collected.
@@ -162,22 +202,30 @@ class Aggregator:
             for key, value in before.items():
                 setattr(strategy, key, value)
 
-    def _merged(self, total: LaneSum, usable: Sequence[ClientReply], request: Message) -> Message:
+    def _one(self, weights: Arrays, usable: Sequence[ClientReply], weight: float, request: Message) -> Message:
+        """A reply with these weights and the clients' mean metrics."""
+        metrics = {k: _mean_metric(usable, k) for k in usable[0].metrics if k != WEIGHT} | {WEIGHT: weight}
+        content = RecordDict({names.METRICS: MetricRecord(metrics)})  # type: ignore[arg-type]
+        content[names.ARRAYS] = array_record({k: v.astype(self._dtypes[k]) for k, v in weights.items()})
+        return Message(content, reply_to=request)
+
+    def _merged(self, total: LaneSum, usable: Sequence[ClientReply], request: Message, step: float = 1.0) -> Message:
+        aggregator = chain(self.strategy)[-1]
+        if not isinstance(aggregator, ServerOptimizer):
+            means = self._in_order(total.model.mean(), "a client")
+            if step != 1.0:
+                means = {k: self.parameters[k] + step * (v - self.parameters[k]) for k, v in means.items()}
+            return self._one(means, usable, total.weight, request)
         keys = [k for k in usable[0].metrics if k != WEIGHT]
         metrics = {k: _mean_metric(usable, k) for k in keys}
         metrics[WEIGHT] = total.weight
         content = RecordDict({names.METRICS: MetricRecord(metrics)})  # type: ignore[arg-type]
-        aggregator = chain(self.strategy)[-1]
-        if isinstance(aggregator, ServerOptimizer):
-            for mean in total.means.values():
-                if mean.units:
-                    self._check_shapes(mean.shapes, "a client")
-            columns: dict[str, list[float]] = {CLIENT: [a.client for a in usable]}
-            columns |= {key: [a.metrics[key] for a in usable] for key in (WEIGHT, *aggregator.scalars)}
-            content.update(merge_replies(self.parameters, total.means, columns))
-        else:
-            means = self._in_order(total.model.mean(), "a client")
-            content[names.ARRAYS] = array_record({k: v.astype(self._dtypes[k]) for k, v in means.items()})
+        for mean in total.means.values():
+            if mean.units:
+                self._check_shapes(mean.shapes, "a client")
+        columns: dict[str, list[float]] = {CLIENT: [a.client for a in usable]}
+        columns |= {key: [a.metrics[key] for a in usable] for key in (WEIGHT, *aggregator.scalars)}
+        content.update(merge_replies(self.parameters, total.means, columns))
         return Message(content, reply_to=request)
 
     def _in_order(self, arrays: dict[str, Any], sender: str) -> dict[str, Any]:
@@ -299,7 +347,7 @@ def _mean_metric(usable: Sequence[ClientReply], key: str) -> float:
     return sum(w * v for w, v in defined) / sum(w for w, _ in defined) if defined else math.nan
 
 
-def _check_complete(server_round: int, total: LaneSum, usable: Sequence[ClientReply]) -> None:
+def check_complete(server_round: int, total: LaneSum, usable: Sequence[ClientReply]) -> None:
     """Each usable reply is in the sum once: a worker that died and was replaced must leave nothing behind.
 
     Raises:

@@ -32,13 +32,14 @@ from fedimb.engine.admission import Admission, HeldRows
 from fedimb.engine.record_checks import Sizes
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.evaluation.probabilities import BINS
-from fedimb.models.base import buffers_of, head_arrays, load_into, parameters_of
+from fedimb.models.base import Classifier, buffers_of, head_arrays, load_into, parameters_of
 from fedimb.models.probe import is_from_elsewhere, probe_model
 from fedimb.privacy.ledger import Ledger
 from fedimb.privacy.updates import check_model
 from fedimb.rundir.folder import RunFolder
 from fedimb.schema import RunConfig, calibration_part
 from fedimb.serverapp.aggregator import Aggregator, chain
+from fedimb.serverapp.arrivals import Arrivals
 from fedimb.serverapp.attackers import Attackers, attackers_in
 from fedimb.serverapp.checkpoint import FolderCheckpointer
 from fedimb.serverapp.class_prior import check_prior, gather_prior, prior_from_counts
@@ -50,6 +51,7 @@ from fedimb.serverapp.exchange import Exchange
 from fedimb.serverapp.explanations import check_explanations, gather_explanations
 from fedimb.serverapp.left_out import LeftOut
 from fedimb.serverapp.loop import Loop
+from fedimb.serverapp.pacing import pacing_of
 from fedimb.serverapp.progress import ProgressBar
 from fedimb.serverapp.server import Server
 from fedimb.serverapp.steps import Step
@@ -128,6 +130,7 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     check_model(config.privacy, model)
     if is_from_elsewhere(config.model["name"]):
         probe_model(config.model["name"], model, federation.input_shape)
+    pacing_of(config, federation, ClientSampler(config.clients, config.seed, federation.train_sizes), payload_of(model))
     columns = federation.store.columns
     categories = None if columns is None else columns.one_hot
     check_client_parts(config, federation.class_totals, federation.input_shape, categories)
@@ -144,6 +147,24 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
         registry.build("client", name, **registry.accepted("client", name, args)).check(site)
     if needs_counts(config):
         check_prior(config, federation)
+
+
+def payload_of(model: Classifier) -> int:
+    """Bytes of a model's weights and buffers, as they travel."""
+    arrays = (parameters_of(model) | buffers_of(model)).values()
+    return sum(value.nbytes for value in arrays)
+
+
+def arrivals_of(config: RunConfig, federation: Federation, exchange: Exchange, timed: bool) -> Arrivals:
+    """What a run keeps of whose updates arrived: for metrics if it has a clock, for the prior if that follows them."""
+    told: Callable[[int], np.ndarray | None] | None = None
+    whole = 0.0
+    if config.prior.weighting == "arrived" and needs_counts(config):
+        oracle = config.prior.provenance == "oracle"
+        told = federation.counts.__getitem__ if oracle else exchange.told.train.get
+        uniform = resolved_weight(config, contracts_of(config)) == "uniform"
+        whole = float(len(exchange.client_sampler.eligible) if uniform else federation.train_sizes.sum())
+    return Arrivals(federation.counts if timed else None, federation.class_names, told, whole)
 
 
 def check_head(config: RunConfig, federation: Federation) -> None:
@@ -322,6 +343,9 @@ def build_loop(
     context.without = lambda query, client, reason: left_out.add_missing(
         exchange.versions.message, query, client, reason
     )
+    pacing = pacing_of(config, federation, exchange.client_sampler, payload_of(evaluator.model))
+    arrivals = arrivals_of(config, federation, exchange, pacing.pace.timed)
+    context.counts_of_arrivals = arrivals.sets_prior
     loop = Loop(
         method,
         exchange,
@@ -329,5 +353,7 @@ def build_loop(
         lambda v: program(config, federation, method, v, evaluator),
         checkpointer,
         evaluate_clients=bool(federation.validation.sizes.any()) and not config.evaluation.secure,
+        pacing=pacing,
+        arrivals=arrivals,
     )
     return loop, checkpointer, evaluator

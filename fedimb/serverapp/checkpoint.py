@@ -171,6 +171,9 @@ class FolderCheckpointer:
                     f"told/{name}/clients": np.array(list(said)),
                     f"told/{name}/rows": np.stack(list(said.values())),
                 }
+        in_flight, pending = loop.pending.state()
+        arrays |= {f"pending/{k}": v for k, v in in_flight.items()}
+        arrays |= {f"arrivals/{k}": v for k, v in loop.arrivals.state().items()}
         info = {
             "state_dicts": {"methods": methods, "models": models},
             "progress": asdict(loop.progress),
@@ -184,6 +187,7 @@ class FolderCheckpointer:
                 "total_down": exchange.traffic.total_down,
             },
             "metrics_size": self._metrics_size,
+            "pending": pending,
         }
         self._saved.write(arrays, info)
         exchange.versions.commit()
@@ -233,6 +237,8 @@ class FolderCheckpointer:
         for name, said in vars(exchange.told).items():
             own = _below(arrays, f"told/{name}/")  # nothing in checkpoints of earlier releases
             said.update(zip(own["clients"].tolist(), own["rows"], strict=True) if own else ())
+        loop.pending.load(_below(arrays, "pending/"), info.get("pending", {}))
+        loop.arrivals.load(_below(arrays, "arrivals/"))
         traffic = info["traffic"]
         exchange.traffic.up.update(traffic["up"])
         exchange.traffic.down.update(traffic["down"])

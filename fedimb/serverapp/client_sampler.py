@@ -1,11 +1,6 @@
 """Which clients are available and which are chosen in each round, by stable client id, from the run's streams.
 
-A round costs as much as its cohort, not as the registered clients: draws of single clients are read where they stand in
-their stream (`fedimb.seeds.uniforms_at`). Only availability needs a draw of every client, as long as there are at most
-`DENSE` of them; beyond, candidates are taken in the order of a keyed permutation until enough are available.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -34,11 +29,17 @@ class Cohort:
         asked: ids of the chosen clients, sorted.
         lost: those of them whose reply is lost, with the simulated reason.
         virtual_s: how long the server would have waited for simulated slow clients, in seconds.
+        late: those of them that train, but whose replies are not waited for.
+        ns: how long the round takes on the clock of its pace, in nanoseconds; 0 without one.
+        step: factor on the mean update (`fedimb.paces.base.Pool`).
     """
 
     asked: list[int]
     lost: dict[int, str] = field(default_factory=dict)
     virtual_s: float = 0.0
+    late: frozenset[int] = frozenset()
+    ns: int = 0
+    step: float = 1.0
 
 
 class ClientSampler:
@@ -81,6 +82,11 @@ class ClientSampler:
         """Ids of all clients with rows, [n] int64. Raises DataError if they are virtual: there may be too many."""
         return np.flatnonzero(self.sizes > 0)
 
+    @cached_property
+    def slow(self) -> NDArray[np.bool_]:
+        """Which clients are slow, [K]: a property of the client, not of the round."""
+        return numpy_rng(self._seed, Stream.SLOW).random(len(self.sizes)) < self._config.slow
+
     def node(self, client: int) -> int:
         """Flower node id of a client."""
         return self._nodes[client] if self._nodes is not None else client + 1
@@ -89,12 +95,22 @@ class ClientSampler:
         """Number of clients chosen in a round if all are available: the fraction rounded, at least one."""
         return max(1, int(self._config.participation * self._holding + 0.5))
 
-    def cohort(self, server_round: int, model: int = 0) -> Cohort:
+    def cohort(
+        self,
+        server_round: int,
+        model: int = 0,
+        among: np.ndarray | None = None,
+        asks: Callable[[int], int] = lambda size: size,
+    ) -> Cohort:
         """The round's cohort: available clients, sampled without replacement, with simulated losses marked.
 
-        ``model``: 0 is the global model; rounds of other models use other draws.
+        Args:
+            server_round: 1-based.
+            model: 0 is the global model; rounds of other models use other draws.
+            among: ids of clients with rows, sorted, that are drawn from; None: all.
+            asks: how many clients are asked, for a cohort of `per_round` clients.
         """
-        asked = [int(c) for c in self._chosen(server_round, model)]
+        asked = [int(c) for c in self._chosen(server_round, model, among, asks(self.per_round()))]
         lost: dict[int, str] = {}
         if self._config.dropout > 0:
             draws = uniforms_at(self._seed, Stream.DROPOUT, asked, server_round, model)
@@ -115,38 +131,46 @@ class ClientSampler:
         draws = uniforms_at(self._seed, Stream.SLOW, clients)
         return [c for c, draw in zip(clients, draws, strict=True) if draw < self._config.slow]
 
-    def _chosen(self, server_round: int, model: int) -> NDArray[np.int64]:
-        """Ids of the round's clients, sorted int64."""
+    def _chosen(
+        self, server_round: int, model: int, among: NDArray[np.int64] | None, wanted: int
+    ) -> NDArray[np.int64]:
+        """Ids of the round's clients, sorted int64: as many as are wanted, or all that are available."""
         if self.permuted:
-            return self._first_available(server_round, model)
-        available = None if self._holding == len(self.sizes) else self.eligible  # None: all clients
+            return self._first_available(server_round, model, among, wanted)
+        available = among  # None: all clients
+        if available is None and self._holding < len(self.sizes):
+            available = self.eligible
         if self._config.availability < 1:
             draws = numpy_rng(self._seed, Stream.AVAILABILITY, server_round, model).random(len(self.sizes))
             reached = draws < self._config.availability
             available = np.flatnonzero(reached) if available is None else available[reached[available]]
         count = len(self.sizes) if available is None else len(available)
-        size = min(self.per_round(), count)
+        size = min(wanted, count)
         if size == count:
             return np.arange(count) if available is None else available
         rng = numpy_rng(self._seed, Stream.COHORT, server_round, model)
         drawn = rng.choice(count, size=size, replace=False)  # the draw is the same from an array as from its length
         return np.sort(drawn if available is None else available[drawn])
 
-    def _first_available(self, server_round: int, model: int) -> NDArray[np.int64]:
+    def _first_available(
+        self, server_round: int, model: int, among: NDArray[np.int64] | None, wanted: int
+    ) -> NDArray[np.int64]:
         """The first clients of a permutation of all that have rows and are available; fewer where there are no more."""
         found = np.zeros(0, np.int64)
-        for candidates in self._candidates(server_round, model):
+        for candidates in self._candidates(server_round, model, wanted):
+            if among is not None:
+                candidates = candidates[np.isin(candidates, among)]
             draws = uniforms_at(self._seed, Stream.AVAILABILITY, np.sort(candidates).tolist(), server_round, model)
             draws = draws[np.argsort(np.argsort(candidates))]  # in the order of the candidates again
             found = np.concatenate([found, candidates[draws < self._config.availability]])
-            if len(found) >= self.per_round():
+            if len(found) >= wanted:
                 break
-        return np.sort(found[: self.per_round()])
+        return np.sort(found[:wanted])
 
-    def _candidates(self, server_round: int, model: int) -> Iterator[NDArray[np.int64]]:
+    def _candidates(self, server_round: int, model: int, wanted: int) -> Iterator[NDArray[np.int64]]:
         count = len(self.sizes)
         order = KeyedPermutation(count, (self._seed, int(Stream.COHORT), server_round, model))
-        likely = int(1.25 * self.per_round() / self._config.availability * count / self._holding)
+        likely = int(1.25 * wanted / self._config.availability * count / self._holding)
         step = min(max(likely, _CANDIDATES[0]), _CANDIDATES[1])
         for start in range(0, count, step):
             clients = order(np.arange(start, min(start + step, count)))

@@ -30,6 +30,7 @@ class RunContext:
         counts: class counts [C] float64 of the prior; a method that changes the training rows updates it.
         estimate: function from the global weights by name to estimated ``counts``; None if counts do not depend on
             them.
+        counts_of_arrivals: whether the loop sets ``counts`` to those of the clients whose updates arrived.
         clients_need_counts: whether every train message carries ``counts`` (because the loss or a method uses them
             there).
         models: factories of models by name, called with the number of resets; a method adds the ones it trains: an
@@ -66,6 +67,7 @@ class RunContext:
     seed: int
     counts: np.ndarray | None = None
     estimate: Callable[[Arrays], np.ndarray] | None = None
+    counts_of_arrivals: bool = False
     clients_need_counts: bool = False
     models: dict[str, Callable[[int], Aggregator | AuxiliaryModel]] = field(default_factory=dict)
     minority: tuple[int, ...] = ()
@@ -89,7 +91,13 @@ class RunContext:
 
 @dataclass
 class Progress:
-    """Progress of a run. All of it is in the checkpoint."""
+    """Progress of a run. All of it is in the checkpoint.
+
+    Attributes:
+        virtual_s: seconds that the server would have waited for simulated slow clients.
+        virtual_ns: time on the clock of the run's pace, in nanoseconds.
+        recent: why each of the last replies of a training without rounds is not usable, or an empty text.
+    """
 
     done_steps: int = 0
     round_in_step: int = 0
@@ -98,4 +106,6 @@ class Progress:
     waiting: bool = False
     elapsed_s: float = 0.0
     virtual_s: float = 0.0
+    virtual_ns: int = 0
+    recent: list[str] = field(default_factory=list)
     privacy: Spent = field(default_factory=dict)

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from fedimb.config.parts import with_pooled
+from fedimb.config.parts import build_model, with_pooled
 from fedimb.data.held_out import FOLDS
 from fedimb.data.prepare import prepare
 from fedimb.rundir.folder import RunFolder
 from fedimb.schema import RunConfig, ScheduleConfig
-from fedimb.serverapp.assemble import build_method, check_parts
+from fedimb.serverapp.assemble import build_method, check_parts, payload_of
 from fedimb.serverapp.client_sampler import ClientSampler
 from fedimb.serverapp.launch import launch
+from fedimb.serverapp.pacing import pacing_of
 from fedimb.serverapp.progress import ProgressBar
 from fedimb.serverapp.temperature import at_tau_one, fold_config, folds_needed, labelled_rows
 
@@ -98,13 +99,13 @@ def estimate(config: RunConfig) -> Estimate:
     config = with_pooled(config, federation)
     check_parts(config, federation)
     sizes = federation.train_sizes
-    client_sampler = ClientSampler(config.clients, config.seed, sizes)
+    model = build_model(config, federation.n_classes, federation.input_shape)
+    sampler = ClientSampler(config.clients, config.seed, sizes)
+    pacing = pacing_of(config, federation, sampler, payload_of(model))
     messages = steps = 0
-    for server_round in range(1, config.rounds + 1):
-        cohort = client_sampler.cohort(server_round)
-        messages += len(cohort.asked)
-        answering = [c for c in cohort.asked if c not in cohort.lost]
-        steps += config.local.epochs * sum(-(-int(sizes[c]) // config.local.batch_size) for c in answering)
+    for asked, trained in pacing.planned(config.rounds):
+        messages += asked
+        steps += config.local.epochs * sum(-(-int(sizes[c]) // config.local.batch_size) for c in trained)
     with tempfile.TemporaryDirectory() as scratch:
         quiet = {"engine": {"name": "inline"}, "tracking": {"name": "none"}, "output_dir": scratch}
         method: Any = build_method(config, federation.n_clients)[0]

@@ -100,7 +100,7 @@ class Exchange:
         influence: ClientsConfig | None = None,
         attackers: Attackers | None = None,
     ) -> None:
-        self.grid, self.client_sampler, self._min = grid, client_sampler, min_reply_fraction
+        self.grid, self.client_sampler, self.least = grid, client_sampler, min_reply_fraction
         self._admission, self.left_out = admission, left_out or LeftOut()
         self._influence = influence if influence is not None and bounds_influence(influence) else None
         self.attackers = attackers
@@ -150,8 +150,14 @@ class Exchange:
         where: str,
         everyone: bool = False,
         at_least: int = 0,
+        unanswered: Sequence[Instruction] = (),
+        least: float | None = None,
     ) -> LaneOutcome:
         """Send and receive; ``lost`` clients get no message, and their reply is an error.
+
+        Args:
+            unanswered: messages that clients get and whose replies nobody waits for; only their bytes are counted.
+            least: the fraction of usable replies below which the step fails; None: as configured.
 
         Raises:
             RunFailed: fewer usable replies than configured, or than ``at_least``, with the first errors; with
@@ -168,7 +174,7 @@ class Exchange:
             outcome = exchange(self.grid, sent, reduce, costs, self._admission)
         self._remember(kind, outcome.replies, dict(sent))
         sizes: dict[int, int] = {}
-        down = sum(_message_bytes(m, sizes) for _, m in instructions)
+        down = sum(_message_bytes(m, sizes) for _, m in (*instructions, *unanswered))
         self.traffic.add(kind, sum(a.up_bytes for a in outcome.replies), down)
         for client, reason in lost.items():
             outcome.replies.append(ClientReply(client, error=reason, usable=False))
@@ -179,7 +185,7 @@ class Exchange:
                 self.versions.current[reply.client] = int(version)  # type: ignore[arg-type]
                 del reply.content[names.STATE]
         self._check_states(outcome.replies, where)
-        self._check_replies(outcome.replies, where)
+        self._check_replies(outcome.replies, where, self.least if least is None else least)
         if everyone and (missing := [a for a in outcome.replies if not a.usable and a.client not in aside]):
             raise RunFailed(
                 f"{where}: {self.left_out.name(missing[0].client)} sent nothing "
@@ -195,11 +201,15 @@ class Exchange:
             )
         return outcome
 
-    def weight_limits(self, clients: Iterable[int]) -> WeightLimits:
-        """Limits on the weights of these clients' replies; unknown ones for clients that nothing is known of."""
+    def weight_limits(self, clients: Iterable[int], factors: Mapping[int, float] | None = None) -> WeightLimits:
+        """Limits on the weights of these clients' replies; unknown ones for clients that nothing is known of.
+
+        Args:
+            factors: on their weights, by client id; None: none.
+        """
         if self._admission is None:
             return WeightLimits.of(math.inf for _ in clients)
-        return self._admission.weight_limits(clients)
+        return self._admission.weight_limits(clients, factors)
 
     @property
     def told(self) -> Told:
@@ -239,7 +249,7 @@ class Exchange:
                 base, saved = (each.get(reply.client, 0) for each in (versions.current, versions.committed))
                 raise StateGone(f"{where}: client {reply.client}: {str(reply.error).splitlines()[0]}", base == saved)
 
-    def _check_replies(self, replies: Sequence[ClientReply], where: str) -> None:
+    def _check_replies(self, replies: Sequence[ClientReply], where: str, least: float) -> None:
         failed = [a for a in replies if not a.usable and not (a.error or "").startswith("empty")]
         self.errors += len(failed)
         for reply in failed:
@@ -249,12 +259,12 @@ class Exchange:
             if reply.refused is not None:
                 signed = self._admission is not None and self._admission.signed
                 self.left_out.add(self.versions.message, where, reply.client, reply.refused, signed)
-        if replies and len(replies) - len(failed) < self._min * len(replies):
+        if replies and len(replies) - len(failed) < least * len(replies):
             shown = "; ".join(f"client {a.client}: {a.error}" for a in failed[:3])
             failure = RunDiverged if all(a.diverged for a in failed) else RunFailed
             raise failure(
                 f"{where}: only {len(replies) - len(failed)} of {len(replies)} clients gave a usable reply "
-                f"(clients.min_reply_fraction={self._min:g}). {shown}"
+                f"(clients.min_reply_fraction={least:g}). {shown}"
             )
 
 

@@ -136,10 +136,11 @@ class _Snapshot:
 def beside(step: Step, run: RunContext) -> dict[str, Any]:
     """What no state dict holds and a step must leave as it is, by what errors call it.
 
-    That is what a method may set of its run (of ``counts``, only where they do not follow the weights), and what the
-    function of a `ServerWork` closes over: a resumed run does not call it again.
+    That is what a method may set of its run (of ``counts``, only where they do not follow the weights or arrivals), and
+    what the function of a `ServerWork` closes over: a resumed run does not call it again.
     """
-    skipped = {*_BY_THE_LOOP, *(("counts",) if run.estimate is not None else ())}
+    follow = run.estimate is not None or run.counts_of_arrivals
+    skipped = {*_BY_THE_LOOP, *(("counts",) if follow else ())}
     found = {f"run.{name}": value for name, value in vars(run).items() if name not in skipped}
     if isinstance(step, ServerWork):
         if not isinstance(step.fn, FunctionType):

@@ -20,8 +20,11 @@ from fedimb.study.compare import RECORD, read_compared
 from fedimb.study.design import Costs
 from fedimb.study.results import Result, StudyResults, with_stale_named
 
-_PROBLEM = ("data.", "partition.", "clients.", "model.", "rounds", "local.epochs", "local.batch_size", "prior.")
-_LABELLED = ("aggregator.name", "aggregation_weight", "loss.name", "sampler.name", "resampler.name", "name")
+_PROBLEM = (
+    *("data.", "partition.", "clients.", "model.", "rounds", "local.epochs", "local.batch_size", "prior."),
+    *("pace.step_s", "pace.sigma", "pace.slow", "pace.correlate", "pace.rho", "pace.jitter", "pace.mbit_s"),
+)
+_LABELLED = ("aggregator.name", "aggregation_weight", "loss.name", "sampler.name", "resampler.name", "pace.name", "pace.correction", "name")
 _IGNORED = (
     *("seed", "study", "output_dir", "engine", "tracking", "checkpoint", "run.", "evaluation.bootstrap"),
     "explanation",  # it says why and changes no score

@@ -21,6 +21,7 @@ from fedimb.testing.expectations import ContractError
 from fedimb.testing.explanations import check_explanation
 from fedimb.testing.generation import check_generator
 from fedimb.testing.methods import check_method
+from fedimb.testing.paces import check_pace
 from fedimb.testing.selection import check_coreset, check_query
 from fedimb.testing.training import check_calibration, check_loss, check_model, check_resampler, check_sampler
 
@@ -36,6 +37,7 @@ __all__ = [
     "check_loss",
     "check_method",
     "check_model",
+    "check_pace",
     "check_partitioner",
     "check_query",
     "check_resampler",

@@ -37,7 +37,7 @@ FLOORS = (
     ),
     ("registry", "schema", "evaluation"),
     ("contracts", "data", "models"),
-    ("training", "encoders", "selection", "aggregators", "privacy", "discriminant", "attacks", "explanations"),
+    ("training", "encoders", "selection", "aggregators", "privacy", "discriminant", "attacks", "paces", "explanations"),
     ("config", "annotation", "tracking", "rundir"),
     ("generation", "clientapp"),
     ("engine", "clients"),

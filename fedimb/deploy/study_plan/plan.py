@@ -147,8 +147,8 @@ def site_config(text: str) -> RunConfig:
     """Validate a configuration received over the network; `from_json` alone would import a model named by its path.
 
     Raises:
-        ConfigError: it is not valid here, it names its model by an import path, it has a simulated attack, or a
-            partition that draws what clients annotate.
+        ConfigError: it is not valid here, it names its model by an import path, it has a simulated attack or clock,
+            a prior that follows arrivals, or a partition that draws what clients annotate.
     """
     try:
         model = json.loads(text)["model"]
@@ -162,6 +162,15 @@ def site_config(text: str) -> RunConfig:
     config = from_json(text)
     if (name := config.attack["name"]) != "none":
         raise ConfigError(f"attack={name}: attacks are for simulated clients, not for real sites; set attack=none")
+    if (name := config.pace["name"]) != "sync" or config.pace.get("clock"):
+        raise ConfigError(
+            f"pace={name}: a pace decides by a simulated clock who is in time, and real sites have their own; set "
+            "pace=sync and pace.clock=false"
+        )
+    if config.prior.weighting == "arrived":
+        raise ConfigError(
+            "prior.weighting=arrived follows a simulated run's arrivals; between sites set prior.weighting=data"
+        )
     if registry.flags("partition", config.partition["name"]).get("annotates"):
         raise ConfigError(
             f"partition={config.partition['name']} draws for simulated clients which classes they annotate; real sites "

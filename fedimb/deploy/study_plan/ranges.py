@@ -12,7 +12,7 @@ from fedimb.schema import RunConfig, Strict
 
 _FIXED = (
     *("model", "data.source", "prior.provenance", "aggregator.objectives", "evaluation.secure", "privacy", "attack"),
-    "explanation",
+    *("explanation", "pace"),
     *("data.subgroups", "data.labels", "evaluation.subgroup_floor", "evaluation.temperature"),
     *("clients.count", "clients.max_weight_share", "clients.max_update_ratio", "clients.max_value_ratio"),
 )

@@ -1,0 +1,198 @@
+"""Runs at a pace: figures that follow from other runs, on a virtual clock, and what cannot be combined."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from small_runs import config, launch_in, weights_sha
+
+from fedimb.engine.lanes import LaneSum
+from fedimb.errors import ConfigError, RunFailed
+from fedimb.records import to_numpy
+from fedimb.rundir.folder import RunFolder
+
+TABLE = ("data=synthetic_table", "model=mlp", "engine=inline", "rounds=4", "clients.count=6", "local.lr=0.1")
+
+
+def weights(result):
+    return load_file(result.folder / "artifacts" / "model" / "model.safetensors")
+
+
+def metrics(result):
+    return [line["metrics"] for line in RunFolder(result.folder).metrics()]
+
+
+@pytest.fixture(scope="module")
+def rounds(tmp_path_factory):
+    return launch_in(tmp_path_factory.mktemp("sync"), *TABLE)
+
+
+def test_a_clock_changes_no_weight(rounds, tmp_path):
+    timed = launch_in(tmp_path, *TABLE, "pace.clock=true", "pace.slow=0.2")
+    assert weights_sha(timed) == weights_sha(rounds)
+    times = [one["time/virtual_s"] for one in metrics(timed)]
+    assert times == sorted(times)
+    assert times[0] > 0
+    assert "time/virtual_s" not in metrics(rounds)[0]
+
+
+def test_a_buffer_of_all_clients_without_discount_is_a_round(rounds, tmp_path):
+    """Differences to the model that everybody began with, added to it, are the mean of the weights."""
+    all_of_them = ("pace=buffered", "pace.buffer=6", "pace.exponent=0")
+    buffered = launch_in(tmp_path, *TABLE, *all_of_them)
+    for name, value in weights(rounds).items():
+        assert weights(buffered)[name] == pytest.approx(value, abs=2e-6), name
+    assert metrics(buffered)[-1]["async/staleness_max"] == 0
+    assert metrics(buffered)[-1]["train/loss"] == pytest.approx(metrics(rounds)[-1]["train/loss"], abs=1e-5)
+
+
+def test_oversampling_by_nothing_and_a_late_deadline_are_rounds(rounds, tmp_path):
+    for pace in (
+        ("pace=oversample", "pace.over=1"),
+        ("pace=deadline", "pace.after_s=1000"),
+        ("pace=tiered", "pace.tiers=1"),
+    ):
+        assert weights_sha(launch_in(tmp_path, *TABLE, *pace)) == weights_sha(rounds)
+
+
+def test_buffered_records_who_arrived_and_repeats(tmp_path):
+    words = (
+        *TABLE,
+        "pace=buffered",
+        "pace.concurrency=4",
+        "pace.slow=0.3",
+        "aggregator=fedadam",
+        "clients.dropout=0.2",
+    )
+    one, again = (launch_in(tmp_path / name, *words) for name in ("one", "again"))
+    assert weights_sha(one) == weights_sha(again)
+    lines = metrics(one)
+    table = list(csv.DictReader((one.folder / "artifacts" / "trainings.csv").open()))
+    used = [line for line in table if line["makes"]]
+    assert sum(line["data/replies"] for line in lines) == len(used)
+    assert sum(line["data/participants"] for line in lines) == len(table)
+    ends = max(float(line["ends_s"]) for line in used)
+    assert lines[-1]["time/virtual_s"] == pytest.approx(ends)
+    shares = [value for key, value in lines[-1].items() if key.startswith("exposure/arrived/")]
+    assert sum(shares) == pytest.approx(1.0)
+    lost = [line for line in table if line["lost"]]
+    assert (sum(line["async/wasted_steps"] for line in lines) > 0) == bool(lost)
+
+
+def test_a_run_without_rounds_is_fedbuff_by_hand(tmp_path, monkeypatch):
+    """Every version from the weights that clients sent, by the formula and the table of trainings."""
+    sent, trained, rows = {}, {}, {}
+    add = LaneSum.add_reply
+
+    def watched(self, reply, message):
+        began = int(message.content.config_records["x.fedimb"]["round"]) - 1
+        sent[began] = {k: v.astype(np.float64) for k, v in to_numpy(message.content["arrays"]).items()}
+        own = {k: v.astype(np.float64) for k, v in to_numpy(reply.content["arrays"]).items()}
+        trained[began, reply.client], rows[reply.client] = own, reply.metrics["num-examples"]
+        add(self, reply, message)
+
+    monkeypatch.setattr(LaneSum, "add_reply", watched)
+    words = ("pace=buffered", "pace.concurrency=4", "pace.buffer=2", "pace.correction=exposure", "pace.server_lr=0.7")
+    result = launch_in(tmp_path, *TABLE, *words, "rounds=12", "pace.sigma=1")
+    with (result.folder / "artifacts" / "trainings.csv").open() as file:
+        table = [line for line in csv.DictReader(file) if line["makes"]]
+    sent[12] = weights(result)
+    assert {float(line["weight"]) for line in table} != {1.0}
+    known = [version for version in range(1, 13) if {version, version - 1} <= sent.keys()]  # somebody began with both
+    assert len(known) >= 8
+    for version in known:
+        own = [line for line in table if int(line["makes"]) == version]
+        assert len(own) == 2
+        for name, before in sent[version - 1].items():
+            total = whole = 0.0
+            for line in own:
+                client, began, weight = int(line["client"]), int(line["version"]), float(line["weight"])
+                update = trained[began, client][name] - sent[began][name]
+                total = total + rows[client] * weight * (1 + version - 1 - began) ** -0.5 * update
+                whole += rows[client] * weight
+            assert sent[version][name] == pytest.approx(before + 0.7 * total / whole, abs=1e-6)
+
+
+def test_fedasync_and_the_prior_of_what_arrived_learn(tmp_path):
+    words = (
+        "pace=fedasync",
+        "loss=balanced_softmax",
+        "prior.weighting=arrived",
+        "rounds=12",
+        "pace.correction=exposure",
+    )
+    result = launch_in(tmp_path, *TABLE, *words)
+    assert np.isfinite(next(iter(weights(result).values()))).all()
+    facts = json.loads((result.folder / "result.json").read_text())
+    assert sum(facts["prior"]["counts"]) == pytest.approx(sum(facts["train_counts"]))
+    assert facts["prior"]["counts"] != pytest.approx(facts["train_counts"])
+
+
+def test_a_deadline_that_most_miss_fails_the_run(tmp_path):
+    late = ("pace=deadline", "pace.quantile=0.2", "pace.jitter=0")
+    with pytest.raises(RunFailed, match=r"round 1: only . of 6 clients are in time .* give them longer"):
+        launch_in(tmp_path, *TABLE, *late)
+
+
+@pytest.mark.slow
+def test_batch_norm_goes_with_a_buffer(tmp_path):
+    words = ("model=resnet8", "model.norm=batch", "rounds=2", "clients.count=2", "data.imbalance_factor=5")
+    result = launch_in(tmp_path, *words, "data.n_max=20", "engine=inline", "pace=buffered")
+    assert np.isfinite(result.metrics["macro_recall"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("pace=buffered", "aggregator=krum"), "aggregator 'krum' needs those of a round together"),
+        (("pace=buffered", "aggregator=fednova"), "aggregator 'fednova' needs those of a round together"),
+        (("pace=fedasync", "aggregator=scaffold"), "aggregator 'scaffold'"),
+        (("pace=buffered", "strategy=fediic"), "strategy 'fediic' needs those of a round together"),
+        (("pace=buffered", "attack=label_flip"), "attack 'label_flip' would begin"),
+        (
+            ("pace=oversample", "privacy.clip=1.0", "privacy.noise=1.0", "aggregation_weight=uniform"),
+            "privacy.noise is accounted for rounds in which every client asked counts",
+        ),
+        (("pace=deadline", "clients.deadline_s=3"), "not on the clock of pace 'deadline'"),
+        (("pace.clock=true", "clients.deadline_s=3"), "not on the clock of pace 'sync'"),
+        (("pace=buffered", "clients.max_weight_share=0.5"), "compares the clients of a round"),
+        (("pace=buffered", "engine=flower"), "use engine=ray or inline"),
+        (
+            ("pace=tiered", "pace.tiers=2", "pace.probabilities=[0.5,0.5]", "aggregator=fedmedian"),
+            "mean update of a tier",
+        ),
+        (("pace=oversample", "strategy=fedssg"), "trains another model too"),
+        (
+            ("prior.weighting=arrived", "prior.provenance=secure_sum", "loss=balanced_softmax"),
+            "only the sum over clients",
+        ),
+        (("prior.weighting=arrived", "prior.provenance=local", "loss=balanced_softmax"), "shows the server nothing"),
+        (("prior.weighting=arrived", "strategy=coreset", "loss=balanced_softmax"), "may train on other rows"),
+        (("pace=buffered", "pace.sigm=1"), "Did you mean 'sigma'"),
+        (("pace.sigma=1",), "of a clock that does not run"),
+        (("pace=buffered", "pace.rho=0.5"), "set correlate=minority or size"),
+        (("pace=bufered",), "Did you mean 'buffered'"),
+    ],
+)
+def test_refused_before_work(words, says):
+    with pytest.raises(ConfigError, match=says):
+        config("data=digits", *words)
+
+
+def test_settings_that_do_not_suit_the_clients_are_refused_before_a_run_folder_exists(tmp_path):
+    with pytest.raises(ConfigError, match=r"pace\.concurrency=7, and 6 clients have rows"):
+        launch_in(tmp_path, *TABLE, "pace=buffered", "pace.concurrency=7")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_hash_of_a_run_without_a_clock_is_that_of_before():
+    from fedimb.config.load import config_sha, from_json, to_json
+
+    own = config("data=digits")
+    tree = json.loads(to_json(own))
+    del tree["pace"]
+    assert config_sha(from_json(json.dumps(tree))) == config_sha(own)
+    assert config_sha(config("data=digits", "pace.clock=true")) != config_sha(own)
+    assert config_sha(config("data=digits", "pace=buffered")) != config_sha(own)
