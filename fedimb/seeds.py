@@ -43,6 +43,7 @@ class Stream(IntEnum):
     RESAMPLE = 23
     CALIBRATION = 40
     EXPLANATION = 50
+    SITE_MODELS = 60
 
 
 @lru_cache(maxsize=4096)

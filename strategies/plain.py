@@ -6,7 +6,13 @@ from fedimb.registry import register
 from fedimb.strategies.base import Method
 
 
-@register("strategy", "plain", tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
+@register(
+    "strategy",
+    "plain",
+    tasks=("multiclass", "multilabel"),
+    unknown_labels=("cells", "coarse"),
+    own_models=("kinds", "private"),
+)
 class Plain(Method):
     """Runs ``rounds`` training rounds with the inner aggregator."""
 

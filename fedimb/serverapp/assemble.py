@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -26,6 +26,7 @@ from fedimb.config.parts import (
     resamples,
     resolved_weight,
 )
+from fedimb.config.site_models import Layout, kind_configs, kinds_of, shared_of
 from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
 from fedimb.data.subgroups import parse_subgroups
@@ -50,8 +51,10 @@ from fedimb.serverapp.exchange import Exchange
 from fedimb.serverapp.explanations import check_explanations, gather_explanations
 from fedimb.serverapp.left_out import LeftOut
 from fedimb.serverapp.loop import Loop
+from fedimb.serverapp.models_by_kind import Group, ModelsByKind
 from fedimb.serverapp.progress import ProgressBar
 from fedimb.serverapp.server import Server
+from fedimb.serverapp.site_evaluator import SiteEvaluator, site_models
 from fedimb.serverapp.steps import Step
 from fedimb.serverapp.subgroups import attributes_of
 from fedimb.serverapp.temperature import RunFold, check_taus, find_taus, gather_losses, search_taus, tau_rules
@@ -124,7 +127,7 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     check_scores(config, federation.task, federation.unknown_labels)
     check_taus(config, federation)
     check_explanations(config, federation, federation.store.columns)
-    check_model(config.privacy, build_model(config, federation.n_classes, federation.input_shape))
+    check_networks(config, federation)
     check_client_parts(config, federation.counts.sum(axis=0), federation.input_shape)
     columns = federation.store.columns
     resampler_of(config, None if columns is None else columns.one_hot, federation.input_shape)
@@ -143,17 +146,29 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
         check_prior(config, federation)
 
 
+def check_networks(config: RunConfig, federation: Federation) -> None:
+    """Build every network of a run once: each refuses its own settings, and what it cannot share or keep private.
+
+    Raises:
+        ConfigError: names the network or the setting.
+    """
+    kinds = kinds_of(config, federation.n_clients, federation.sites_of)
+    for own in Layout.of(config, federation.n_classes, federation.input_shape, kinds).configs.values():
+        check_model(own.privacy, build_model(own, federation.n_classes, federation.input_shape))
+
+
 def _check_head(config: RunConfig, federation: Federation) -> None:
     """Refuse an aggregator that reads the trained bias of the head, with a model that has none."""
     name = config.aggregator["name"]
     if not registry.flags("aggregator", name).get("needs_head_bias"):
         return
-    found = head_arrays(build_model(config, federation.n_classes, federation.input_shape))
-    if set(found) != {HEAD, BIAS}:
-        raise ConfigError(
-            f"aggregator '{name}' reads the trained bias of the model's head, and {config.model['name']} has none; use "
-            "model.head=linear, or another aggregator"
-        )
+    for own in kind_configs(config).values():
+        found = head_arrays(build_model(own, federation.n_classes, federation.input_shape))
+        if set(found) != {HEAD, BIAS}:
+            raise ConfigError(
+                f"aggregator '{name}' reads the trained bias of the model's head, and {own.model['name']} has none; "
+                "use model.head=linear, or another aggregator"
+            )
 
 
 def admission_of(
@@ -224,6 +239,27 @@ def _client_states(folder: RunFolder, exchange: Exchange) -> dict[int, RecordDic
     return {client: store.load(client, version) for client, version in exchange.versions.current.items()}
 
 
+def models_by_kind(
+    config: RunConfig, federation: Federation, method: Strategy, linear: bool, layout: Layout, kinds: Sequence[str]
+) -> ModelsByKind:
+    """The model of a run whose clients train different networks: fresh weights, and an aggregator for each group."""
+    shape, groups = (federation.n_classes, federation.input_shape), {}
+    models = {kind: build_model(own, *shape) for kind, own in layout.configs.items()}
+    for name, members in layout.groups().items():
+        model = models[members[0]]  # whose draws are where weights that kinds share start
+        holders = sum(bool(n) and kinds[k] in members for k, n in enumerate(federation.train_sizes.tolist()))
+        aggregator = Aggregator(
+            method,
+            linear,
+            layout.part(name, shared_of(config, parameters_of(model))),
+            layout.part(name, shared_of(config, buffers_of(model))),
+            server_lr=server_lr_of(config),
+            value_ratio=config.clients.max_value_ratio,
+        )
+        groups[name] = Group(members, build_aggregator(config, holders), aggregator)
+    return ModelsByKind(layout, kinds, groups)
+
+
 def build_loop(
     folder: RunFolder,
     config: RunConfig,
@@ -241,7 +277,12 @@ def build_loop(
     holders = int((federation.train_sizes > 0).sum())
     method, linear = build_method(config, holders)
 
+    kinds = kinds_of(config, federation.n_clients, federation.sites_of)
+    layout = Layout.of(config, federation.n_classes, federation.input_shape, kinds)
+
     def global_model(draw: int) -> Aggregator:
+        if config.clients.models is not None:
+            return models_by_kind(config, federation, method, linear, layout, kinds)
         if draw:  # after a Reset: the methods keep their state, around a new aggregator
             cast(Any, chain(method)[-2]).inner = build_aggregator(config, holders)
         model = build_model(config, federation.n_classes, federation.input_shape, draw)
@@ -250,8 +291,8 @@ def build_loop(
         return Aggregator(
             method,
             linear,
-            parameters_of(model),
-            buffers_of(model),
+            shared_of(config, parameters_of(model)),
+            shared_of(config, buffers_of(model)),
             server_lr=server_lr_of(config),
             value_ratio=config.clients.max_value_ratio,
         )
@@ -280,7 +321,11 @@ def build_loop(
         context.attackers = attackers.clients
         folder.artifact("attackers.json", (json.dumps(attackers.facts()) + "\n").encode())
         progress.note(attackers.line())
-    evaluator = Evaluator(config, federation, attackers)
+    if config.clients.models is None and not config.clients.private:
+        evaluator = Evaluator(config, federation, attackers)
+    else:
+        models = site_models(config, kinds, context.server.holders(), federation.client_names)
+        evaluator = SiteEvaluator(config, federation, layout, models, lambda: _client_states(folder, exchange))
 
     def sent(loop: Loop, metrics: dict[str, dict[str, float]]) -> None:
         progress.round(loop, metrics)
@@ -305,6 +350,7 @@ def build_loop(
         left_out,
         config.clients,
         attackers,
+        None if config.clients.models is None else kinds,
     )
     if tau_rules(config):
         assert run_fold is not None, "a tau that is a rule needs a run_fold"

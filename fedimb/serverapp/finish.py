@@ -19,7 +19,6 @@ from fedimb.evaluation.metrics import scores
 from fedimb.evaluation.ratios import mean_defined
 from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
-from fedimb.rundir.model_file import save_model
 from fedimb.rundir.result import EVENTS, SUBGROUPS, TAU_CURVE, WITHOUT_SITE, suspect_text
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
@@ -65,7 +64,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             drawn = evaluator.intervals(row, config.evaluation.bootstrap, rng)
             intervals = {k: [float(v[0]), float(v[1])] for k, v in drawn.items()}
         hits, support = hits_and_support(matrix)
-        low, high = wilson(hits, support)
+        low, high = wilson(hits / evaluator.copies, support / evaluator.copies)
         recall = [
             [float(h / s) if s else math.nan, float(a), float(b)]
             for h, s, a, b in zip(hits, support, low, high, strict=True)
@@ -130,9 +129,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             **({"attack": attackers.facts()} if attackers else {}),
         },
     )
-    save_model(
-        evaluator.model, evaluator.resolved, federation, folder.path / "artifacts" / "model", loop.context.counts
-    )
+    evaluator.save(folder.path / "artifacts", loop.context.counts)
     return suspect_text(suspect)
 
 
