@@ -4,6 +4,8 @@ Arivazhagan et al., "Federated Learning with Personalization Layers", 2019 (arXi
 2021. They are client state: stored with the version of the message that changed them, and never in a reply.
 """
 
+from collections.abc import Container
+
 import numpy as np
 import torch
 from flwr.app import RecordDict
@@ -31,15 +33,20 @@ class PrivateWeights:
         device = next(self._resident.model.parameters()).device
         return {name: torch.from_numpy(value).to(device) for name, value in arrays.items()}
 
-    def load(self, state: RecordDict) -> None:
+    def load(self, state: RecordDict, sent: Container[str] = ()) -> None:
         """Load a client's own weights, or the initial ones before it has any.
+
+        Args:
+            state: the client's.
+            sent: names of the weights in the message: one that has all of a model, as a server that has fused the
+                clients' may send, is used as it is.
 
         Raises:
             RuntimeError, KeyError: its state holds weights of another model.
         """
         if self._initial:
             own = self._tensors(to_numpy(state.array_records[STATE])) if STATE in state else {}
-            self._resident.load(self._initial | own)
+            self._resident.load({name: value for name, value in (self._initial | own).items() if name not in sent})
 
     def keep(self, state: RecordDict) -> None:
         """Keep the resident model's private weights as this client's, unless training has diverged: values that are

@@ -131,7 +131,8 @@ class ClientRuntime:
             except StateLost as error:
                 return Message(Error(code=LOST, reason=str(error)), reply_to=message)
             self._load(message)
-            self._private_weights.load(pending.context.state)
+            sent = message.content.array_records.get(names.ARRAYS, {}) if self.config.clients.private else ()
+            self._private_weights.load(pending.context.state, sent)
             with seeded(self._seed(pending.context)):
                 if category == "train":
                     prepared = self.training.prepare(pending.context, _evaluate(message))

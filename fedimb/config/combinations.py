@@ -461,13 +461,18 @@ def _clip_and_what_a_term_sends(c: Combination) -> str | None:
     )
 
 
+def _own_models(c: Combination) -> frozenset[str]:
+    """What clients do not share, as configured or as a method needs it."""
+    return c.own_models | ({"private"} if c.having("needs_private", "strategy") else set())
+
+
 def _whose(c: Combination) -> str:
     return "clients.models" if "kinds" in c.own_models else "clients.private"
 
 
 def _method_of_one_model(c: Combination) -> str | None:
     """A method must say that it works without one global model: flag ``own_models``, of ``kinds`` and ``private``."""
-    wanted = c.own_models & {"kinds", "private"}
+    wanted = _own_models(c) & {"kinds", "private"}
     for part in (part for part in c.parts if part.kind == "strategy"):
         if lacking := sorted(wanted - set(part.flags.get("own_models", ()))):
             entries = [registry.get("strategy", name) for name in registry.names("strategy")]
@@ -480,9 +485,17 @@ def _method_of_one_model(c: Combination) -> str | None:
     return None
 
 
+def _method_of_private_parts(c: Combination) -> str | None:
+    users = c.having("needs_private", "strategy")
+    if not users or not any(p.kind == "aggregator" for p in c.parts) or "private" in c.own_models:
+        return None
+    wanted = ",".join(users[0].flags["needs_private"])
+    return f"strategy '{users[0].name}' keeps a part of each model at its client; set clients.private=[{wanted}]"
+
+
 def _aggregator_of_whole_updates(c: Combination) -> str | None:
     """Arrays that are averaged over different clients, or some not at all, need an aggregator that takes each alone."""
-    if not c.own_models & {"alike", "private"}:
+    if not _own_models(c) & {"alike", "private"}:
         return None
     others = [p for p in c.parts if p.kind == "aggregator" and not p.flags.get("by_array")]
     if not others:
@@ -498,7 +511,7 @@ def _aggregator_of_whole_updates(c: Combination) -> str | None:
 
 def _one_model_needed(c: Combination) -> str | None:
     """What reads the weights or predictions of one global model."""
-    if not c.own_models:
+    if not _own_models(c):
         return None
     key = _whose(c)
     if attacks := [part for part in c.parts if part.kind == "attack" and part.name != "none"]:
@@ -536,6 +549,7 @@ def _bounds_over_different_networks(c: Combination) -> str | None:
 
 RULES: tuple[Rule, ...] = (
     _method_of_one_model,
+    _method_of_private_parts,
     _aggregator_of_whole_updates,
     _one_model_needed,
     _bounds_over_different_networks,

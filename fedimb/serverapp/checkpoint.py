@@ -126,8 +126,9 @@ class FolderCheckpointer:
         if loop.progress.resets > self._monitor.resets():
             metrics[RESET] = float(loop.progress.resets)
         scores: dict[str, dict[str, float]] = {row: {} for row in self._rows}
-        if "global" in loop.models and (last or server_round % self._evaluate_every == 0):
-            model = loop.models["global"]
+        final = loop.context.final
+        if final in loop.models and (last or server_round % self._evaluate_every == 0):
+            model = loop.models[final]
             scores = self._evaluate(model.parameters, model.buffers, loop.context.counts, loop.last_outcome)
         now = int(time.time() * 1000)
         by_row = {row: metrics | scores[row] for row in self._rows}

@@ -49,7 +49,7 @@ def _clients(matrix: np.ndarray, held: np.ndarray) -> dict[str, float]:
 
 def write_result(folder: RunFolder, config: RunConfig, federation: Federation, evaluator: Evaluator, loop: Loop) -> str:
     """Write result.json and the artifacts of a finished run; returns why it is suspect, or ``""``."""
-    model = loop.model()
+    model = loop.model(loop.context.final)
     evaluator(model.parameters, model.buffers, loop.context.counts, None)
     rows: list[JsonObject] = []
     monitor = Monitor(config.evaluation.last_k, folder.metrics(), evaluator.tested)
@@ -213,7 +213,7 @@ def keep_scores(folder: RunFolder, evaluator: Evaluator, loop: Loop) -> None:
     """Write the clients' matrices as the scores of the last round, the only evaluation of such a run."""
     if not evaluator.client_matrix:
         return
-    model = loop.model()
+    model = loop.model(loop.context.final)
     scores = evaluator(model.parameters, model.buffers, loop.context.counts, None)
     about = {"step": loop.progress.server_round, "time": int(time.time() * 1000)}
     folder.append_metrics(

@@ -1,5 +1,7 @@
 """Scores where there is no one model: every site's own model on the same test rows, counted together.
 
+A method may fuse the sites' models to one at the end; that one is then scored as any other.
+
 With ``clients.models`` a site's model is that of its kind; with ``clients.private`` it is the shared weights and the
 site's own. A row's confusion matrix counts each test row once for every site, so that a score such as a class's recall
 is the mean over sites of what their models reach. What each model reaches is in ``artifacts/site_models.json``.
@@ -24,7 +26,7 @@ from fedimb.evaluation.intervals import bootstrap_votes
 from fedimb.evaluation.metrics import named_scores, scores
 from fedimb.evaluation.multilabel import bootstrap_labels
 from fedimb.evaluation.probabilities import ProbabilityScores, probabilities_of, probability_scores
-from fedimb.models.base import Classifier, load_into
+from fedimb.models.base import Classifier, load_into, parameters_of
 from fedimb.plain import JsonObject
 from fedimb.records import Arrays, to_numpy
 from fedimb.rundir.model_file import save_model, site_models_index
@@ -95,12 +97,17 @@ class SiteEvaluator(Evaluator):
         self._private = {k: layout.private(k, network) for k, network in self._networks.items()}
         self._weights: tuple[Arrays, Arrays] = {}, {}
         self.copies = sum(len(model.clients) for model in models) if len(self._y) else 1
+        self._fused = False
         self._by_model: dict[str, list[tuple[SiteModel, torch.Tensor]]] = {}
 
     def __call__(
         self, parameters: Arrays, buffers: Arrays, counts: np.ndarray | None, outcome: LaneOutcome | None
     ) -> dict[str, dict[str, float]]:
         """Metrics by row label, over the predictions of all sites' models."""
+        self._fused = parameters.keys() == parameters_of(self.model).keys()
+        if self._fused:
+            self.copies = 1
+            return super().__call__(parameters, buffers, counts, outcome)
         self._weights = parameters, buffers
         clients, federation = self._client_metrics(outcome), self._federation
         adjusted: dict[str, list[tuple[SiteModel, torch.Tensor]]] = {row: [] for row in self._calibrations}
@@ -142,7 +149,7 @@ class SiteEvaluator(Evaluator):
 
         None for rows with several labels and more than one model.
         """
-        if self.client_matrix:
+        if self.client_matrix or self._fused:
             return super().intervals(row, resamples, rng)
         minority, own = self._federation.minority, self._by_model[row]
         if self._y.ndim == 2:
@@ -157,7 +164,7 @@ class SiteEvaluator(Evaluator):
 
     def probability(self, row: str) -> ProbabilityScores:
         """See `Evaluator.probability`: the mean over sites of each score, NaN where one of them is."""
-        if not len(self._y):
+        if not len(self._y) or self._fused:
             return super().probability(row)
         several, labels = self._y.ndim == 2, self._y.numpy()
         found = [(m, probability_scores(probabilities_of(z, several), labels)) for m, z in self._by_model[row]]
@@ -169,14 +176,18 @@ class SiteEvaluator(Evaluator):
         return ProbabilityScores(means, auroc, auprc)
 
     def row_scores(self, row: str) -> RowScores | None:
-        """None: a test row has scores of several models."""
-        return None
+        """None, as a test row has scores of several models; those of the model that a method fused them to."""
+        return super().row_scores(row) if self._fused else None
 
     def save(self, folder: Path, counts: np.ndarray | None) -> None:
         """Write each model to ``models/<name>``, whose each is to ``models/index.json``, and what each reaches.
 
-        At a deployment with private weights none is written: they stay at the sites.
+        At a deployment with private weights none is written: they stay at the sites. A model that a method fused them
+        to is written as any other.
         """
+        if self._fused:
+            super().save(folder, counts)
+            return
         federation = self._federation
         if any(self._private.values()) and federation.client_names:
             return
