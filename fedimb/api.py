@@ -144,12 +144,14 @@ def make_report(what: "RunResult | Compared | str | Path") -> "Report":
         return report_of(what)
 
 
-def load_model(path: str | Path, *, trust: bool = False) -> "TrainedModel":
+def load_model(path: str | Path, *, trust: bool = False, site: str | None = None) -> "TrainedModel":
     """A trained global model, in eval mode: from a run folder or from its ``artifacts/model``.
 
     Args:
         path: the folder.
         trust: the model's class may come from a file in the working folder, even if the run was not started here.
+        site: of a run whose sites have models of their own (``clients.models``, ``clients.private``): a site, a client
+            (``client-3``) or a kind of network.
 
     Example:
         >>> result = fedimb.run("rounds=1 clients.count=4 engine=inline tracking=none")
@@ -161,10 +163,11 @@ def load_model(path: str | Path, *, trust: bool = False) -> "TrainedModel":
 
     Raises:
         FedimbError: there is no model at that path.
+        ConfigError: the run's sites have models of their own and none was named, or it has no such site.
     """
     from fedimb.rundir import model_file
 
-    return model_file.load_model(path, trust)
+    return model_file.load_model(path, trust, site)
 
 
 if not TYPE_CHECKING:

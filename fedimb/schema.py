@@ -5,6 +5,7 @@ Arguments of parts (e.g. a loss's gamma) are plain mappings here: their types ar
 as a float.
 """
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -15,6 +16,9 @@ from fedimb.registry.targets import is_path
 
 STUDY = r"^[A-Za-z0-9][A-Za-z0-9 _.\-]*$"
 ROW_NAME = r"^[^/\\\n]+$"
+KIND = re.compile(r"[A-Za-z0-9_\-]+")
+MODEL, SHARED = "model", "shared"
+"""The kind of clients that train the run's ``model``, and what weights of all kinds are called: no kind's own name."""
 PATTERNS = {
     STUDY: "expected letters, digits, spaces and _ . - only, beginning with a letter or digit",
     ROW_NAME: "expected a name without slashes",
@@ -28,14 +32,66 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+def _named(value: Any) -> Any:
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not value["name"]:
+        raise PydanticCustomError("named", "a mapping with a name")
+    return value
+
+
+def _by_client(value: Any) -> Any:
+    """Keys as text: YAML reads client ids as numbers."""
+    return {str(key): item for key, item in value.items()} if isinstance(value, dict) else value
+
+
+class SiteModels(Strict):
+    """Networks that differ between clients. Clients that are given none of ``kinds`` train the run's ``model``.
+
+    ``kinds``: name -> a model with its settings; ``at``: site or client id -> kind; ``shares``: kind -> fraction of the
+    clients, drawn from the run's seed; one of the two. ``average``: ``kind`` averages weights among clients of the same
+    kind; ``alike`` also averages, over all clients, the first layers that all kinds have alike.
+    """
+
+    kinds: dict[str, Annotated[Settings, BeforeValidator(_named)]] = Field(min_length=1)
+    at: Annotated[dict[str, str] | None, BeforeValidator(_by_client)] = None
+    shares: dict[str, Annotated[float, Field(gt=0, le=1)]] | None = None
+    average: Literal["kind", "alike"] = "kind"
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        """Refuse names that cannot be a folder's or are taken, kinds that are not there, and both or none of the ways
+        to give them out."""
+        for name in self.kinds:
+            if not KIND.fullmatch(name) or name in (MODEL, SHARED):
+                raise PydanticCustomError(
+                    "kinds",
+                    "kinds named by letters, digits, _ and -, and not '{model}' or '{shared}'; not '{name}'",
+                    {"name": name, "model": MODEL, "shared": SHARED},
+                )
+        if (self.at is None) == (self.shares is None):
+            raise PydanticCustomError("kinds", "either at (site or client id: kind) or shares (kind: fraction)")
+        given = list((self.at or {}).values()) or list(self.shares or {})
+        if other := [kind for kind in given if kind not in self.kinds and kind != MODEL]:
+            raise PydanticCustomError(
+                "kinds",
+                "only kinds that clients.models.kinds has, or '{model}'; '{name}' is not one",
+                {"name": other[0], "model": MODEL},
+            )
+        if unused := [kind for kind in self.kinds if kind not in given]:
+            raise PydanticCustomError("kinds", "a client for every kind; '{name}' has none", {"name": unused[0]})
+        if sum((self.shares or {}).values()) > 1 + 1e-9:
+            raise PydanticCustomError("kinds", "shares that add up to at most 1")
+        return self
+
+
 class ClientsConfig(Strict):
     """The clients, their simulated failures, and bounds on what one of them can do to a round.
 
     Fractions and probabilities in [0, 1], times in seconds. ``max_weight_share``: largest share of one client in a
     mean, a sum or a score; ``max_update_ratio``: largest norm of an update, in medians of the round's norms. Both from
     three replies on; null: no bound. ``max_value_ratio``: largest value in a reply that is summed, in units of the
-    array's largest one sent, or of 1 (`fedimb.sums`); a reply above it is not used. The defaults serve older
-    configurations without them.
+    array's largest one sent, or of 1 (`fedimb.sums`); a reply above it is not used. ``models``: networks of their own
+    (null: all train ``model``); ``private``: parameters and buffers that stay at each client, by name, beginning
+    (``head``) or pattern (``*.norm*``). The defaults serve older configurations without them.
     """
 
     count: int = Field(ge=1)
@@ -49,6 +105,8 @@ class ClientsConfig(Strict):
     max_weight_share: Annotated[float, Field(gt=0, le=1)] | None = None
     max_update_ratio: Annotated[float, Field(ge=1)] | None = None
     max_value_ratio: float = Field(default=64.0, ge=1, le=2.0**20)
+    models: SiteModels | None = None
+    private: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
 
 
 class ScheduleConfig(Strict):
@@ -182,12 +240,6 @@ class RunPolicy(Strict):
     """
 
     on_suspect: Literal["warn", "fail"] = "warn"
-
-
-def _named(value: Any) -> Any:
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not value["name"]:
-        raise PydanticCustomError("named", "a mapping with a name")
-    return value
 
 
 def _modelled(value: Any) -> Any:

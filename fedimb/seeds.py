@@ -49,6 +49,7 @@ class Stream(IntEnum):
     BANDWIDTH = 62
     TIER = 63
     DISPATCH = 64
+    SITE_MODELS = 65
 
 
 @lru_cache(maxsize=4096)

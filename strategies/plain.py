@@ -13,6 +13,7 @@ from fedimb.strategies.base import Method
     any_pace=True,
     tasks=("multiclass", "multilabel"),
     unknown_labels=("cells", "coarse"),
+    own_models=("kinds", "private"),
 )
 class Plain(Method):
     """Runs ``rounds`` training rounds with the inner aggregator."""

@@ -60,6 +60,8 @@ def refuse(config: RunConfig) -> None:
         "sampler": config.sampler["name"] == "shuffle",
         "resampler": config.resampler["name"] == "none",
         "aggregator.objectives": not config.aggregator.get("objectives"),
+        "clients.models": config.clients.models is None,
+        "clients.private": not config.clients.private,
         "attack": config.attack["name"] == "none",
         "pace": config.pace["name"] == "sync",
         "privacy": config.privacy.clip is None and not config.privacy.noise,

@@ -59,6 +59,9 @@ def register(verbs: "Verbs") -> None:
         metavar="FILE",
         help="file to write: .csv, .parquet, .json or .jsonl; the model card goes to FILE.card.md",
     )
+    predict.add_argument(
+        "--site", metavar="NAME", help="whose model, if sites have their own: a site, client-3, or a kind of network"
+    )
     predict.add_argument("--calibration", metavar="NAME", help="one of the run's calibrations (default: its first)")
     predict.add_argument(
         "--probabilities", action="store_true", help="also write the model's own probabilities, before calibration"
@@ -102,6 +105,7 @@ def register(verbs: "Verbs") -> None:
 def predict_command(args: argparse.Namespace) -> "Predicted":
     """``fedimb predict``."""
     import sys
+    from dataclasses import replace
 
     from fedimb.atomic import write_atomic
     from fedimb.cli.card import model_card
@@ -112,7 +116,7 @@ def predict_command(args: argparse.Namespace) -> "Predicted":
     from fedimb.rundir.result import RunResult
 
     out = Path(args.out).expanduser()
-    result = RunResult.read(find_run(args.run, args.output_dir))
+    result = replace(RunResult.read(find_run(args.run, args.output_dir)), site=args.site)
     with trusted(args.trust):
         source, options = source_of(args.data, args.source, result), _options(args, result)
         _refuse_overwriting(

@@ -13,6 +13,7 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from fedimb import registry
 from fedimb.clientapp.context import client_id
+from fedimb.clientapp.kinds import RuntimeByKind, runtime_of
 from fedimb.clientapp.runtime import ClientRuntime
 from fedimb.clientapp.state import StateStore
 from fedimb.config.load import from_json
@@ -25,25 +26,25 @@ from fedimb.privacy.egress_filter import egress_filter
 
 
 @lru_cache(maxsize=4)  # in a sweep, a worker serves several runs one after another
-def _runtime(run_dir: str, config_json: str, _made: tuple[int, int]) -> ClientRuntime:
+def _runtime(run_dir: str, config_json: str, _made: tuple[int, int]) -> ClientRuntime | RuntimeByKind:
     config = from_json(config_json)
     federation = load_federation(Path(run_dir))
 
     def data_of(client: int) -> ClientData:
         return federation.client(client)
 
-    return ClientRuntime(
+    return runtime_of(
         config, data_of, StateStore(Path(run_dir) / "clients"), federation.n_classes, federation.input_shape
     )
 
 
-def _runtime_of(run_dir: object, config_json: object) -> ClientRuntime:
+def _runtime_of(run_dir: object, config_json: object) -> ClientRuntime | RuntimeByKind:
     # A folder that was deleted or moved away may be followed by another run of that name, with other data and code.
     made = (Path(str(run_dir)) / "partition.npz").stat()
     return _runtime(str(run_dir), str(config_json), (made.st_ino, made.st_mtime_ns))
 
 
-def runtime(context: Context) -> ClientRuntime:
+def runtime(context: Context) -> ClientRuntime | RuntimeByKind:
     """The runtime of the run a message belongs to, built once per process."""
     if "run-dir" in context.node_config:
         return _runtime_of(context.node_config["run-dir"], context.run_config["cfg-json"])

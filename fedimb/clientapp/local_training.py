@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedimb import registry
 from fedimb.clientapp.context import ClientContext
+from fedimb.clientapp.private_weights import PrivateWeights
 from fedimb.clientapp.resampling import resampled, trained_counts
 from fedimb.config.parts import (
     augmentation_makers,
@@ -66,6 +67,7 @@ class LocalTraining:
         contracts: the platform's, then one per method, outermost first.
         resident: the resident model.
         n_classes, input_shape: number of classes of the data, and shape of one row.
+        private_weights: what of the model stays at each client.
     """
 
     def __init__(
@@ -75,7 +77,9 @@ class LocalTraining:
         resident: Resident,
         n_classes: int,
         input_shape: tuple[int, ...],
+        private_weights: PrivateWeights,
     ) -> None:
+        self._private_weights = private_weights
         self.config, self._resident, self._n_classes = config, resident, n_classes
         self.model = cast(Classifier, resident.model)
         self._device = next(self.model.parameters()).device
@@ -187,6 +191,8 @@ class LocalTraining:
             result = replace(result, examples=prepared.real_rows)
         for objective in prepared.spec.objectives:
             objective.keep(context.state)
+        if result.steps:
+            self._private_weights.keep(context.state)
         trained, about = self._protected(context)
         if context.attack is not None:
             trained = context.attack.update(arrays_of(context.content, names.ARRAYS), trained, _attackers_rng(context))

@@ -15,8 +15,10 @@ from fedimb.attacks.base import Attack, Known
 from fedimb.clientapp import class_prior, explanations, held_out, scores
 from fedimb.clientapp.context import ClientContext
 from fedimb.clientapp.local_training import LocalTraining, Prepared, set_views, weights_into
+from fedimb.clientapp.private_weights import PrivateWeights
 from fedimb.clientapp.state import LOST, StateLost, StateStore, fingerprint
 from fedimb.config.parts import build_model, contracts_of, device_of, part_maker, seeded
+from fedimb.config.site_models import private_rule
 from fedimb.config.validate import GIVEN
 from fedimb.contracts import platform as names
 from fedimb.data.views import SETTABLE, ClientData
@@ -81,8 +83,11 @@ class ClientRuntime:
         self._n_classes, self._input_shape = n_classes, input_shape
         attacked = config.attack["name"] != "none"
         self._make_attack = part_maker("attack", config.attack, GIVEN["attack"]) if attacked else None
-        self._resident = Resident(self.model)
-        self.training = LocalTraining(config, self.contracts, self._resident, n_classes, input_shape)
+        self._resident = Resident(self.model, private_rule(config.clients.private))
+        self._private_weights = PrivateWeights(self._resident)
+        self.training = LocalTraining(
+            config, self.contracts, self._resident, n_classes, input_shape, self._private_weights
+        )
         self._decoded: dict[str, tuple[ArrayRecord, dict[str, Tensor]]] = {}
         self._prefetched: dict[str, PrefetchedReply] = {}
         self._pending: dict[str, tuple[Message, PendingMessage]] = {}
@@ -126,6 +131,8 @@ class ClientRuntime:
             except StateLost as error:
                 return Message(Error(code=LOST, reason=str(error)), reply_to=message)
             self._load(message)
+            sent = message.content.array_records.get(names.ARRAYS, {}) if self.config.clients.private else ()
+            self._private_weights.load(pending.context.state, sent)
             with seeded(self._seed(pending.context)):
                 if category == "train":
                     prepared = self.training.prepare(pending.context, _evaluate(message))

@@ -29,6 +29,8 @@ class Combination:
     ``provenance`` and ``weighting`` are those of the class prior, ``task`` that of the data; None: not known yet.
     ``unknown`` says what becomes of labels that clients do not know (`fedimb.data.label_spaces`): ``masked``,
     ``cells``, ``coarse``; None: all are known.
+    ``own_models`` says what clients do not share: ``kinds`` (networks of their own), ``alike`` (of these the first
+    layers are shared), ``private`` (weights that stay at each), and ``bounds`` if single clients' influence is bounded.
     ``clip`` and ``noise`` are applied to updates, ``weight`` is the ``aggregation_weight``, ``view`` that of the prior.
     """
 
@@ -41,6 +43,7 @@ class Combination:
     weight: str | None = None
     view: str | None = None
     unknown: str | None = None
+    own_models: frozenset[str] = frozenset()
 
     def having(self, flag: str, *kinds: str) -> list[Entry]:
         """Parts (of these kinds, or of any) that declare the flag."""
@@ -262,6 +265,24 @@ def _pace_of_other_models(c: Combination) -> str | None:
     return (
         f"pace '{paces[0].name}' counts the time of rounds of the classifier, and strategy '{others[0].name}' trains "
         "another model too, which would take none; use pace=sync"
+    )
+
+
+def _pace_of_own_models(c: Combination) -> str | None:
+    """The clock knows one network, and updates without rounds are differences to weights that all clients share."""
+    own = _own_models(c)
+    paces = c.having("asynchronous", "pace") if own else []
+    if paces:
+        return (
+            f"pace '{paces[0].name}' has no rounds: what arrives is added to weights that all clients share, and "
+            f"{_whose(c)} leaves some that they do not; use pace=sync"
+        )
+    paces = c.having("paced", "pace") if "kinds" in own else []
+    if not paces:
+        return None
+    return (
+        f"pace '{paces[0].name}' plans how long clients take for the run's one network, and clients.models gives some "
+        "another; use pace=sync"
     )
 
 
@@ -534,7 +555,98 @@ def _clip_and_what_a_term_sends(c: Combination) -> str | None:
     )
 
 
+def _own_models(c: Combination) -> frozenset[str]:
+    """What clients do not share, as configured or as a method needs it."""
+    return c.own_models | ({"private"} if c.having("needs_private", "strategy") else set())
+
+
+def _whose(c: Combination) -> str:
+    return "clients.models" if "kinds" in c.own_models else "clients.private"
+
+
+def _method_of_one_model(c: Combination) -> str | None:
+    """A method must say that it works without one global model: flag ``own_models``, of ``kinds`` and ``private``."""
+    wanted = _own_models(c) & {"kinds", "private"}
+    for part in (part for part in c.parts if part.kind == "strategy"):
+        if lacking := sorted(wanted - set(part.flags.get("own_models", ()))):
+            entries = [registry.get("strategy", name) for name in registry.names("strategy")]
+            fitting = [one.name for one in entries if wanted <= set(one.flags.get("own_models", ()))]
+            key = {"kinds": "clients.models", "private": "clients.private"}[lacking[0]]
+            return (
+                f"strategy '{part.name}' works with one model that all clients share, which {key} leaves none of; use "
+                f"strategy={' or '.join(fitting)}"
+            )
+    return None
+
+
+def _method_of_private_parts(c: Combination) -> str | None:
+    users = c.having("needs_private", "strategy")
+    if not users or not any(p.kind == "aggregator" for p in c.parts) or "private" in c.own_models:
+        return None
+    wanted = ",".join(users[0].flags["needs_private"])
+    return f"strategy '{users[0].name}' keeps a part of each model at its client; set clients.private=[{wanted}]"
+
+
+def _aggregator_of_whole_updates(c: Combination) -> str | None:
+    """Arrays that are averaged over different clients, or some not at all, need an aggregator that takes each alone."""
+    if not _own_models(c) & {"alike", "private"}:
+        return None
+    others = [p for p in c.parts if p.kind == "aggregator" and not p.flags.get("by_array")]
+    if not others:
+        return None
+    key = "clients.models.average=alike" if "alike" in c.own_models else "clients.private"
+    entries = [registry.get("aggregator", name) for name in registry.names("aggregator")]
+    fitting = ", ".join(one.name for one in entries if one.flags.get("by_array"))
+    return (
+        f"aggregator '{others[0].name}' works on whole updates, or keeps something for every weight, but with {key} "
+        f"updates are parts of models; use one that treats every array by itself ({fitting})"
+    )
+
+
+def _one_model_needed(c: Combination) -> str | None:
+    """What reads the weights or predictions of one global model."""
+    if not _own_models(c):
+        return None
+    key = _whose(c)
+    if attacks := [part for part in c.parts if part.kind == "attack" and part.name != "none"]:
+        return f"attack '{attacks[0].name}' is on one model that all clients share; leave {key} out, or use attack=none"
+    if users := [part for part in c.parts if part.kind == "explanation" and part.name != "none"]:
+        return f"explanation '{users[0].name}' explains one model; leave {key} out, or use explanation=none"
+    if users := c.having("tau_rule", "calibration"):
+        return (
+            f"calibration.{users[0].name}.tau={users[0].flags['tau_rule']} is found for one model; give tau as a "
+            f"number, or leave {key} out"
+        )
+    if c.provenance == "estimated" and (users := c.having("needs_prior")):
+        return (
+            f"{users[0].kind} '{users[0].name}' would get class counts from prior.provenance=estimated, which reads "
+            f"the head of one model; set prior.provenance=secure_sum (or clear_sum), or leave {key} out"
+        )
+    return None
+
+
+def _bounds_over_different_networks(c: Combination) -> str | None:
+    if "kinds" not in c.own_models:
+        return None
+    if "bounds" in c.own_models:
+        return (
+            "clients.max_weight_share and clients.max_update_ratio compare the clients of a round, and with "
+            "clients.models their updates are of different networks; set both to null"
+        )
+    if c.noise:
+        return (
+            "privacy.noise is calibrated for a sum over the whole cohort, and with clients.models each network's sum "
+            "is over its own clients, with less noise than stated; set privacy.noise=0"
+        )
+    return None
+
+
 RULES: tuple[Rule, ...] = (
+    _method_of_one_model,
+    _method_of_private_parts,
+    _aggregator_of_whole_updates,
+    _one_model_needed,
+    _bounds_over_different_networks,
     _double_correction,
     _double_correction_in_training,
     _temperature_of_no_posterior,
@@ -552,6 +664,7 @@ RULES: tuple[Rule, ...] = (
     _attack_without_rounds,
     _noise_and_pace,
     _pace_of_other_models,
+    _pace_of_own_models,
     _not_linear,
     _two_cycles,
     _labels_not_queried_yet,

@@ -126,6 +126,9 @@ def _as_first_hashed(tree: Settings) -> None:
             del tree["clients"][later]
     if tree["clients"]["max_value_ratio"] == VALUE_RATIO:
         del tree["clients"]["max_value_ratio"]
+    for later in ("models", "private"):
+        if not tree["clients"][later]:
+            del tree["clients"][later]
     if "split" in tree["data"] and SplitConfig.parse(tree["data"]["split"]) == SplitConfig():
         tree["data"] = {key: value for key, value in tree["data"].items() if key != "split"}
     tree["data"] = {key: value for key, value in tree["data"].items() if key != "about"}  # words about the data
@@ -190,6 +193,9 @@ def row_label(config: RunConfig, calibration: str) -> str:
     parts += ["arrived_prior"] if config.prior.weighting == "arrived" else []
     parts += [f"clip_{config.privacy.clip:g}"] if config.privacy.clip is not None else []
     parts += [f"noise_{config.privacy.noise:g}"] if config.privacy.noise else []
+    if (models := config.clients.models) is not None:
+        parts += [f"{len(models.kinds)}_more_networks{'_alike' if models.average == 'alike' else ''}"]
+    parts += [f"private_{'_'.join(config.clients.private)}"] if config.clients.private else []
     if config.attack["name"] != "none":
         parts += [f"{config.attack['name']}_{config.attack['fraction']:g}"]
     if config.name is not None:

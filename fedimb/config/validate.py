@@ -11,7 +11,7 @@ from fedimb.config.virtual import check_virtual
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
 from fedimb.registry.targets import is_path
-from fedimb.schema import PATTERNS, RunConfig, calibration_part
+from fedimb.schema import PATTERNS, ClientsConfig, RunConfig, calibration_part
 
 # Arguments that fedimb passes itself when it builds a part: not settable in YAML, and not missing when absent there.
 GIVEN: dict[str, tuple[str, ...]] = {
@@ -65,6 +65,7 @@ def validate(raw: Settings) -> RunConfig:
     for kind in ("model", "loss", "sampler", "resampler", "attack", "pace"):
         checked[kind] = _part(kind, getattr(config, kind), parts)
     augmentation = _list("augmentation", "local.augmentation", config.local.augmentation, parts)
+    checked["clients"] = _clients(config.clients, parts)
     checked["local"] = config.local.model_copy(update={"augmentation": augmentation})
     checked["aggregator"] = _aggregator(config.aggregator, parts)
     checked["strategy"] = {n: _strategy(n, args, parts) for n, args in config.strategy.items()}
@@ -88,6 +89,8 @@ def parts_of(config: RunConfig) -> tuple[registry.Entry, ...]:
     named += [("augmentation", part) for part in config.local.augmentation]
     named += [("objective", part) for part in config.aggregator.get("objectives") or []]
     parts = [registry.get(kind, part["name"]).set_to(part) for kind, part in named]
+    kinds = () if config.clients.models is None else config.clients.models.kinds.values()
+    parts += [registry.get("model", model["name"]).set_to(model) for model in kinds]
     parts += [registry.get("strategy", name).set_to(args or {}) for name, args in config.strategy.items()]
     return (*parts, *calibrations_of(config))
 
@@ -121,7 +124,17 @@ def _combination(
     prior, privacy = config.prior, config.privacy
     weight = config.aggregation_weight
     given = prior.provenance, prior.weighting, task, privacy.clip, privacy.noise, weight, prior.view
-    return Combination(parts, *given, unknown)
+    return Combination(parts, *given, unknown, _own_models(config))
+
+
+def _own_models(config: RunConfig) -> frozenset[str]:
+    """What a configuration's clients do not share: see `fedimb.config.combinations.Combination.own_models`."""
+    clients = config.clients
+    found = {"private"} if clients.private else set()
+    if clients.models is not None:
+        found |= {"kinds"} | ({"alike"} if clients.models.average == "alike" else set())
+    bounds = clients.max_weight_share is not None or clients.max_update_ratio is not None
+    return frozenset(found | ({"bounds"} if found and bounds else set()))
 
 
 def _shaped(raw: Settings) -> RunConfig:
@@ -229,6 +242,17 @@ def _list(kind: str, key: str, given: object, parts: list[registry.Entry]) -> li
     if not all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in named):
         raise ConfigError(f"{key}={_shown(given)}: expected a list of names, or of mappings with a name")
     return [_part(kind, one, parts) for one in named if one is not None]
+
+
+def _clients(config: ClientsConfig, parts: list[registry.Entry]) -> ClientsConfig:
+    """The clients, with the settings of each network of their own checked."""
+    if config.models is None:
+        return config
+    for kind, model in config.models.kinds.items():
+        if is_path(model["name"]):
+            raise ConfigError(f"clients.models.kinds.{kind}: name a registered model, not a class")
+    kinds = {kind: _part("model", model, parts) for kind, model in config.models.kinds.items()}
+    return config.model_copy(update={"models": config.models.model_copy(update={"kinds": kinds})})
 
 
 def _strategy(name: str, args: Settings, parts: list[registry.Entry]) -> Settings:

@@ -39,6 +39,9 @@ def _reasons(config: RunConfig) -> Iterator[str]:
                 other for other in registry.names("strategy") if registry.flags("strategy", other).get("cohorts_only")
             ]
             yield f"strategy '{name}' may ask every client; use strategy={' or '.join(fitting)}"
+    if clients.models is not None or clients.private:
+        key = "clients.private" if clients.models is None else "clients.models"
+        yield f"{key} keeps a model of each client, and virtual clients keep nothing; leave it out"
     if registry.flags("pace", config.pace["name"]).get("paced") or config.pace.get("clock"):
         yield f"pace={config.pace['name']} plans the times of all clients; use pace=sync without its clock"
     yield from _asked_of_all(config)

@@ -13,6 +13,8 @@ COUNTS = "x.counts"
 PRIOR = "x.prior"
 STEP = "x.fedimb"
 STATE = "x.state"
+KIND = "kind"
+"""In the step record of a run whose clients train different networks: the kind that this client trains."""
 RARE, COMMON = "attack-rare", "attack-common"
 """In the step record of a simulated client that attacks in this message: the minority classes, the largest class."""
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedimb.data.exposure import exposure
 from fedimb.data.federation_file import SavedFederation, digest, read_federation, write_federation
+from fedimb.data.groups import clients_of_sites
 from fedimb.data.label_spaces import Kept, LabelSpaces
 from fedimb.data.labels import none_class
 from fedimb.data.longtail import redraw
@@ -276,6 +277,11 @@ class Federation:
     def train_sizes(self) -> NDArray[np.int64]:
         """Training rows of each client, [K]."""
         return self.train.sizes
+
+    def sites_of(self) -> dict[str, list[int]]:
+        """Site name -> ids of the clients that hold rows of this site alone; empty if the source has no sites."""
+        held = [np.concatenate(both) for both in zip(self.train, self.validation, strict=True)]
+        return clients_of_sites(self.store, held)
 
     def client(self, k: int) -> "ClientData":
         """Client ``k``'s rows as views with tensors."""

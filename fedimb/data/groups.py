@@ -1,5 +1,6 @@
 """Rows that must stay on one side of every split: a patient's, and those that show the same thing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,3 +103,18 @@ def at_two_sites(groups: NDArray[np.int64] | None, sites: NDArray[np.int64]) -> 
         return 0
     pairs = np.unique(np.stack([groups, sites], axis=1), axis=0)
     return int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())
+
+
+def clients_of_sites(store: Store, held: Sequence[Rows]) -> dict[str, list[int]]:
+    """Site name -> ids of the clients whose rows are all of that site; empty if the source has no sites.
+
+    Args:
+        held: rows of each client.
+    """
+    found: dict[str, list[int]] = {}
+    if store.sites is not None:
+        for client, rows in enumerate(held):
+            sites = np.unique(store.sites[rows])
+            if len(sites) == 1:
+                found.setdefault(store.site_names[int(sites[0])], []).append(client)
+    return found

@@ -264,7 +264,7 @@ def label_spaces(
     annotated = np.ones((clients, n), bool) if drawn is None else drawn.copy()
     listed: dict[int, str] = {}
     for who, classes in (config.annotated or {}).items():
-        for k in _clients(f"data.labels.annotated.{who}", who, clients, sites_of, listed):
+        for k in clients_named(f"data.labels.annotated.{who}", who, clients, sites_of, listed):
             annotated[k] = np.isin(np.arange(n), _class_ids(f"data.labels.annotated.{who}", classes, names))
     groups: dict[int, list[list[int]]] = {}
     grouped: dict[int, str] = {}
@@ -274,7 +274,7 @@ def label_spaces(
         flat = [c for one in ids for c in one]
         if twice := [names[c] for c in flat if flat.count(c) > 1]:
             raise ConfigError(f"{key}: class '{twice[0]}' is in it twice; a row has one label")
-        for k in _clients(key, who, clients, sites_of, grouped):
+        for k in clients_named(key, who, clients, sites_of, grouped):
             if k in listed and (both := [names[c] for c in flat if annotated[k, c]]):
                 raise ConfigError(
                     f"{key}: class '{both[0]}' is in it, and data.labels.annotated.{listed[k]} lists it too: a site "
@@ -335,10 +335,21 @@ def _seen(annotated: NDArray[np.bool_], groups: Mapping[int, list[list[int]]]) -
     return seen, sets
 
 
-def _clients(
+def clients_named(
     key: str, who: str, clients: int, sites_of: Mapping[str, Sequence[int]], named: dict[int, str]
 ) -> Sequence[int]:
-    """The clients of a key, which are added to those ``named`` before, by the key that names each."""
+    """The clients of a key, which are added to those ``named`` before, by the key that names each.
+
+    Args:
+        key: dotted key, for errors.
+        who: a site's name, or a client id.
+        clients: K.
+        sites_of: clients of each site, by its name.
+        named: client id -> the key that named it; changed in place.
+
+    Raises:
+        ConfigError: there is no such client or site, or a client was named before.
+    """
     if who in sites_of:
         found = sites_of[who]
     elif who.isdecimal() and int(who) < clients:

@@ -14,7 +14,7 @@ from fedimb.data.federation import Federation, some
 from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.split import official_test_unused, split_findings
 from fedimb.data.findings.stage import settle
-from fedimb.data.groups import RowGroups, SplitConfig, at_two_sites, row_groups
+from fedimb.data.groups import RowGroups, SplitConfig, at_two_sites, clients_of_sites, row_groups
 from fedimb.data.label_spaces import UNKNOWN, LabelsConfig, LabelSpaces, PartialLabels, label_spaces
 from fedimb.data.labels import none_class
 from fedimb.data.longtail import class_ranks, keep_rows, minority_classes, target_counts
@@ -205,12 +205,7 @@ def _spaces(
     """The clients' label spaces; None if every client annotates every class."""
     if drawn is None and config == LabelsConfig():
         return None
-    sites_of: dict[str, list[int]] = {}
-    if store.sites is not None:
-        for k, rows in enumerate(held):
-            sites = np.unique(store.sites[rows])
-            if len(sites) == 1:
-                sites_of.setdefault(store.site_names[int(sites[0])], []).append(k)
+    sites_of = clients_of_sites(store, held)
     spaces = label_spaces(config, len(held), store.class_names, store.task, sites_of, drawn)
     if spaces is None:
         if config != LabelsConfig() and drawn is None and config.annotated is None and config.coarse is None:

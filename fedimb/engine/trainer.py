@@ -2,6 +2,7 @@
 
 from fedimb import registry
 from fedimb.config.parts import build_model
+from fedimb.config.site_models import kind_configs
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.models.stacking import dense_layers
@@ -32,13 +33,13 @@ def resolve_trainer(config: RunConfig, n_classes: int, input_shape: tuple[int, .
     wanted = config.engine.get("trainer")
     if wanted is None:
         return config
-    model = build_model(config, n_classes, input_shape)
-    reason = _reason(config, model)
+    models = [build_model(own, n_classes, input_shape) for own in kind_configs(config).values()]
+    reason = next((why for model in models if (why := _reason(config, model)) is not None), None)
     if wanted == "stacked" and reason is not None:
         raise ConfigError(f"engine.trainer=stacked: {reason}; use engine.trainer=loop, or auto")
     if wanted == "auto":
-        size = sum(p.numel() for p in model.parameters())
-        worth = dense_layers(model) is not None and size <= LARGEST and clients >= FEWEST
+        size = max(sum(p.numel() for p in model.parameters()) for model in models)
+        worth = all(dense_layers(model) is not None for model in models) and size <= LARGEST and clients >= FEWEST
         wanted = "stacked" if reason is None and worth else "loop"
     return config.model_copy(update={"engine": config.engine | {"trainer": wanted}})
 
@@ -50,6 +51,8 @@ def _reason(config: RunConfig, model: Classifier) -> str | None:
     for kind, name in parts:
         if not registry.flags(kind, name).get("stackable", False):
             return f"the {kind} '{name}' is not stackable"
+    if config.clients.private:
+        return "clients.private lets each client start from other weights"
     if config.local.label_smoothing:
         return "local.label_smoothing wraps the loss"
     if config.local.max_grad_norm is not None:

@@ -214,6 +214,58 @@ def bootstrap_scores(
     }
 
 
+def bootstrap_votes(
+    votes: ArrayLike,
+    labels: ArrayLike,
+    minority: Sequence[int],
+    resamples: int,
+    rng: np.random.Generator,
+    level: float = 0.95,
+) -> dict[str, tuple[float, float]]:
+    """`bootstrap_scores` where several models predict the same rows and scores are of all their predictions.
+
+    Rows are drawn with all their predictions: drawing each prediction by itself would take the models' predictions of a
+    row for independent ones, and give intervals that are too narrow.
+
+    Args:
+        votes: integers [n, C], how many models predict each class for a row; the same number in all for every row.
+        labels: [n] class ids.
+        minority, resamples, rng, level: as for `bootstrap_scores`.
+
+    Returns:
+        {score name: (low, high)}.
+
+    Raises:
+        ValueError: votes that are not whole numbers, or that add up to different numbers; see `bootstrap`.
+
+    Example:
+        >>> votes, labels = np.array([[3, 0], [3, 0], [0, 3], [3, 0]]), np.array([0, 0, 1, 1])
+        >>> low, high = bootstrap_votes(votes, labels, (), 200, np.random.default_rng(0))["macro_recall"]
+        >>> round(low, 2), round(high, 2)
+        (0.5, 1.0)
+    """
+    _check_level(level)
+    given, classes = np.asarray(votes), np.asarray(labels)
+    if given.ndim != 2 or given.dtype.kind != "i" or len({*given.sum(axis=1).tolist()}) > 1:
+        raise ValueError("votes must be integers [n, C] that add up to the same number in every row")
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1; got {resamples}")
+    n_classes, counts = given.shape[1], given.astype(np.float64)
+    rows = [np.flatnonzero(classes == c) for c in range(n_classes)]
+    matrix = np.stack([given[own].sum(axis=0) for own in rows])
+    parts = []
+    for size in _chunk_sizes(resamples, max(1, len(given))):
+        drawn = np.zeros((size, n_classes, n_classes))
+        for c, own in enumerate(rows):
+            if len(own):  # whole numbers far below 2^53: the product is exact
+                drawn[:, c] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=size) @ counts[own]
+        parts.append(score_arrays(drawn.astype(np.int64), minority))
+    return {
+        name: percentiles(float(value), np.concatenate([part[name] for part in parts]), level)
+        for name, value in score_arrays(matrix, minority).items()
+    }
+
+
 def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
     """Mean over seeds with Student's t interval, n - 1 degrees of freedom.
 

@@ -1,6 +1,6 @@
 """Base class of classifiers: ``features`` and a linear ``head``, both of which calibration and selection can use."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -27,21 +27,32 @@ class Resident:
 
     Args:
         model: its parameters and buffers may change in value and ``requires_grad``, but must not be replaced.
+        private: whether a parameter or buffer of this name is not sent.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, private: Callable[[str], bool] = lambda name: False) -> None:
         self.model = model
         self._parameters = dict(model.named_parameters())
         self._buffers = dict(model.named_buffers())
         self._persistent = set(model.state_dict()) if self._buffers else set()
+        self._private = {name for name in (*self._parameters, *self._persistent) if private(name)}
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Trainable parameters by name, copied to numpy: what an aggregator gets."""
-        return {n: p.detach().cpu().numpy().copy() for n, p in self._parameters.items() if p.requires_grad}
+        """Trainable parameters by name, copied to numpy, without private ones: what an aggregator gets."""
+        own = self._parameters.items()
+        return {n: _copied(p) for n, p in own if p.requires_grad and n not in self._private}
 
     def buffers(self) -> dict[str, np.ndarray]:
-        """Persistent buffers, copied to numpy. Buffers are not trained but are sent; frozen parameters are neither."""
-        return {n: b.detach().cpu().numpy().copy() for n, b in self._buffers.items() if n in self._persistent}
+        """Persistent buffers, copied to numpy, without private ones. Buffers are not trained but are sent; frozen
+        parameters are neither."""
+        own = self._buffers.items()
+        return {n: _copied(b) for n, b in own if n in self._persistent and n not in self._private}
+
+    def private(self) -> dict[str, np.ndarray]:
+        """Private parameters, if they are trainable, and private persistent buffers, by name, copied to numpy."""
+        own = [(n, p) for n, p in self._parameters.items() if p.requires_grad]
+        own += [(n, b) for n, b in self._buffers.items() if n in self._persistent]
+        return {n: _copied(value) for n, value in own if n in self._private}
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -59,6 +70,11 @@ class Resident:
                     f"'{name}' has shape {have}, the model's has {want}: these weights belong to another model"
                 )
             targets[name].copy_(value)
+
+
+def _copied(value: Tensor) -> np.ndarray:
+    copied: np.ndarray = value.detach().cpu().numpy().copy()
+    return copied
 
 
 def parameters_of(model: nn.Module) -> dict[str, np.ndarray]:

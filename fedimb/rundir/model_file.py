@@ -36,6 +36,7 @@ from fedimb.schema import RunConfig, calibration_part
 
 log = logging.getLogger("fedimb")
 
+_INDEX = "index.json"
 Rows = NDArray[np.generic] | Tensor
 Data = Rows | str | Path | Settings
 """Rows to predict: an array [n, *shape], a file or folder, or a source's settings ``{"name": ..., ...}``."""
@@ -365,11 +366,44 @@ def save_model(
     write_atomic(path / "model.json", (json.dumps(description, indent=1) + "\n").encode())
 
 
-def load_model(path: str | Path, trust: bool = False) -> TrainedModel:
+def site_models_index(folder: Path, clients: Mapping[str, Sequence[str]]) -> None:
+    """Write ``index.json`` beside the models of a run whose clients do not share one.
+
+    Args:
+        folder: ``artifacts/models``, with a folder for each model.
+        clients: model -> names of the clients whose it is.
+    """
+    write_atomic(folder / _INDEX, (json.dumps({name: list(own) for name, own in clients.items()}, indent=1)).encode())
+
+
+def _of_site(folder: Path, site: str | None) -> Path:
+    """The folder of one model of a run: its only one, or that of a site, a client or a kind of network.
+
+    Raises:
+        ConfigError: the run has no such model, or several and none was named.
+    """
+    models = folder / "artifacts" / "models"
+    text = RunFolder.open(folder).read(f"artifacts/models/{_INDEX}")
+    if text is None:
+        if site is not None:
+            raise ConfigError(f"{folder} has one model for all its sites: leave out the site '{site}'")
+        return folder / "artifacts" / "model"
+    index: dict[str, list[str]] = json.loads(text)
+    found = [name for name, clients in index.items() if site is not None and (name == site or site in clients)]
+    if not found:
+        known = list(dict.fromkeys([*index, *(client for own in index.values() for client in own)]))
+        what = "name a site (site=..., --site)" if site is None else f"there is no site '{site}'"
+        shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+        raise ConfigError(f"the sites of {folder} have models of their own: {what}; it has {shown}")
+    return models / found[0]
+
+
+def load_model(path: str | Path, trust: bool = False, site: str | None = None) -> TrainedModel:
     """A trained global model, in eval mode: from a run folder or from its ``artifacts/model``.
 
     Args:
         path: the folder. A run folder's files are checked against its seal.
+        site: of a run whose sites have models of their own: a site, a client (``client-3``) or a kind of network.
         trust: the model's class may come from a file in the working folder, even if the run was not started here.
 
     Example:
@@ -380,13 +414,17 @@ def load_model(path: str | Path, trust: bool = False) -> TrainedModel:
 
     Raises:
         FedimbError: there is no model at that path.
+        ConfigError: the run's sites have models of their own and none was named, or it has no such site.
         Damaged: a file of it is not as it was written.
     """
     folder = Path(path)
     run = _run_of(folder.absolute())
     if run is not None:
-        run.check(*(f"artifacts/model/{name}" for name in ("model.json", "model.safetensors")))
-        folder = run.path / "artifacts" / "model"
+        folder = _of_site(run.path, site)
+        place = folder.relative_to(run.path).as_posix()
+        run.check(*(f"{place}/{name}" for name in ("model.json", "model.safetensors")))
+    elif site is not None:
+        raise ConfigError(f"{path} is one model, not a run folder: leave out the site '{site}'")
     if not (folder / "model.json").is_file():
         raise FedimbError(f"{path} holds no model: expected model.json and model.safetensors (is the run finished?)")
     facts: JsonObject = json.loads((folder / "model.json").read_text())
@@ -409,7 +447,8 @@ def load_model(path: str | Path, trust: bool = False) -> TrainedModel:
 def _run_of(folder: Path) -> RunFolder | None:
     """The run folder that a model belongs to: the folder itself, or two above; None for a model by itself."""
     for place in (folder, folder.parent.parent if folder.parts[-2:] == ("artifacts", "model") else folder):
-        if (place / "artifacts" / "model").is_dir() and (place / "config.json").is_file():
+        kept = any((place / "artifacts" / name).is_dir() for name in ("model", "models"))
+        if kept and (place / "config.json").is_file():
             return RunFolder.open(place)
     return None
 

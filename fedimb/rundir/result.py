@@ -135,6 +135,7 @@ class RunResult:
         events: of a run on windows of recordings: row label -> class -> ``events``, ``detected``, ``sensitivity``,
             ``false_alarms``, ``hours``, ``false_alarms_per_hour`` of the final model on the test rows
             (`fedimb.evaluation.events`); else empty.
+        site: whose `model` is meant, where sites have models of their own; see `fedimb.rundir.model_file.load_model`.
     """
 
     folder: Path
@@ -158,6 +159,7 @@ class RunResult:
     attack: dict[str, object] | None = None
     temperature: HeldOut | None = None
     events: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
+    site: str | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -172,7 +174,7 @@ class RunResult:
     @property
     def model(self) -> TrainedModel:
         """The trained global model, in eval mode; see `fedimb.rundir.model_file`."""
-        return load_model(self.folder)
+        return load_model(self.folder, site=self.site)
 
     @property
     def suspect(self) -> str:

@@ -92,6 +92,30 @@ class Aggregator:
         means = {name: limits.with_largest(weight) for name, weight in largest.items()}
         return Reduce(weights, buffers, aggregator.without_state(), means)
 
+    def records(self) -> Callable[[int], dict[str, ArrayRecord]]:
+        """Function from a client id to the records with the weights and buffers that a message to it carries.
+
+        Clients that get the same share one object.
+        """
+        same = {names.ARRAYS: array_record(self.parameters)}
+        same |= {names.BUFFERS: array_record(self.buffers)} if self.buffers else {}
+        return lambda client: same
+
+    @property
+    def common_buffers(self) -> Arrays:
+        """The buffers that train messages to all clients carry."""
+        return self.buffers
+
+    @property
+    def strategies(self) -> list[Strategy]:
+        """Every strategy whose state must survive, methods too."""
+        return chain(self.strategy)
+
+    @property
+    def state_owner(self) -> object:
+        """The object whose state dict a checkpoint saves with the weights."""
+        return chain(self.strategy)[-1]
+
     def configure(self, server_round: int, nodes: dict[int, int]) -> list[Instruction]:
         """Train messages for a cohort, sorted by client id.
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from fedimb.config.parts import (
     resamples,
     resolved_weight,
 )
+from fedimb.config.site_models import Layout, kind_configs, kinds_of, shared_of
 from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
 from fedimb.data.subgroups import parse_subgroups
@@ -51,9 +52,11 @@ from fedimb.serverapp.exchange import Exchange
 from fedimb.serverapp.explanations import check_explanations, gather_explanations
 from fedimb.serverapp.left_out import LeftOut
 from fedimb.serverapp.loop import Loop
+from fedimb.serverapp.models_by_kind import Group, ModelsByKind
 from fedimb.serverapp.pacing import pacing_of
 from fedimb.serverapp.progress import ProgressBar
 from fedimb.serverapp.server import Server
+from fedimb.serverapp.site_evaluator import SiteEvaluator, site_models
 from fedimb.serverapp.steps import Step
 from fedimb.serverapp.subgroups import attributes_of
 from fedimb.serverapp.temperature import RunFold, check_taus, find_taus, gather_losses, search_taus, tau_rules
@@ -126,11 +129,9 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     check_scores(config, federation.task, federation.unknown_labels)
     check_taus(config, federation)
     check_explanations(config, federation, federation.store.columns)
-    model = build_model(config, federation.n_classes, federation.input_shape)
-    check_model(config.privacy, model)
-    if is_from_elsewhere(config.model["name"]):
-        probe_model(config.model["name"], model, federation.input_shape)
-    pacing_of(config, federation, ClientSampler(config.clients, config.seed, federation.train_sizes), payload_of(model))
+    check_networks(config, federation)
+    payload = payload_of(build_model(config, federation.n_classes, federation.input_shape))
+    pacing_of(config, federation, ClientSampler(config.clients, config.seed, federation.train_sizes), payload)
     columns = federation.store.columns
     categories = None if columns is None else columns.one_hot
     check_client_parts(config, federation.class_totals, federation.input_shape, categories)
@@ -167,6 +168,20 @@ def arrivals_of(config: RunConfig, federation: Federation, exchange: Exchange, t
     return Arrivals(federation.counts if timed else None, federation.class_names, told, whole)
 
 
+def check_networks(config: RunConfig, federation: Federation) -> None:
+    """Build every network of a run once: each refuses its own settings, and what it cannot share or keep private.
+
+    Raises:
+        ConfigError: names the network or the setting.
+    """
+    kinds = kinds_of(config, federation.n_clients, federation.sites_of)
+    for own in Layout.of(config, federation.n_classes, federation.input_shape, kinds).configs.values():
+        model = build_model(own, federation.n_classes, federation.input_shape)
+        check_model(own.privacy, model)
+        if is_from_elsewhere(own.model["name"]):
+            probe_model(own.model["name"], model, federation.input_shape)
+
+
 def check_head(config: RunConfig, federation: Federation) -> None:
     """Refuse an aggregator that reads the trained bias of the head, with a model that has none.
 
@@ -176,12 +191,13 @@ def check_head(config: RunConfig, federation: Federation) -> None:
     name = config.aggregator["name"]
     if not registry.flags("aggregator", name).get("needs_head_bias"):
         return
-    found = head_arrays(build_model(config, federation.n_classes, federation.input_shape))
-    if set(found) != {HEAD, BIAS}:
-        raise ConfigError(
-            f"aggregator '{name}' reads the trained bias of the model's head, and {config.model['name']} has none; use "
-            "model.head=linear, or another aggregator"
-        )
+    for own in kind_configs(config).values():
+        found = head_arrays(build_model(own, federation.n_classes, federation.input_shape))
+        if set(found) != {HEAD, BIAS}:
+            raise ConfigError(
+                f"aggregator '{name}' reads the trained bias of the model's head, and {own.model['name']} has none; "
+                "use model.head=linear, or another aggregator"
+            )
 
 
 def admission_of(
@@ -252,6 +268,27 @@ def _client_states(folder: RunFolder, exchange: Exchange) -> dict[int, RecordDic
     return {client: store.load(client, version) for client, version in exchange.versions.current.items()}
 
 
+def models_by_kind(
+    config: RunConfig, federation: Federation, method: Strategy, linear: bool, layout: Layout, kinds: Sequence[str]
+) -> ModelsByKind:
+    """The model of a run whose clients train different networks: fresh weights, and an aggregator for each group."""
+    shape, groups = (federation.n_classes, federation.input_shape), {}
+    models = {kind: build_model(own, *shape) for kind, own in layout.configs.items()}
+    for name, members in layout.groups().items():
+        model = models[members[0]]  # whose draws are where weights that kinds share start
+        holders = sum(bool(n) and kinds[k] in members for k, n in enumerate(federation.train_sizes.tolist()))
+        aggregator = Aggregator(
+            method,
+            linear,
+            layout.part(name, shared_of(config, parameters_of(model))),
+            layout.part(name, shared_of(config, buffers_of(model))),
+            server_lr=server_lr_of(config),
+            value_ratio=config.clients.max_value_ratio,
+        )
+        groups[name] = Group(members, build_aggregator(config, holders), aggregator)
+    return ModelsByKind(layout, kinds, groups)
+
+
 def build_loop(
     folder: RunFolder,
     config: RunConfig,
@@ -269,7 +306,12 @@ def build_loop(
     holders = federation.n_holders
     method, linear = build_method(config, holders)
 
+    kinds = kinds_of(config, federation.n_clients, federation.sites_of)
+    layout = Layout.of(config, federation.n_classes, federation.input_shape, kinds)
+
     def global_model(draw: int) -> Aggregator:
+        if config.clients.models is not None:
+            return models_by_kind(config, federation, method, linear, layout, kinds)
         if draw:  # after a Reset: the methods keep their state, around a new aggregator
             cast(Any, chain(method)[-2]).inner = build_aggregator(config, holders)
         model = build_model(config, federation.n_classes, federation.input_shape, draw)
@@ -278,8 +320,8 @@ def build_loop(
         return Aggregator(
             method,
             linear,
-            parameters_of(model),
-            buffers_of(model),
+            shared_of(config, parameters_of(model)),
+            shared_of(config, buffers_of(model)),
             server_lr=server_lr_of(config),
             value_ratio=config.clients.max_value_ratio,
         )
@@ -308,7 +350,11 @@ def build_loop(
         context.attackers = attackers.clients
         folder.artifact("attackers.json", (json.dumps(attackers.facts()) + "\n").encode())
         progress.note(attackers.line())
-    evaluator = Evaluator(config, federation, attackers)
+    if config.clients.models is None and not config.clients.private:
+        evaluator = Evaluator(config, federation, attackers)
+    else:
+        models = site_models(config, kinds, context.server.holders(), federation.client_names)
+        evaluator = SiteEvaluator(config, federation, layout, models, lambda: _client_states(folder, exchange))
 
     def sent(loop: Loop, metrics: dict[str, dict[str, float]]) -> None:
         progress.round(loop, metrics)
@@ -333,6 +379,7 @@ def build_loop(
         left_out,
         config.clients,
         attackers,
+        None if config.clients.models is None else kinds,
     )
     if tau_rules(config):
         assert run_fold is not None, "a tau that is a rule needs a run_fold"

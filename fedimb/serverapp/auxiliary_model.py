@@ -10,10 +10,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from flwr.app import RecordDict
+from flwr.app import ArrayRecord, RecordDict
 
+from fedimb.contracts import platform as names
 from fedimb.plain import StateDict
-from fedimb.records import Arrays, arrays_of
+from fedimb.records import Arrays, array_record, arrays_of
 from fedimb.serverapp.steps import Reply
 
 log = logging.getLogger("fedimb")
@@ -42,6 +43,16 @@ class AuxiliaryModel:
         self.parameters = dict(parameters)
         self._form = {name: (value.shape, value.dtype) for name, value in parameters.items()}
         self.buffers: Arrays = {}
+
+    def records(self) -> Callable[[int], dict[str, ArrayRecord]]:
+        """As `fedimb.serverapp.aggregator.Aggregator.records`."""
+        same = {names.ARRAYS: array_record(self.parameters)}
+        return lambda client: same
+
+    @property
+    def state_owner(self) -> object:
+        """The object whose state dict a checkpoint saves with the weights."""
+        return self
 
     def state_dict(self) -> StateDict:
         """State to keep from round to round in addition to the weights; empty unless a subclass overrides it."""

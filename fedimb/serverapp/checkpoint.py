@@ -126,8 +126,9 @@ class FolderCheckpointer:
         if loop.progress.resets > self._monitor.resets():
             metrics[RESET] = float(loop.progress.resets)
         scores: dict[str, dict[str, float]] = {row: {} for row in self._rows}
-        if "global" in loop.models and (last or server_round % self._evaluate_every == 0):
-            model = loop.models["global"]
+        final = loop.context.final
+        if final in loop.models and (last or server_round % self._evaluate_every == 0):
+            model = loop.models[final]
             scores = self._evaluate(model.parameters, model.buffers, loop.context.counts, loop.last_outcome)
         now = int(time.time() * 1000)
         by_row = {row: metrics | scores[row] for row in self._rows}
@@ -157,7 +158,7 @@ class FolderCheckpointer:
         for name, model in loop.models.items():
             arrays.update({f"model/{name}/p/{k}": v for k, v in model.parameters.items()})
             arrays.update({f"model/{name}/b/{k}": v for k, v in model.buffers.items()})
-            models[name], own = encode(_state_owner(model))
+            models[name], own = encode(model.state_owner)
             arrays.update({f"aggregator/{name}/{k}": v for k, v in own.items()})
         methods = []
         for depth, method in enumerate(chain(loop.method)[:-1]):
@@ -262,12 +263,7 @@ class _Saved:
         model.parameters = {k: arrays[f"model/{name}/p/{k}"] for k in model.parameters}
         model.buffers = {k: arrays[f"model/{name}/b/{k}"] for k in model.buffers}
         if self.state is not None:
-            load_state(_state_owner(model), self.state)
-
-
-def _state_owner(model: Aggregator | AuxiliaryModel) -> object:
-    """The object whose state dict is saved for a model: the innermost strategy, or the auxiliary model."""
-    return chain(model.strategy)[-1] if isinstance(model, Aggregator) else model
+            load_state(model.state_owner, self.state)
 
 
 def _owners(loop: Loop) -> list[object]:
@@ -275,7 +271,7 @@ def _owners(loop: Loop) -> list[object]:
     found: dict[int, object] = {}
     strategies = [
         *chain(loop.method),
-        *(s for m in loop.models.values() if isinstance(m, Aggregator) for s in chain(m.strategy)),
+        *(s for m in loop.models.values() if isinstance(m, Aggregator) for s in m.strategies),
     ]
     for strategy in strategies:
         found |= {id(each): each for each in wrapped(strategy)}

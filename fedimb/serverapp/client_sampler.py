@@ -1,5 +1,10 @@
 """Which clients are available and which are chosen in each round, by stable client id, from the run's streams.
 
+A round costs as much as its cohort, not as the registered clients: draws of single clients are read where they stand in
+their stream (`fedimb.seeds.uniforms_at`). Only availability needs a draw of every client, as long as there are at most
+`DENSE` of them; beyond, candidates are taken in the order of a keyed permutation until enough are available.
+"""
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -131,9 +136,7 @@ class ClientSampler:
         draws = uniforms_at(self._seed, Stream.SLOW, clients)
         return [c for c, draw in zip(clients, draws, strict=True) if draw < self._config.slow]
 
-    def _chosen(
-        self, server_round: int, model: int, among: NDArray[np.int64] | None, wanted: int
-    ) -> NDArray[np.int64]:
+    def _chosen(self, server_round: int, model: int, among: NDArray[np.int64] | None, wanted: int) -> NDArray[np.int64]:
         """Ids of the round's clients, sorted int64: as many as are wanted, or all that are available."""
         if self.permuted:
             return self._first_available(server_round, model, among, wanted)

@@ -105,7 +105,7 @@ def gather_scores(
     if taus:
         content[names.TAUS] = ConfigRecord(dict(taus))
     if not config.evaluation.secure:
-        replies = yield Query(names.SCORED, content, model="global")
+        replies = yield Query(names.SCORED, content, model=context.final)
         lying = set(context.attackers)  # of a simulated attack: their scores judge nothing
         found = {r.client: arrays_of(r.content, names.SCORES) for r in replies if r.client not in lying}
         own = {name: {client: one[name] for client, one in found.items()} for name in config.calibration}
@@ -125,7 +125,7 @@ def gather_scores(
         shapes.update({name: array.shape for name, array in arrays.items()})
         return np.concatenate([array.ravel() for array in arrays.values()])
 
-    query = Query(names.MASKED_SCORES, content, model="global")
+    query = Query(names.MASKED_SCORES, content, model=context.final)
     total, summed = yield from masked_sum(query, "validation", clients, federation, context, figures)
     parts = np.split(total, np.cumsum([math.prod(shape) for shape in shapes.values()])[:-1])
     opened = {name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)}

@@ -58,6 +58,8 @@ class RunContext:
             method that labels in cycles runs it once all rows are labelled, before it trains on them; otherwise it is
             run before the method's program.
         search_taus: the work behind it, which trains without folds.
+        final: name of the model that scores and is stored; a method whose server makes another one than the clients
+            trained sets it in its program, in replayed steps as well, before a `Replace` puts its weights there.
     """
 
     rounds: int
@@ -87,6 +89,7 @@ class RunContext:
     learning_rates: Callable[[int], dict[str, float]] = lambda server_round: {}
     find_taus: Callable[[], Generator[Any, Any, None]] = _nothing_to_find
     search_taus: Callable[[], RecordDict] = RecordDict
+    final: str = "global"
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from fedimb.evaluation.subgroups import subgroup_metrics
 from fedimb.models.base import Classifier, load_into
 from fedimb.plain import JsonObject
 from fedimb.records import Arrays
+from fedimb.rundir.model_file import save_model
 from fedimb.rundir.row_scores import RowScores, hash_of_rows
 from fedimb.schema import RunConfig, calibration_part
 from fedimb.serverapp.attackers import Attackers
@@ -90,6 +92,17 @@ class Evaluator:
         if self._of_subgroups is not None and self._of_subgroups.rows is not None:
             self.hidden_of_sites = self._of_subgroups.hide_rows(self._y.numpy())
         self._logits: dict[str, torch.Tensor] = {}  # row label -> calibrated logits [n, C] of the last predictions
+
+    copies = 1
+    """How often each test row is counted in `matrices`."""
+
+    def save(self, folder: Path, counts: np.ndarray | None) -> None:
+        """Write the model scored last to ``model`` in a folder of artifacts.
+
+        Args:
+            counts: class counts [C] that calibrations had in the last round.
+        """
+        save_model(self.model, self.resolved, self._federation, folder / "model", counts)
 
     def take(self, scores: ClientScores) -> None:
         """What the clients' rows say of the model that is scored next."""

@@ -22,6 +22,7 @@ from fedimb.serverapp.attackers import Attackers
 from fedimb.serverapp.client_sampler import ClientSampler
 from fedimb.serverapp.influence import bound, bounds_influence
 from fedimb.serverapp.left_out import LeftOut
+from fedimb.serverapp.sums_by_kind import SumsByKind
 from fedimb.sums import WeightLimits
 
 log = logging.getLogger("fedimb")
@@ -88,6 +89,7 @@ class Exchange:
         left_out: what it refused; None keeps it in memory.
         influence: bounds on single clients; None: none.
         attackers: the simulated clients that attack; None: nobody.
+        kinds: the kind of network of each client, by id, which messages then name; None: all train the same one.
     """
 
     def __init__(
@@ -99,7 +101,9 @@ class Exchange:
         left_out: LeftOut | None = None,
         influence: ClientsConfig | None = None,
         attackers: Attackers | None = None,
+        kinds: Sequence[str] | None = None,
     ) -> None:
+        self.kinds = kinds
         self.grid, self.client_sampler, self.least = grid, client_sampler, min_reply_fraction
         self._admission, self.left_out = admission, left_out or LeftOut()
         self._influence = influence if influence is not None and bounds_influence(influence) else None
@@ -126,7 +130,8 @@ class Exchange:
         for client, message in instructions:
             versions = (self.versions.current.get(client, 0), self.versions.committed.get(client, 0))
             order = {} if self.attackers is None else self.attackers.order(client, server_round)
-            if (key := (*versions, bool(order))) not in cached:
+            kind = {} if self.kinds is None else {names.KIND: self.kinds[client]}
+            if (key := (*versions, bool(order), *kind.values())) not in cached:
                 cached[key] = ConfigRecord(
                     {
                         "round": server_round,
@@ -135,6 +140,7 @@ class Exchange:
                         "state-keep": versions[1],
                         **step,
                         **order,
+                        **kind,
                     }
                 )
             message.content = RecordDict({**message.content, **extra, names.STEP: cached[key]})
@@ -146,7 +152,7 @@ class Exchange:
         kind: str,
         instructions: Sequence[Instruction],
         lost: Mapping[int, str],
-        reduce: Reduction,
+        reduce: Reduction | SumsByKind,
         where: str,
         everyone: bool = False,
         at_least: int = 0,
@@ -169,7 +175,11 @@ class Exchange:
         sent = [(c, m) for c, m in instructions if c not in lost]
         costs = [float(self.client_sampler.sizes[c]) for c, _ in sent]
         if kind == "train" and (self._influence is not None or self.attackers is not None):
+            assert not isinstance(reduce, SumsByKind), "refused by fedimb.config.combinations"
             outcome = self._whole(sent, reduce, costs, where)
+        elif isinstance(reduce, SumsByKind):
+            kept = exchange(self.grid, sent, False, costs, self._admission)
+            outcome = reduce.sum(kept, dict(sent))
         else:
             outcome = exchange(self.grid, sent, reduce, costs, self._admission)
         self._remember(kind, outcome.replies, dict(sent))

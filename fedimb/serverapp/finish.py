@@ -19,7 +19,6 @@ from fedimb.evaluation.metrics import scores
 from fedimb.evaluation.ratios import mean_defined
 from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
-from fedimb.rundir.model_file import save_model
 from fedimb.rundir.result import EVENTS, SUBGROUPS, TAU_CURVE, WITHOUT_SITE, suspect_text
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
@@ -53,7 +52,7 @@ def _clients(matrix: np.ndarray, federation: Federation) -> dict[str, float]:
 
 def write_result(folder: RunFolder, config: RunConfig, federation: Federation, evaluator: Evaluator, loop: Loop) -> str:
     """Write result.json and the artifacts of a finished run; returns why it is suspect, or ``""``."""
-    model = loop.model()
+    model = loop.model(loop.context.final)
     evaluator(model.parameters, model.buffers, loop.context.counts, None)
     rows: list[JsonObject] = []
     monitor = Monitor(config.evaluation.last_k, folder.metrics(), evaluator.tested)
@@ -68,7 +67,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             drawn = evaluator.intervals(row, config.evaluation.bootstrap, rng)
             intervals = {k: [float(v[0]), float(v[1])] for k, v in drawn.items()}
         hits, support = hits_and_support(matrix)
-        low, high = wilson(hits, support)
+        low, high = wilson(hits / evaluator.copies, support / evaluator.copies)
         recall = [
             [float(h / s) if s else math.nan, float(a), float(b)]
             for h, s, a, b in zip(hits, support, low, high, strict=True)
@@ -133,9 +132,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             **({"attack": attackers.facts()} if attackers else {}),
         },
     )
-    save_model(
-        evaluator.model, evaluator.resolved, federation, folder.path / "artifacts" / "model", loop.context.counts
-    )
+    evaluator.save(folder.path / "artifacts", loop.context.counts)
     return suspect_text(suspect)
 
 
@@ -218,7 +215,7 @@ def keep_scores(folder: RunFolder, evaluator: Evaluator, loop: Loop) -> None:
     """Write the clients' matrices as the scores of the last round, the only evaluation of such a run."""
     if not evaluator.client_matrix:
         return
-    model = loop.model()
+    model = loop.model(loop.context.final)
     scores = evaluator(model.parameters, model.buffers, loop.context.counts, None)
     about = {"step": loop.progress.server_round, "time": int(time.time() * 1000)}
     folder.append_metrics(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from fedimb.contracts import platform as names
@@ -284,7 +284,7 @@ class Loop:
         instructions = model.configure(server_round, nodes)
         about: dict[str, Any] = {"evaluate": self.evaluate_clients, "model": name, "resets": self.progress.resets}
         about |= {} if self.context.ledger is None else {"cohort": len(clients)}
-        return self.exchange.complete(instructions, server_round, model.buffers, self._sent_counts(), **about)
+        return self.exchange.complete(instructions, server_round, model.common_buffers, self._sent_counts(), **about)
 
     def _shown(self, server_round: int, usable: Sequence[ClientReply]) -> list[Reply]:
         """The clients' records ``x.*``, shown to the methods before aggregation."""
@@ -494,16 +494,19 @@ class Loop:
     def _query(self, step: Query) -> list[Reply]:
         self.exchange.versions.message += 1
         content = RecordDict(dict(step.content))
-        buffers: dict[str, np.ndarray] = {}
-        if step.model is not None:
-            model = self.model(step.model)
-            content[names.ARRAYS], buffers = array_record(model.parameters), model.buffers
+        weights = None if step.model is None else self.model(step.model).records()
+        node = self.exchange.client_sampler.node
         instructions = [
-            (c, Message(step.content_of(c, content), self.exchange.client_sampler.node(c), f"query.{step.name}"))
+            (c, Message(_with(step.content_of(c, content), weights, c), node(c), f"query.{step.name}"))
             for c in map(int, self.exchange.client_sampler.eligible)
             if step.to is None or c in step.to
         ]
-        instructions = self.exchange.complete(instructions, self.progress.server_round, buffers, self._sent_counts())
+        instructions = self.exchange.complete(instructions, self.progress.server_round, {}, self._sent_counts())
         where = f"query {step.name}"
         outcome = self.exchange.send(step.name, instructions, {}, False, where, step.everyone, step.at_least)
         return [Reply(a.client, a.content) for a in outcome.replies if a.usable]
+
+
+def _with(content: RecordDict, weights: Callable[[int], dict[str, ArrayRecord]] | None, client: int) -> RecordDict:
+    """A query's content with the records of the model that it carries, if it carries one."""
+    return content if weights is None else RecordDict({**content, **weights(client)})

@@ -50,6 +50,11 @@ class Server:
         """Ids of the clients with rows to train on."""
         return [int(client) for client in np.flatnonzero(self._federation.train_sizes)]
 
+    def annotated(self) -> NDArray[np.bool_] | None:
+        """[K, C]: which client annotates which class; None: every client annotates all."""
+        spaces = self._federation.labels
+        return None if spaces is None else spaces.annotated
+
     def full_counts(self, known: NDArray[np.float64]) -> NDArray[np.float64]:
         """Rows of each class [C] that clients' labels name -> rows as if every client annotated every class.
 

@@ -174,8 +174,10 @@ def _clear_caches() -> None:
 
 
 def weights(result: RunResult) -> bytes:
-    """The bytes of the final model file."""
-    return (result.folder / "artifacts" / "model" / "model.safetensors").read_bytes()
+    """The bytes of the final model file; of all of them, where sites have models of their own."""
+    artifacts = result.folder / "artifacts"
+    files = [artifacts / "model" / "model.safetensors", *sorted(artifacts.glob("models/*/model.safetensors"))]
+    return b"".join(file.read_bytes() for file in files if file.exists())
 
 
 def kept(result: RunResult) -> dict[str, Any]:

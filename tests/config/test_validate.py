@@ -168,6 +168,7 @@ NEEDS = (
     ("strategy", "climb", "aggregator=fedavg"),
     ("strategy", "fediic", "model.head=projected", "local.augmentation=[{name: noise}]"),
     ("strategy", "fedyoyo", "loss=dla"),
+    ("strategy", "herocrystal", "clients.private=[head]"),
     ("aggregator", "balancefl", "loss=batch_restricted_ce"),
     ("aggregator", "fedgrab", "loss=bce"),
     ("loss", "dm_simplex", "model.head=simplex"),

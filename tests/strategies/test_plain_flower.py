@@ -26,6 +26,7 @@ from fedimb.strategies.fednh import FedNH
 from fedimb.strategies.fedrela import FedReLa
 from fedimb.strategies.fedssg import FedSSG
 from fedimb.strategies.fedyoyo import FedYoYo
+from fedimb.strategies.herocrystal import HeroCrystal
 from fedimb.strategies.oneround import OneRound
 from fedimb.strategies.plain import Plain
 from fedimb.strategies.public import Public
@@ -237,8 +238,13 @@ def test_fednh_says_what_model_it_needs() -> None:
         run_app(FedNH(FedAvg()), num_rounds=1)
 
 
+def test_herocrystal_says_that_it_needs_a_server_that_trains() -> None:
+    with pytest.raises(ConfigError, match="needs a server that trains: run it with fedimb"):
+        run_app(HeroCrystal(FedAvg()), num_rounds=1)
+
+
 def test_no_method_is_left_out() -> None:
     known = {Scope, Coreset, Active, FairFAL, FedSSG, Public, OneRound, Plain, Climb, Creff, FedNH}
-    known |= {C2tc, FeatureSelect, FedIIC, FedReLa, FedYoYo, Rucr}
+    known |= {C2tc, FeatureSelect, FedIIC, FedReLa, FedYoYo, HeroCrystal, Rucr}
     own = [registry.get("strategy", name).factory for name in registry.names("strategy")]
     assert known == {factory for factory in own if factory.__module__.startswith("fedimb.strategies.")}

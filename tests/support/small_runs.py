@@ -23,6 +23,7 @@ TINY = {
     "fedyoyo": ("strong={name: noise}",),
     "feature_select": ("min_count=1",),
     "fedssg": ("training={steps: 2}", "pretrain=1", "force=true"),
+    "herocrystal": ("epochs=2",),
     "oneround": ("use=post",),
     "public": ("epochs=1",),
     "rucr": ("per_class=5", "head_epochs=2"),
@@ -37,6 +38,7 @@ def needs_of_methods(*methods: str) -> list[str]:
     flags = [registry.flags("strategy", name) for name in methods]
     needed = [f"model.head={one['needs_head']}" for one in flags if one.get("needs_head")]
     needed += [f"loss={one['needs_loss'][0]}" for one in flags if one.get("needs_loss")]
+    needed += [f"clients.private=[{','.join(one['needs_private'])}]" for one in flags if one.get("needs_private")]
     return needed + ["local.augmentation=[{name: noise}]" for one in flags if one.get("two_views")]
 
 

@@ -66,6 +66,7 @@ class DeployedFederation(Federation):
         labels: LabelSpaces | None = None,
     ) -> None:
         self._code = dict(zip(sites, code, strict=True))
+        self._planned = tuple(site.name for site in plan.sites)
         self._shape, self._scale, self._sites = tuple(plan.input_shape), scale, tuple(sites)
         minority = tuple(sorted(plan.classes.index(name) for name in plan.minority))
         super().__init__(
@@ -86,6 +87,10 @@ class DeployedFederation(Federation):
     def store(self) -> Store:
         """Not available: the rows are at the sites. Raises DataError."""
         raise DataError("the rows of a deployment are at its sites; nothing at the coordinator can read them")
+
+    def sites_of(self) -> dict[str, list[int]]:
+        """Name of each site of the plan -> its client id."""
+        return {name: [client] for client, name in enumerate(self._planned)}
 
     @property
     def content_sha(self) -> str:

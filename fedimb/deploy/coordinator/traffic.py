@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedimb.config.parts import build_model, contracts_of
+from fedimb.config.site_models import kind_configs
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.nginx import site_rate
 from fedimb.deploy.study_plan.plan import StudyPlan
@@ -40,7 +41,15 @@ class Traffic:
 
 
 def traffic_of(plan: StudyPlan, config: RunConfig) -> Traffic:
-    """The traffic of a run under a plan, from its model and the records that its contracts declare."""
+    """The traffic of a run under a plan, from its model and the records that its contracts declare.
+
+    Of sites' own networks the largest body, and the most calls.
+    """
+    found = [_traffic_of(plan, own) for own in kind_configs(config).values()]
+    return Traffic(max(one.body_bytes for one in found), max(one.calls for one in found))
+
+
+def _traffic_of(plan: StudyPlan, config: RunConfig) -> Traffic:
     model = build_model(config, len(plan.classes), tuple(plan.input_shape))
     arrays: dict[str, Any] = {**dict(model.named_parameters()), **buffers_of(model)}  # tensors and arrays have nbytes
     records = [r for contract in contracts_of(config) for r in (*contract.train, *sum(contract.queries.values(), ()))]

@@ -21,10 +21,12 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedimb import __version__, registry
 from fedimb.clientapp.context import Site
+from fedimb.clientapp.kinds import RuntimeByKind, runtime_of
 from fedimb.clientapp.runtime import ClientRuntime
 from fedimb.clientapp.state import StateStore
 from fedimb.config.load import config_sha
 from fedimb.config.parts import check_client_parts, contracts_of
+from fedimb.config.site_models import kinds_of
 from fedimb.contracts import platform as names
 from fedimb.data.groups import SplitConfig, row_groups
 from fedimb.data.label_spaces import ClientLabels, labels_of_site, parse_labels
@@ -336,7 +338,7 @@ def _joined(run: NodeRun) -> RecordDict:
     return reply
 
 
-def runtime(run: NodeRun, message: Message) -> ClientRuntime:
+def runtime(run: NodeRun, message: Message) -> ClientRuntime | RuntimeByKind:
     """The simulated clients' runtime on this site's rows, scaled as the message specifies."""
     secrets = NodeSecrets(run.home, run.plan, run.name, run.client, message)
     scaling = None
@@ -353,7 +355,25 @@ def runtime(run: NodeRun, message: Message) -> ClientRuntime:
             raise FedimbError(f"this node is client {run.client}, not {client}")
         return ClientData(store, train, validation, scaling, labels=run.labels if run.coarse else None)
 
-    return ClientRuntime(run.config, data_of, states, len(run.plan.classes), tuple(run.plan.input_shape), secrets)
+    check_kind(run, message)
+    return runtime_of(run.config, data_of, states, len(run.plan.classes), tuple(run.plan.input_shape), secrets)
+
+
+def check_kind(run: NodeRun, message: Message) -> None:
+    """Refuse a message that names another network than the plan gives this site.
+
+    Raises:
+        FedimbError: both names.
+    """
+    if run.config.clients.models is None:
+        return
+    sites = [site.name for site in run.plan.sites]
+    kinds = kinds_of(run.config, len(sites), lambda: {name: [client] for client, name in enumerate(sites)})
+    said = dict(message.content.config_records[names.STEP]).get(names.KIND)
+    if said != kinds[run.client]:
+        raise FedimbError(
+            f"the message is for the network {said!r}, and the plan gives this site {kinds[run.client]!r}"
+        )
 
 
 @lru_cache(maxsize=1)

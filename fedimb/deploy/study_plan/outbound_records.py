@@ -78,19 +78,26 @@ class OutboundRecord(Strict):
 
 
 def sizes_of(config: RunConfig, n_classes: int, input_shape: tuple[int, ...]) -> Sizes:
-    """Build the model once and measure it."""
+    """Build the model once and measure what of it is sent; of sites' own networks the largest of each size."""
     from fedimb.config.parts import build_model  # imports torch, which a supervisor that counts its inbox does not need
-    from fedimb.models.base import buffers_of
+    from fedimb.config.site_models import kind_configs, shared_of
+    from fedimb.models.base import buffers_of, parameters_of
 
-    model = build_model(config, n_classes, input_shape)
-    trained = [p for p in model.parameters() if p.requires_grad]
+    sizes = []
+    for own in kind_configs(config).values():
+        model = build_model(own, n_classes, input_shape)
+        trained = shared_of(own, parameters_of(model)).values()
+        buffers = shared_of(own, buffers_of(model)).values()
+        numbers = sum(p.size for p in trained), sum(p.nbytes for p in trained), sum(b.nbytes for b in buffers)
+        sizes.append((model.head.in_features, *numbers))
+    features, parameters, weight_bytes, buffer_bytes = (max(column) for column in zip(*sizes, strict=True))
     return Sizes(
         classes=n_classes,
         domains=config.clients.count,
-        features=model.head.in_features,
-        parameters=sum(p.numel() for p in trained),
-        weight_bytes=sum(p.nbytes for p in trained),
-        buffer_bytes=sum(b.nbytes for b in buffers_of(model).values()),
+        features=features,
+        parameters=parameters,
+        weight_bytes=weight_bytes,
+        buffer_bytes=buffer_bytes,
     )
 
 

@@ -1,0 +1,176 @@
+"""Runs whose clients train different networks, or keep a part of theirs: right values, and nothing is lost."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+import fedimb
+from fedimb.clientapp.private_weights import STATE
+from fedimb.clientapp.state import StateStore
+from fedimb.engine.ray import RayEngine
+from fedimb.errors import ConfigError
+from fedimb.records import load_arrays, to_numpy
+from fedimb.testing.runs import configured, kept, run, run_killed, small_tables, weights
+
+HIDDEN = "model.hidden=[8]"
+OTHER = "clients.models={kinds: {other: {name: mlp, hidden: [6]}}, at: {1: other}}"
+DEEP = "clients.models={kinds: {deep: {name: mlp, hidden: [8, 4]}}, at: {1: deep}, average: alike}"
+PRIVATE = "clients.private=[head]"
+
+
+@pytest.fixture(scope="module")
+def folder():
+    with small_tables() as path:
+        yield path
+
+
+def trained(folder, name, *words, aggregator="fedavg", engine=None):
+    """The result of a run of two rounds over the small federation of three sites."""
+    cfg = configured(folder, ["rounds=2", "local.lr=0.2", HIDDEN, *words], {"aggregator": (aggregator, {})})
+    return run(cfg, folder / name, engine)
+
+
+def of_checkpoint(result):
+    """The weights of the last checkpoint by name."""
+    arrays = load_arrays(result.folder / "checkpoint.safetensors")[0]
+    return {k.removeprefix("model/global/p/"): v for k, v in arrays.items() if k.startswith("model/global/p/")}
+
+
+@pytest.fixture(scope="module")
+def plain(folder):
+    return of_checkpoint(trained(folder, "plain"))
+
+
+@pytest.mark.parametrize("average", ["kind", "alike"])
+def test_one_network_for_all_is_the_ordinary_run_bit_by_bit(folder, plain, average):
+    """Every client trains the kind 'twin'; or two kinds are the same network, and all their layers are shared."""
+    at = "{0: twin, 1: twin, 2: twin}" if average == "kind" else "{1: twin}"
+    words = f"clients.models={{kinds: {{twin: {{name: mlp, hidden: [8]}}}}, at: {at}, average: {average}}}"
+    found = of_checkpoint(trained(folder, f"twin-{average}", "model.hidden=[8]", words))
+    group = "twin" if average == "kind" else "shared"
+    assert found.keys() == {f"{group}/{name}" for name in plain}
+    for name, value in plain.items():
+        np.testing.assert_array_equal(found[f"{group}/{name}"], value)
+
+
+def test_a_kinds_weights_do_not_depend_on_what_the_others_train(folder):
+    """The mean of a kind is over its own clients: another network at client 1 changes nothing for clients 0 and 2."""
+    one = of_checkpoint(trained(folder, "one", OTHER))
+    two = of_checkpoint(trained(folder, "two", OTHER.replace("[6]", "[5, 4]")))
+    own = [name for name in one if name.startswith("model/")]
+    assert len(own) == 4
+    for name in own:
+        np.testing.assert_array_equal(one[name], two[name])
+
+
+def test_the_score_is_the_mean_over_sites_of_what_their_models_reach(folder):
+    result = trained(folder, "scored", OTHER, "evaluation.bootstrap=50")
+    facts = json.loads((result.folder / "artifacts" / "site_models.json").read_text())
+    assert {one["name"]: one["clients"] for one in facts} == {"model": [0, 2], "other": [1]}
+    row = result.rows[0]
+    own = [(len(one["clients"]), one["rows"][row.label]["macro_recall"]) for one in facts]
+    assert row.final["macro_recall"] == pytest.approx(sum(n * value for n, value in own) / 3)
+    assert row.confusion.sum() == 3 * 24  # each test row once for every site
+    low, high = row.intervals["macro_recall"]
+    assert low < row.final["macro_recall"] < high
+    assert row.recall[0][1:] == pytest.approx(list(wilson_of(row.recall[0][0], 8)))  # of 8 rows, not of 24
+
+
+def wilson_of(share, rows):
+    from fedimb.evaluation.intervals import wilson
+
+    return tuple(float(bound) for bound in wilson(share * rows, rows))
+
+
+def test_a_private_head_stays_at_its_client_and_the_body_is_averaged(folder):
+    result = trained(folder, "private", PRIVATE)
+    assert of_checkpoint(result).keys() == {"body.1.weight", "body.1.bias"}
+    store, versions = StateStore(result.folder / "clients"), load_arrays(result.folder / "checkpoint.safetensors")[1]
+    heads = [
+        to_numpy(store.load(client, int(versions["versions"][str(client)])).array_records[STATE]) for client in range(3)
+    ]
+    assert all(head.keys() == {"head.weight", "head.bias"} for head in heads)
+    assert not np.array_equal(heads[0]["head.weight"], heads[1]["head.weight"])
+    for client, head in enumerate(heads):  # the stored model of a site is the mean body with its own head
+        file = load_file(result.folder / "artifacts" / "models" / f"client-{client}" / "model.safetensors")
+        np.testing.assert_array_equal(file["head.weight"], head["head.weight"])
+        np.testing.assert_array_equal(file["body.1.weight"], of_checkpoint(result)["body.1.weight"])
+
+
+def test_with_one_client_nothing_is_averaged_and_a_private_head_changes_nothing(folder):
+    """A mean over one client is its own weights: head and body end as in the ordinary run."""
+    results = []
+    for name, words in (("alone", []), ("alone-private", [PRIVATE])):
+        cfg = configured(folder, ["rounds=3", HIDDEN, *words], {"aggregator": ("fedavg", {})}, clients=1)
+        results.append(run(cfg, folder / name))
+    whole = load_file(results[0].folder / "artifacts" / "model" / "model.safetensors")
+    own = load_file(results[1].folder / "artifacts" / "models" / "client-0" / "model.safetensors")
+    assert whole.keys() == own.keys()
+    for name, value in whole.items():
+        np.testing.assert_allclose(own[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_clients_score_their_own_models_where_the_server_has_no_test_rows(folder):
+    words = [OTHER, PRIVATE, "data.test={name: none}", "data.validation=0.3"]
+    result = trained(folder, "clients-score", *words)
+    total = result.rows[0].confusion.sum()
+    rows = json.loads((result.folder / "partition.json").read_text())["test_counts"]
+    assert total == sum(rows) > 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param([DEEP, PRIVATE], id="alike-private"),
+        pytest.param([OTHER], id="kinds", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_after_every_checkpoint_and_resumed_equals_uninterrupted(folder, words, tmp_path):
+    cfg = configured(folder, ["rounds=2", HIDDEN, *words, "clients.dropout=0.2"], {"aggregator": ("fedadam", {})})
+    whole = run(cfg, tmp_path / "whole")
+    resumed, deaths = run_killed(cfg, tmp_path / "killed")
+    assert deaths >= 2
+    assert kept(resumed).keys() == kept(whole).keys()
+    for name, value in kept(whole).items():
+        np.testing.assert_equal(kept(resumed)[name], value, err_msg=name)
+    assert weights(resumed) == weights(whole)
+
+
+def test_clients_of_a_kind_are_stacked_with_the_same_result(folder):
+    loop = of_checkpoint(trained(folder, "loop", OTHER, "engine.trainer=loop"))
+    stacked = of_checkpoint(trained(folder, "stacked", OTHER, "engine.trainer=stacked"))
+    assert loop.keys() == stacked.keys()
+    for name, value in loop.items():
+        np.testing.assert_allclose(stacked[name], value, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"clients\.private lets each client start from other weights"):
+        trained(folder, "refused", PRIVATE, "engine.trainer=stacked")
+
+
+@pytest.mark.slow
+def test_ray_gives_the_weights_of_inline(folder):
+    for name, words in (("deep", [DEEP, PRIVATE]), ("kinds", [OTHER])):
+        inline = trained(folder, f"inline-{name}", *words, "engine.trainer=loop")
+        engine = RayEngine(workers=2)
+        try:
+            ray = trained(folder, f"ray-{name}", *words, "engine=ray", "engine.trainer=loop", engine=engine)
+        finally:
+            engine.close()
+        assert weights(ray) == weights(inline)
+
+
+def test_predictions_are_of_the_site_that_is_named(folder):
+    result = trained(folder, "predict", OTHER)
+    rows = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    with pytest.raises(ConfigError, match=r"models of their own: name a site .*it has model, other, client-0"):
+        fedimb.load_model(result.folder)
+    with pytest.raises(ConfigError, match="there is no site 'client-7'"):
+        fedimb.load_model(result.folder, site="client-7")
+    by_client, by_kind = (fedimb.load_model(result.folder, site=site) for site in ("client-1", "other"))
+    assert torch.equal(by_client(rows), by_kind(rows))
+    assert [m.out_features for m in by_kind.classifier.modules() if isinstance(m, torch.nn.Linear)] == [6, 3]
+    ordinary = trained(folder, "ordinary")
+    with pytest.raises(ConfigError, match="has one model for all its sites"):
+        fedimb.load_model(ordinary.folder, site="client-1")
