@@ -51,8 +51,8 @@ def _check_pace(config: RunConfig) -> None:
     timed = config.pace.get("clock", name != "sync")
     if timed and clients.models is not None:
         raise ConfigError(
-            f"pace '{name}' plans how long clients take for the run's one network, and clients.models gives some another; "
-            "use pace=sync without its clock"
+            f"pace '{name}' plans how long clients take for the run's one network, and clients.models gives some "
+            "another; use pace=sync without its clock"
         )
     bounds = [key for key in ("max_weight_share", "max_update_ratio") if getattr(clients, key) is not None]
     if timed and clients.deadline_s is not None:
