@@ -18,6 +18,8 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "fedrela": {"min_count": 1, "top_percent": 50.0},
     "fedyoyo": {"min_count": 1, "strong": {"name": "noise"}, "run_words": ["loss=dla"]},
     "fednh": {"min_count": 1, "run_words": ["model.head=prototype"]},
+    "fedproto": {"min_count": 1, "run_words": ["clients.private=['*']"]},
+    "fedrep": {"run_words": ["clients.private=[head]"]},
     "herocrystal": {"epochs": 2, "run_words": ["data.public=3", "clients.private=[head]"]},
     "oneround": {"min_count": 1, "run_words": ["model=logistic"]},
     "public": {"epochs": 1, "run_words": ["data.public=3"]},
@@ -25,7 +27,20 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "scope": {"warmup": 1},
 }
 LONG = (
-    *("active", "climb", "coreset", "creff", "fediic", "fednh", "fedssg", "fedyoyo", "herocrystal", "oneround"),
+    *(
+        "active",
+        "climb",
+        "coreset",
+        "creff",
+        "fediic",
+        "fednh",
+        "fedssg",
+        "fedyoyo",
+        "fedproto",
+        "fedrep",
+        "herocrystal",
+        "oneround",
+    ),
     *("public", "rucr"),
 )
 """Left to the slow test below, which has every method; one that is added later is in both."""
