@@ -79,6 +79,8 @@ class HeroCrystal(KeepsWeights):
         """Refuse a server without rows to teach with, and a model whose head is not linear or that has BatchNorm."""
         server.public()
         model = server.model()
+        if all(name.startswith("head.") for name in parameters_of(model)):
+            raise ConfigError("strategy.herocrystal: the model has nothing to average but its head; use a deeper one")
         refuse_without_linear_head("herocrystal", model)
         if buffers := buffers_of(model):
             raise ConfigError(

@@ -583,8 +583,8 @@ def _method_of_private_parts(c: Combination) -> str | None:
     users = c.having("needs_private", "strategy")
     if not users or not any(p.kind == "aggregator" for p in c.parts) or "private" in c.own_models:
         return None
-    wanted = ",".join(users[0].flags["needs_private"])
-    return f"strategy '{users[0].name}' keeps a part of each model at its client; set clients.private=[{wanted}]"
+    wanted = list(users[0].flags["needs_private"])
+    return f"strategy '{users[0].name}' keeps a part of each model, or all, at its client; set clients.private={wanted}"
 
 
 def _aggregator_of_whole_updates(c: Combination) -> str | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from typing import Any
 
 from fedimb.data.groups import SplitConfig
@@ -195,7 +196,7 @@ def row_label(config: RunConfig, calibration: str) -> str:
     parts += [f"noise_{config.privacy.noise:g}"] if config.privacy.noise else []
     if (models := config.clients.models) is not None:
         parts += [f"{len(models.kinds)}_more_networks{'_alike' if models.average == 'alike' else ''}"]
-    parts += [f"private_{'_'.join(config.clients.private)}"] if config.clients.private else []
+    parts += _private_label(config)
     if config.attack["name"] != "none":
         parts += [f"{config.attack['name']}_{config.attack['fraction']:g}"]
     if config.name is not None:
@@ -223,6 +224,16 @@ def _distinct_arguments(config: RunConfig, calibration: str) -> list[str]:
         for name, value in sorted(own.items())
         if any(args.get(name) != value for args in others)
     ]
+
+
+def _private_label(config: RunConfig) -> list[str]:
+    """What stays at each client, unless a method of the run implies it; without characters that shells read."""
+    from fedimb import registry
+
+    if not config.clients.private or any(registry.flags("strategy", n).get("needs_private") for n in config.strategy):
+        return []
+    named = [re.sub(r"[^\w.\-]", "", one) or "all" for one in config.clients.private]
+    return [f"private_{'_'.join(named)}"]
 
 
 def _method_label(name: str, args: dict[str, object]) -> str:

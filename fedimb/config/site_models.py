@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 from torch import nn
 
+from fedimb import registry
 from fedimb.config.parts import build_model
 from fedimb.data.label_spaces import clients_named
 from fedimb.errors import ConfigError
@@ -115,6 +116,15 @@ def check_private(config: RunConfig, model: Classifier) -> None:
     if not config.clients.private:
         return
     trained = list(parameters_of(model))
+    kept_by = {name: registry.flags("strategy", name).get("needs_private", ()) for name in config.strategy}
+    configured = private_rule(config.clients.private)
+    for method, wanted in kept_by.items():
+        kept = private_rule(wanted)
+        if wanted and any(kept(name) != configured(name) for name in trained):
+            raise ConfigError(
+                f"strategy '{method}' keeps {' and '.join(wanted)} of each model at its client, no more and no less; "
+                f"set clients.private={list(wanted)}"
+            )
     known = [*trained, *buffers_of(model)]
     for one in config.clients.private:
         if not any(map(private_rule([one]), known)):
@@ -122,7 +132,7 @@ def check_private(config: RunConfig, model: Classifier) -> None:
                 f"clients.private={one}: {config.model['name']} has no trained parameter or buffer of that name, "
                 f"beginning or pattern; it has {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
             )
-    if not shared_of(config, dict.fromkeys(trained, 0)):
+    if not any(kept_by.values()) and not shared_of(config, dict.fromkeys(trained, 0)):
         raise ConfigError(
             f"clients.private={list(config.clients.private)} leaves nothing of {config.model['name']} to average: "
             "leave some of it out"

@@ -40,7 +40,9 @@ _STILL = 1e-6  # of the weights' norm: about what rounding to float32 changes
 
 
 def unmoved(before: Arrays, after: Arrays) -> bool:
-    """Whether a round left the weights as they were: an update below 1e-6 of their L2 norm."""
+    """Whether a round left the weights as they were: an update below 1e-6 of their L2 norm. No: there are none."""
+    if not before:
+        return False
     pairs = [(np.asarray(after[name], np.float64), np.asarray(old, np.float64)) for name, old in before.items()]
     change = sum(float(np.sum((new - old) ** 2)) for new, old in pairs)
     return change <= _STILL**2 * sum(float(np.sum(new**2)) for new, _ in pairs)

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedimb.config.parts import build_model, seeded, spec_of_rows
+from fedimb.config.site_models import kind_configs
 from fedimb.data.federation import Federation
 from fedimb.data.public import PublicRows, public_rows
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
@@ -85,6 +86,11 @@ class Server:
         if weights is not None:
             load_into(model, {name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
         return model
+
+    def networks(self) -> dict[str, Classifier]:
+        """A model of every kind of network that clients may train (``clients.models``), by the kind's name."""
+        shape = self._federation.n_classes, self._federation.input_shape
+        return {kind: build_model(own, *shape) for kind, own in kind_configs(self._config).items()}
 
     def train(self, model: Classifier, x: Tensor, y: Tensor, epochs: int, purpose: int = 0) -> Arrays:
         """Train on rows x [n, *shape] float32, y [n] int64 with the clients' optimiser, batch, loss and augmentation.

@@ -94,6 +94,7 @@ class SiteEvaluator(Evaluator):
         shape = federation.n_classes, federation.input_shape
         self._networks: dict[str, Classifier] = {k: build_model(own, *shape) for k, own in layout.configs.items()}
         self._configs = layout.configs
+        self.model = next(iter(self._networks.values()))
         self._private = {k: layout.private(k, network) for k, network in self._networks.items()}
         self._weights: tuple[Arrays, Arrays] = {}, {}
         self.copies = sum(len(model.clients) for model in models) if len(self._y) else 1

@@ -168,6 +168,8 @@ NEEDS = (
     ("strategy", "climb", "aggregator=fedavg"),
     ("strategy", "fediic", "model.head=projected", "local.augmentation=[{name: noise}]"),
     ("strategy", "fedyoyo", "loss=dla"),
+    ("strategy", "fedproto", "clients.private=['*']"),
+    ("strategy", "fedrep", "clients.private=[head]"),
     ("strategy", "herocrystal", "clients.private=[head]"),
     ("aggregator", "balancefl", "loss=batch_restricted_ce"),
     ("aggregator", "fedgrab", "loss=bce"),

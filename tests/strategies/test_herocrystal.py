@@ -85,13 +85,14 @@ def test_the_contrastive_term_changes_what_is_trained(tmp_path):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["clients.private=[]"], r"set clients\.private=\[head\]"),
+        (["clients.private=[]"], r"set clients\.private=\['head'\]"),
         (["data.public=null"], r"set data\.public to its rows per class"),
         (["strategy.herocrystal.pivot=7"], "no client of that id holds rows"),
         (["privacy.clip=1.0"], r"heads leave without privacy\.clip"),
         (["aggregator=scaffold"], "works on whole updates"),
         (["strategy=[scope,herocrystal]"], "works with one model that all clients share"),
-        (["model.hidden=[]"], "leaves nothing of mlp to average"),
+        (["clients.private=[head,body.1.bias]"], "no more and no less"),
+        (["model.hidden=[]"], "has nothing to average but its head"),
     ],
 )
 def test_what_cannot_be_fused_is_refused(tmp_path, more, says):

@@ -23,7 +23,9 @@ from fedimb.strategies.fairfal import FairFAL
 from fedimb.strategies.feature_select import FeatureSelect
 from fedimb.strategies.fediic import FedIIC
 from fedimb.strategies.fednh import FedNH
+from fedimb.strategies.fedproto import FedProto
 from fedimb.strategies.fedrela import FedReLa
+from fedimb.strategies.fedrep import FedRep
 from fedimb.strategies.fedssg import FedSSG
 from fedimb.strategies.fedyoyo import FedYoYo
 from fedimb.strategies.herocrystal import HeroCrystal
@@ -245,6 +247,6 @@ def test_herocrystal_says_that_it_needs_a_server_that_trains() -> None:
 
 def test_no_method_is_left_out() -> None:
     known = {Scope, Coreset, Active, FairFAL, FedSSG, Public, OneRound, Plain, Climb, Creff, FedNH}
-    known |= {C2tc, FeatureSelect, FedIIC, FedReLa, FedYoYo, HeroCrystal, Rucr}
+    known |= {C2tc, FeatureSelect, FedIIC, FedProto, FedReLa, FedRep, FedYoYo, HeroCrystal, Rucr}
     own = [registry.get("strategy", name).factory for name in registry.names("strategy")]
     assert known == {factory for factory in own if factory.__module__.startswith("fedimb.strategies.")}

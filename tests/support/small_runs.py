@@ -20,6 +20,7 @@ TINY = {
     "creff": ("per_class=3", "match_steps=2", "head_epochs=2"),
     "fairfal": ("cycles=2", "budget=4", "local_epochs=2"),
     "fediic": ("steps=5",),
+    "fedproto": ("min_count=1",),
     "fedyoyo": ("strong={name: noise}",),
     "feature_select": ("min_count=1",),
     "fedssg": ("training={steps: 2}", "pretrain=1", "force=true"),
@@ -38,7 +39,7 @@ def needs_of_methods(*methods: str) -> list[str]:
     flags = [registry.flags("strategy", name) for name in methods]
     needed = [f"model.head={one['needs_head']}" for one in flags if one.get("needs_head")]
     needed += [f"loss={one['needs_loss'][0]}" for one in flags if one.get("needs_loss")]
-    needed += [f"clients.private=[{','.join(one['needs_private'])}]" for one in flags if one.get("needs_private")]
+    needed += [f"clients.private={list(one['needs_private'])}" for one in flags if one.get("needs_private")]
     return needed + ["local.augmentation=[{name: noise}]" for one in flags if one.get("two_views")]
 
 

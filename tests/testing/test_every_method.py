@@ -20,6 +20,8 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "feature_select": {"min_count": 1, "run_words": ["model=logistic"]},
     "fedyoyo": {"min_count": 1, "strong": {"name": "noise"}, "run_words": ["loss=dla"]},
     "fednh": {"min_count": 1, "run_words": ["model.head=prototype"]},
+    "fedproto": {"min_count": 1, "run_words": ["clients.private=['*']"]},
+    "fedrep": {"run_words": ["clients.private=[head]"]},
     "herocrystal": {"epochs": 2, "run_words": ["data.public=3", "clients.private=[head]"]},
     "oneround": {"min_count": 1, "run_words": ["model=logistic"]},
     "public": {"epochs": 1, "run_words": ["data.public=3"]},
@@ -27,7 +29,8 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "scope": {"warmup": 1},
 }
 LONG = (
-    *("active", "c2tc", "climb", "coreset", "creff", "fediic", "fednh", "fedssg", "fedyoyo", "herocrystal", "oneround"),
+    *("active", "c2tc", "climb", "coreset", "creff", "fediic", "fednh", "fedproto", "fedrep", "fedssg", "fedyoyo"),
+    *("herocrystal", "oneround"),
     *("public", "rucr"),
 )
 """Left to the slow test below, which has every method; one that is added later is in both."""
