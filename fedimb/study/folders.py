@@ -24,7 +24,16 @@ _PROBLEM = (
     *("data.", "partition.", "clients.", "model.", "rounds", "local.epochs", "local.batch_size", "prior."),
     *("pace.step_s", "pace.sigma", "pace.slow", "pace.correlate", "pace.rho", "pace.jitter", "pace.mbit_s"),
 )
-_LABELLED = ("aggregator.name", "aggregation_weight", "loss.name", "sampler.name", "resampler.name", "pace.name", "pace.correction", "name")
+_LABELLED = (
+    "aggregator.name",
+    "aggregation_weight",
+    "loss.name",
+    "sampler.name",
+    "resampler.name",
+    "pace.name",
+    "pace.correction",
+    "name",
+)
 _IGNORED = (
     *("seed", "study", "output_dir", "engine", "tracking", "checkpoint", "run.", "evaluation.bootstrap"),
     "explanation",  # it says why and changes no score
