@@ -3,8 +3,8 @@
 python experiments/latency/over_time.py runs/latency [--row buffered] [--output experiments/latency/over_time.csv]
 
 One line per run: its setting, row, seed; the end of the run (virtual seconds, client updates, scores); and the last
-scored round before the twin's end (the same setting and seed, row ``--row``, or ``--row`` + ``+bs`` for rows that
-end so).
+scored round before the twin's end (the same setting and seed, row ``--row``, or ``--row`` + ``+bs`` for rows that end
+so).
 """
 
 import argparse

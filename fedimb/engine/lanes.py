@@ -211,7 +211,8 @@ class LaneSum:
         weight = reply.metrics[WEIGHT] * place.weight
         added = weight * place.discount
         means, buffers_of = dict(self.means), dict(self.buffers_of)
-        parts = [(self.model, weight, {}), (means.setdefault(place.sum, ExactSum(self.how.weights)), added, arrays)]
+        mean = means.setdefault(place.sum, ExactSum(self.how.weights))
+        parts: list[tuple[ExactSum, float, Arrays]] = [(self.model, weight, {}), (mean, added, arrays)]
         if buffers:
             parts.append((buffers_of.setdefault(place.sum, ExactSum(self.how.buffers)), added, buffers))
         for total, own, values in parts:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -95,7 +95,7 @@ class Deadline(RoundPace):
     their choice of clients.
     """
 
-    late_fail = True
+    late_fail: ClassVar[bool] = True
     settings: DeadlineSettings
 
     def __init__(self, settings: DeadlineSettings) -> None:

@@ -158,14 +158,20 @@ def payload_of(model: Classifier) -> int:
 
 def arrivals_of(config: RunConfig, federation: Federation, exchange: Exchange, timed: bool) -> Arrivals:
     """What a run keeps of whose updates arrived: for metrics if it has a clock, for the prior if that follows them."""
-    told: Callable[[int], np.ndarray | None] | None = None
-    whole = 0.0
-    if config.prior.weighting == "arrived" and needs_counts(config):
-        oracle = config.prior.provenance == "oracle"
-        told = federation.counts.__getitem__ if oracle else exchange.told.train.get
-        uniform = resolved_weight(config, contracts_of(config)) == "uniform"
-        whole = float(len(exchange.client_sampler.eligible) if uniform else federation.train_sizes.sum())
-    return Arrivals(federation.counts if timed else None, federation.class_names, told, whole)
+
+    def told(client: int) -> np.ndarray | None:
+        if config.prior.provenance != "oracle":
+            return exchange.told.train.get(client)
+        held: np.ndarray = federation.counts[client]
+        return held
+
+    follows = config.prior.weighting == "arrived" and needs_counts(config)
+    counts = federation.counts if timed else None
+    if not follows:
+        return Arrivals(counts, federation.class_names)
+    uniform = resolved_weight(config, contracts_of(config)) == "uniform"
+    whole = float(len(exchange.client_sampler.eligible) if uniform else federation.train_sizes.sum())
+    return Arrivals(counts, federation.class_names, told, whole)
 
 
 def check_networks(config: RunConfig, federation: Federation) -> None:

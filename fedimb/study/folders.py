@@ -25,14 +25,8 @@ _PROBLEM = (
     *("pace.step_s", "pace.sigma", "pace.slow", "pace.correlate", "pace.rho", "pace.jitter", "pace.mbit_s"),
 )
 _LABELLED = (
-    "aggregator.name",
-    "aggregation_weight",
-    "loss.name",
-    "sampler.name",
-    "resampler.name",
-    "pace.name",
-    "pace.correction",
-    "name",
+    *("aggregator.name", "aggregation_weight", "loss.name", "sampler.name", "resampler.name", "name"),
+    *("pace.name", "pace.correction"),
 )
 _IGNORED = (
     *("seed", "study", "output_dir", "engine", "tracking", "checkpoint", "run.", "evaluation.bootstrap"),

@@ -8,8 +8,10 @@ import pytest
 from safetensors.numpy import load_file
 from small_runs import config, launch_in, weights_sha
 
+from fedimb.config.load import config_sha, from_json, to_json
+from fedimb.deploy.study_plan.plan import site_config
 from fedimb.engine.lanes import LaneSum
-from fedimb.errors import ConfigError, RunFailed
+from fedimb.errors import ConfigError, RunDiverged, RunFailed
 from fedimb.records import to_numpy
 from fedimb.rundir.folder import RunFolder
 
@@ -181,6 +183,18 @@ def test_refused_before_work(words, says):
         config("data=digits", *words)
 
 
+@pytest.mark.parametrize("words", [("pace=buffered",), ("pace.clock=true",), ("prior.weighting=arrived",)])
+def test_a_plan_for_real_sites_with_a_simulated_clock_is_refused(words):
+    own = config("data=digits", *words)
+    with pytest.raises(ConfigError, match=r"real sites have their own; set pace=sync|between sites set"):
+        site_config(to_json(own))
+
+
+def test_clients_that_diverge_end_a_run_without_rounds(tmp_path):
+    with pytest.raises(RunDiverged, match=r"round 2: only 0 of the last 4 replies are usable"):
+        launch_in(tmp_path, *TABLE, "pace=buffered", "pace.concurrency=4", "local.lr=1e30")
+
+
 def test_settings_that_do_not_suit_the_clients_are_refused_before_a_run_folder_exists(tmp_path):
     with pytest.raises(ConfigError, match=r"pace\.concurrency=7, and 6 clients have rows"):
         launch_in(tmp_path, *TABLE, "pace=buffered", "pace.concurrency=7")
@@ -188,8 +202,6 @@ def test_settings_that_do_not_suit_the_clients_are_refused_before_a_run_folder_e
 
 
 def test_the_hash_of_a_run_without_a_clock_is_that_of_before():
-    from fedimb.config.load import config_sha, from_json, to_json
-
     own = config("data=digits")
     tree = json.loads(to_json(own))
     del tree["pace"]
