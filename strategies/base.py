@@ -19,12 +19,14 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
+from numpy.typing import NDArray
 
 from fedimb.errors import ConfigError
 from fedimb.models.base import parameters_of
 from fedimb.plain import StateDict
-from fedimb.records import to_numpy
-from fedimb.serverapp.steps import Reply, Rounds, Step
+from fedimb.privacy.secure_sum import unmasked_sum
+from fedimb.records import arrays_of, to_numpy
+from fedimb.serverapp.steps import Query, Reply, Rounds, Step, masked_request
 
 if TYPE_CHECKING:
     from fedimb.models.base import Classifier
@@ -166,6 +168,23 @@ class KeepsWeights(Method):
         """The global model's parameters as aggregated last, or its initial ones if no round had a reply."""
         start = parameters_of(server.model())
         return {name: np.asarray(self.memory.get(_KEPT + name, value), value.dtype) for name, value in start.items()}
+
+
+def masked_total(
+    run: "RunContext", server: "Server", query: Query, key: str
+) -> Generator[Step, Any, NDArray[np.int64]]:
+    """Sub-program: the sum over all clients with rows of the one array in their masked records, of its shape.
+
+    Args:
+        query: without the request for masks.
+        key: of the record.
+    """
+    aside = run.aside()
+    clients = [client for client in server.holders() if client not in aside]
+    query.content.update(masked_request("trained_on", clients, server.pairs()))
+    replies = yield Query(query.name, query.content, query.model, everyone=True)
+    sent = [next(iter(arrays_of(reply.content, key).values())) for reply in replies]
+    return unmasked_sum(np.stack([one.ravel() for one in sent])).reshape(sent[0].shape)
 
 
 def sent_along(messages: Iterable[Message], key: str, record: ArrayRecord) -> list[Message]:

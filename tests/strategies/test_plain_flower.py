@@ -26,6 +26,7 @@ from fedimb.strategies.fednh import FedNH
 from fedimb.strategies.fedrela import FedReLa
 from fedimb.strategies.fedssg import FedSSG
 from fedimb.strategies.fedyoyo import FedYoYo
+from fedimb.strategies.mahalanobis import Mahalanobis
 from fedimb.strategies.oneround import OneRound
 from fedimb.strategies.plain import Plain
 from fedimb.strategies.public import Public
@@ -171,6 +172,11 @@ def test_active_learning_labels_in_each_of_its_cycles(method: type[Active]) -> N
             "strategy=feature_select needs fedimb's own server: run it with fedimb, not in a plain ServerApp",
         ),
         (
+            Mahalanobis(FedAvg()),
+            1,
+            "strategy=mahalanobis needs fedimb's own server: run it with fedimb, not in a plain ServerApp",
+        ),
+        (
             OneRound(FedAvg()),
             1,
             "strategy=oneround builds a model at the server: run it with fedimb, not in a plain ServerApp",
@@ -239,6 +245,6 @@ def test_fednh_says_what_model_it_needs() -> None:
 
 def test_no_method_is_left_out() -> None:
     known = {Scope, Coreset, Active, FairFAL, FedSSG, Public, OneRound, Plain, Climb, Creff, FedNH}
-    known |= {C2tc, FeatureSelect, FedIIC, FedReLa, FedYoYo, Rucr}
+    known |= {C2tc, FeatureSelect, Mahalanobis, FedIIC, FedReLa, FedYoYo, Rucr}
     own = [registry.get("strategy", name).factory for name in registry.names("strategy")]
     assert known == {factory for factory in own if factory.__module__.startswith("fedimb.strategies.")}

@@ -23,6 +23,7 @@ TINY = {
     "fedyoyo": ("strong={name: noise}",),
     "feature_select": ("min_count=1",),
     "fedssg": ("training={steps: 2}", "pretrain=1", "force=true"),
+    "mahalanobis": ("min_count=1",),
     "oneround": ("use=post",),
     "public": ("epochs=1",),
     "rucr": ("per_class=5", "head_epochs=2"),

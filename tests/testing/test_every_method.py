@@ -20,6 +20,7 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "feature_select": {"min_count": 1, "run_words": ["model=logistic"]},
     "fedyoyo": {"min_count": 1, "strong": {"name": "noise"}, "run_words": ["loss=dla"]},
     "fednh": {"min_count": 1, "run_words": ["model.head=prototype"]},
+    "mahalanobis": {"min_count": 1, "run_words": ["model.head=gated"]},
     "oneround": {"min_count": 1, "run_words": ["model=logistic"]},
     "public": {"epochs": 1, "run_words": ["data.public=3"]},
     "rucr": {"min_count": 1, "per_class": 5, "head_epochs": 2},
