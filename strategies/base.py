@@ -12,7 +12,7 @@ fedimb's loop executes the program. As a Flower Strategy, a method also works on
 ServerApp over any Grid, with clients that answer ``train`` (and this method's queries).
 """
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -26,7 +26,7 @@ from fedimb.models.base import parameters_of
 from fedimb.plain import StateDict
 from fedimb.privacy.secure_sum import unmasked_sum
 from fedimb.records import arrays_of, to_numpy
-from fedimb.serverapp.steps import Query, Reply, Rounds, Step, masked_request
+from fedimb.serverapp.steps import Query, Replace, Reply, Rounds, Step, masked_request
 
 if TYPE_CHECKING:
     from fedimb.models.base import Classifier
@@ -163,6 +163,23 @@ class KeepsWeights(Method):
         if merged is not None:
             self.memory |= {_KEPT + name: value for name, value in to_numpy(merged).items()}
         return merged, metrics
+
+    def kept_program(self, run: "RunContext") -> Program:
+        """The inner program; weights that it replaces the model's by are kept, as those aggregated are."""
+        inner, result = self.inner_program(run), None
+        while True:
+            try:
+                step = inner.send(result)
+            except StopIteration:
+                return
+            if isinstance(step, Replace) and step.model == "global":
+                step = Replace(self.replaced(step.weights))
+                self.memory |= {_KEPT + name: np.asarray(value) for name, value in step.weights.items()}
+            result = yield step
+
+    def replaced(self, weights: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Weights that the inner method made, as they are to be; override to change them."""
+        return weights
 
     def aggregated(self, server: "Server") -> dict[str, np.ndarray]:
         """The global model's parameters as aggregated last, or its initial ones if no round had a reply."""

@@ -13,7 +13,7 @@ takes rows with all columns, says so by its weights. Columns are the model's inp
 
 import json
 import math
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -128,7 +128,7 @@ class FeatureSelect(KeepsWeights):
                 yield from self._dropped(run, largest(size, stay), size)
                 yield Replace(self._zeroed(server, self.aggregated(server)))
         run.rounds -= before
-        yield from self.inner_program(run)
+        yield from self.kept_program(run)
         run.rounds += before  # for the next labelling cycle, if there is one
 
     def _total(
@@ -166,6 +166,11 @@ class FeatureSelect(KeepsWeights):
         about = {"rule": self.settings.rule, "kept": np.flatnonzero(kept).tolist(), "values": values.round(9).tolist()}
         run.artifact("feature_select.json", (json.dumps(about, indent=1) + "\n").encode())
         yield Query(KEEP, RecordDict({KEPT: array_record({"kept": kept.astype(np.int64)})}))
+
+    def replaced(self, weights: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Weights that the inner method made, with those of dropped columns at 0."""
+        assert self._server is not None, "replaced before the program"
+        return self._zeroed(self._server, dict(weights))
 
     def _zeroed(self, server: Server, weights: Arrays) -> Arrays:
         """Weights with those of dropped columns at 0."""

@@ -62,7 +62,7 @@ class Mahalanobis(KeepsWeights):
             raise ConfigError(
                 "strategy=mahalanobis needs fedimb's own server: run it with fedimb, not in a plain ServerApp"
             )
-        yield from self.inner_program(run)
+        yield from self.kept_program(run)
         sums = yield from masked_total(run, server, Query(SUMS_OF, model="global"), SUMS)
         width = server.model().head.in_features
         counts, means, root = gaussians(from_fixed(sums), run.n_classes, width, self.settings.shrinkage)

@@ -93,6 +93,15 @@ def test_a_run_trains_as_without_it_and_then_sets_the_gate(tmp_path):
             assert (squared[y == c] <= 1.001 * limit).mean() >= 0.8
 
 
+def test_a_head_that_an_inner_method_made_stays(tmp_path):
+    inner = ("strategy.c2tc.min_count=3", "strategy.c2tc.epochs=3")
+    alone = launch_in(tmp_path, *OWN, "strategy=c2tc", *inner)
+    gated = launch_in(tmp_path, *OWN, "strategy=[mahalanobis,c2tc]", *inner)
+    one, two = (load_file(run.folder / "artifacts" / "model" / "model.safetensors") for run in (alone, gated))
+    np.testing.assert_array_equal(one["head.weight"], two["head.weight"])
+    assert np.abs(two["head.root"]).max() > 0 == np.abs(one["head.root"]).max()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
