@@ -1,13 +1,17 @@
 """The client side of a method: what to train on, how to answer queries, what to add to replies. It never loops."""
 
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 from flwr.app import ArrayRecord, RecordDict
+from numpy.typing import NDArray
 from torch import Tensor
 
+from fedimb.privacy.secrets import clients_in_sum
+from fedimb.privacy.secure_sum import mask_values
 from fedimb.records import Arrays, array_record
 from fedimb.training.local import LocalResult
 from fedimb.training.spec import TrainSpec
@@ -63,6 +67,14 @@ class Client:
         raise NotImplementedError(
             f"{type(self).__name__} declares query '{name}' but does not answer it: override query()"
         )
+
+
+def masked(values: NDArray[np.int64], content: RecordDict, context: "ClientContext") -> NDArray[np.uint64]:
+    """Integers under masks that cancel in the sum over the clients which a query names (`masked_request`)."""
+    clients = clients_in_sum(content)
+    shared = partial(context.secrets.mask, context, clients)
+    hidden = mask_values(values.ravel(), client=context.client, clients=clients, shared=shared)
+    return hidden.reshape(values.shape)
 
 
 def coreset_record(kept: Tensor, context: "ClientContext") -> ArrayRecord:

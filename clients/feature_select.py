@@ -1,7 +1,5 @@
 """Feature selection at a site: count rows in bins, and train on the columns that stay."""
 
-from functools import partial
-
 import numpy as np
 import torch
 from flwr.app import RecordDict
@@ -9,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedimb.clientapp.context import ClientContext, Site
-from fedimb.clients.base import Client
+from fedimb.clients.base import Client, masked
 from fedimb.contracts.feature_select import (
     BINS,
     COUNTS,
@@ -24,8 +22,7 @@ from fedimb.contracts.feature_select import (
     FeatureSelectSettings,
 )
 from fedimb.errors import ConfigError, DataError
-from fedimb.privacy.secrets import clients_in_sum
-from fedimb.privacy.secure_sum import mask_values, to_fixed
+from fedimb.privacy.secure_sum import to_fixed
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
 from fedimb.selection.mutual_information import bin_counts
@@ -87,13 +84,15 @@ class FeatureSelectClient(Client):
         x, classes = x.reshape(len(x), -1), context.data.store.n_classes
         if name in (SUMS_OF, MASKED_SUMS_OF):
             sums = _sums(x.astype(np.float64))
-            return RecordDict({SUMS: array_record({"sums": _sent(sums, name == MASKED_SUMS_OF, content, context)})})
+            sent = sums if name == SUMS_OF else masked(sums, content, context)
+            return RecordDict({SUMS: array_record({"sums": sent})})
         scale, known = arrays_of(content, SCALE), y < classes  # coarse labels name no class
         found = bin_counts((x[known] - scale["mean"]) / scale["deviation"], y[known], classes, BINS)
         assert name in (COUNTS_OF, MASKED_COUNTS_OF), name
         if name == COUNTS_OF:
             found[np.bincount(y[known], minlength=classes) < self.settings.min_count] = 0
-        return RecordDict({COUNTS: array_record({"counts": _sent(found, name == MASKED_COUNTS_OF, content, context)})})
+        hidden = found if name == COUNTS_OF else masked(found, content, context)
+        return RecordDict({COUNTS: array_record({"counts": hidden})})
 
 
 def _sums(x: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -105,15 +104,3 @@ def _sums(x: NDArray[np.float64]) -> NDArray[np.int64]:
             f"strategy=feature_select: the values of column {column} are too large to be added up: scale the columns"
         )
     return to_fixed(sums)
-
-
-def _sent(
-    values: NDArray[np.int64], masked: bool, content: RecordDict, context: ClientContext
-) -> NDArray[np.int64] | NDArray[np.uint64]:
-    """Figures as they leave: masked for the clients that the query names, or as they are."""
-    if not masked:
-        return values
-    clients = clients_in_sum(content)
-    shared = partial(context.secrets.mask, context, clients)
-    hidden = mask_values(values.ravel(), client=context.client, clients=clients, shared=shared)
-    return hidden.reshape(values.shape)

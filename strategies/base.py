@@ -12,19 +12,21 @@ fedimb's loop executes the program. As a Flower Strategy, a method also works on
 ServerApp over any Grid, with clients that answer ``train`` (and this method's queries).
 """
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
+from numpy.typing import NDArray
 
 from fedimb.errors import ConfigError
 from fedimb.models.base import parameters_of
 from fedimb.plain import StateDict
-from fedimb.records import to_numpy
-from fedimb.serverapp.steps import Reply, Rounds, Step
+from fedimb.privacy.secure_sum import unmasked_sum
+from fedimb.records import arrays_of, to_numpy
+from fedimb.serverapp.steps import Query, Replace, Reply, Rounds, Step, masked_request
 
 if TYPE_CHECKING:
     from fedimb.models.base import Classifier
@@ -162,10 +164,44 @@ class KeepsWeights(Method):
             self.memory |= {_KEPT + name: value for name, value in to_numpy(merged).items()}
         return merged, metrics
 
+    def kept_program(self, run: "RunContext") -> Program:
+        """The inner program; weights that it replaces the model's by are kept, as those aggregated are."""
+        inner, result = self.inner_program(run), None
+        while True:
+            try:
+                step = inner.send(result)
+            except StopIteration:
+                return
+            if isinstance(step, Replace) and step.model == "global":
+                step = Replace(self.replaced(step.weights))
+                self.memory |= {_KEPT + name: np.asarray(value) for name, value in step.weights.items()}
+            result = yield step
+
+    def replaced(self, weights: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Weights that the inner method made, as they are to be; override to change them."""
+        return weights
+
     def aggregated(self, server: "Server") -> dict[str, np.ndarray]:
         """The global model's parameters as aggregated last, or its initial ones if no round had a reply."""
         start = parameters_of(server.model())
         return {name: np.asarray(self.memory.get(_KEPT + name, value), value.dtype) for name, value in start.items()}
+
+
+def masked_total(
+    run: "RunContext", server: "Server", query: Query, key: str
+) -> Generator[Step, Any, NDArray[np.int64]]:
+    """Sub-program: the sum over all clients with rows of the one array in their masked records, of its shape.
+
+    Args:
+        query: without the request for masks.
+        key: of the record.
+    """
+    aside = run.aside()
+    clients = [client for client in server.holders() if client not in aside]
+    query.content.update(masked_request("trained_on", clients, server.pairs()))
+    replies = yield Query(query.name, query.content, query.model, everyone=True)
+    sent = [next(iter(arrays_of(reply.content, key).values())) for reply in replies]
+    return unmasked_sum(np.stack([one.ravel() for one in sent])).reshape(sent[0].shape)
 
 
 def sent_along(messages: Iterable[Message], key: str, record: ArrayRecord) -> list[Message]:

@@ -13,7 +13,7 @@ takes rows with all columns, says so by its weights. Columns are the model's inp
 
 import json
 import math
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,14 +38,14 @@ from fedimb.errors import ConfigError, RunFailed
 from fedimb.models.base import Classifier, parameters_of
 from fedimb.models.logistic import Logistic
 from fedimb.models.mlp import MLP
-from fedimb.privacy.secure_sum import from_fixed, unmasked_sum
+from fedimb.privacy.secure_sum import from_fixed
 from fedimb.records import Arrays, array_record, arrays_of, to_numpy
 from fedimb.registry import register
 from fedimb.selection.mutual_information import largest, mutual_information
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.server import Server
-from fedimb.serverapp.steps import Query, Replace, Rounds, Step, masked_request
-from fedimb.strategies.base import KeepsWeights, Program
+from fedimb.serverapp.steps import Query, Replace, Rounds, Step
+from fedimb.strategies.base import KeepsWeights, Program, masked_total
 
 _FLAT = 2.0**-20  # sums are rounded to it
 
@@ -128,28 +128,21 @@ class FeatureSelect(KeepsWeights):
                 yield from self._dropped(run, largest(size, stay), size)
                 yield Replace(self._zeroed(server, self.aggregated(server)))
         run.rounds -= before
-        yield from self.inner_program(run)
+        yield from self.kept_program(run)
         run.rounds += before  # for the next labelling cycle, if there is one
 
-    def _asked(
+    def _total(
         self, run: RunContext, server: Server, queries: tuple[str, str], key: str, content: RecordDict
     ) -> Generator[Step, Any, NDArray[np.int64]]:
         """The sum over clients of the one array in their records, masked or as it is."""
         if self.settings.secure:
-            aside = run.aside()
-            clients = [client for client in server.holders() if client not in aside]
-            content = RecordDict({**content, **masked_request("trained_on", clients, server.pairs())})
-            replies = yield Query(queries[1], content, everyone=True)
-        else:
-            replies = yield Query(queries[0], content)
-        sent = [next(iter(arrays_of(reply.content, key).values())) for reply in replies]
-        if not self.settings.secure:
-            return np.sum(sent, axis=0, dtype=np.int64)
-        return unmasked_sum(np.stack([one.ravel() for one in sent])).reshape(sent[0].shape)
+            return (yield from masked_total(run, server, Query(queries[1], content), key))
+        replies = yield Query(queries[0], content)
+        return np.sum([next(iter(arrays_of(reply.content, key).values())) for reply in replies], axis=0, dtype=np.int64)
 
     def _scale(self, run: RunContext, server: Server) -> Generator[Step, Any, Arrays]:
         """Mean and deviation of each column over all rows; 1 for a column that does not vary."""
-        sums = from_fixed((yield from self._asked(run, server, (SUMS_OF, MASKED_SUMS_OF), SUMS, RecordDict())))
+        sums = from_fixed((yield from self._total(run, server, (SUMS_OF, MASKED_SUMS_OF), SUMS, RecordDict())))
         mean = sums[1] / sums[0]
         variance = np.maximum(sums[2] / sums[0] - mean**2, 0)
         return {"mean": mean, "deviation": np.where(variance > _FLAT, np.sqrt(variance), 1.0)}
@@ -157,7 +150,7 @@ class FeatureSelect(KeepsWeights):
     def _counts(self, run: RunContext, server: Server, scale: Arrays) -> Generator[Step, Any, NDArray[np.int64]]:
         """Counts [C, F, bins] over all clients, without classes of too few rows."""
         content = RecordDict({SCALE: array_record(scale)})
-        total = yield from self._asked(run, server, (COUNTS_OF, MASKED_COUNTS_OF), COUNTS, content)
+        total = yield from self._total(run, server, (COUNTS_OF, MASKED_COUNTS_OF), COUNTS, content)
         few = total.sum(axis=2).max(axis=1) < self.settings.min_count
         if few.sum() > len(few) - 2:
             raise RunFailed(
@@ -173,6 +166,11 @@ class FeatureSelect(KeepsWeights):
         about = {"rule": self.settings.rule, "kept": np.flatnonzero(kept).tolist(), "values": values.round(9).tolist()}
         run.artifact("feature_select.json", (json.dumps(about, indent=1) + "\n").encode())
         yield Query(KEEP, RecordDict({KEPT: array_record({"kept": kept.astype(np.int64)})}))
+
+    def replaced(self, weights: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Weights that the inner method made, with those of dropped columns at 0."""
+        assert self._server is not None, "replaced before the program"
+        return self._zeroed(self._server, dict(weights))
 
     def _zeroed(self, server: Server, weights: Arrays) -> Arrays:
         """Weights with those of dropped columns at 0."""

@@ -119,14 +119,8 @@ def predict_command(args: argparse.Namespace) -> "Predicted":
     result = replace(RunResult.read(find_run(args.run, args.output_dir)), site=args.site)
     with trusted(args.trust):
         source, options = source_of(args.data, args.source, result), _options(args, result)
-        _refuse_overwriting(
-            out,
-            result.folder,
-            [*args.data, args.transitions or ""],
-            source,
-            options.choose_on,
-            result.model.origin.source,
-        )
+        words = [*args.data, *([args.transitions] if args.transitions else [])]
+        _refuse_overwriting(out, result.folder, words, source, options.choose_on, result.model.origin.source)
         scored = score_to(result, source, out, options)
     card = _card(out)
     write_atomic(card, model_card(result, scored).encode())
@@ -184,7 +178,7 @@ def _refuse_overwriting(out: Path, folder: Path, words: list[str], *sources: Set
     """Refuse an existing ``out`` that the words or a source name, or that belongs to the run in ``folder``."""
     from fedimb.errors import ConfigError
 
-    for text in filter(None, (*words, *_texts(sources))):
+    for text in (*words, *_texts(sources)):
         given = Path(text).expanduser()
         if out.exists() and given.exists() and out.samefile(given):
             raise ConfigError(f"--out {out} is a file of data: give another one")

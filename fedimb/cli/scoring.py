@@ -103,8 +103,8 @@ def score_to(result: RunResult, source: Settings | None, out: Path, options: Opt
         table = read_transitions(options.transitions, result.class_names)
         predicted = _decoded(predicted, table, options.sequence)
         scored.warnings.append(
-            f"under {options.transitions.name} the classes are those of the most probable sequence of rows, in their "
-            "order; scores are each row's own, and the run's own figures are not of such sequences"
+            "classes are those of the most probable sequence of rows, in their order, under "
+            f"{options.transitions.name}; scores are each row's own, and the run's figures are not of such sequences"
         )
     write_predictions(_counted(predicted, scored, len(result.class_names)), out, options.probabilities)
     if scored.confusion is not None and parse_subgroups(config.data.get("subgroups")):

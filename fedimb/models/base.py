@@ -50,7 +50,7 @@ class Resident:
 
     def private(self) -> dict[str, np.ndarray]:
         """Private parameters, if they are trainable, and private persistent buffers, by name, copied to numpy."""
-        own = [(n, p) for n, p in self._parameters.items() if p.requires_grad]
+        own: list[tuple[str, Tensor]] = [(n, p) for n, p in self._parameters.items() if p.requires_grad]
         own += [(n, b) for n, b in self._buffers.items() if n in self._persistent]
         return {n: _copied(value) for n, value in own if n in self._private}
 

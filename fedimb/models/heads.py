@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from fedimb.errors import ConfigError
 
 Head = Literal[
-    "linear", "cosine", "bias_free", "prototype", "etf", "projected", "quadratic", "diagonal", "simplex", "npe"
+    "linear", "cosine", "bias_free", "prototype", "etf", "projected", "quadratic", "diagonal", "simplex", "npe", "gated"
 ]
 
 
@@ -25,6 +25,7 @@ OWN_HEAD = {
         "head_kind": "simplex",
         "needs_loss": ("dm_simplex",),
     },
+    ("head", "gated"): {"own_head": "a head with a gate", "head_kind": "gated"},
     ("head", "npe"): {
         "own_head": "a head that adds its estimate of the prior",
         "head_kind": "npe",
@@ -271,6 +272,44 @@ class DiagonalHead(QuadraticHead):
         return F.linear(x.square(), self.precision.double())
 
 
+class GatedHead(nn.Linear):
+    """Logits = w_c'x + b_c, and lower by `GATED` for a class from which the feature lies too far.
+
+    A feature lies too far from class c if |R'(x - m_c)|^2 > r_c, its squared Mahalanobis distance to the class's mean.
+    The prediction is then the next class that it is near enough to; a feature that is near to none keeps its logits but
+    for a common number, which changes neither a prediction nor a probability. m, R and r are 0 until ``strategy=
+    mahalanobis`` sets them after training (`fedimb.strategies.mahalanobis`), which gates nothing; they are sent with
+    the model, and training leaves them as they are.
+
+    Args:
+        in_features: feature width d.
+        out_features: number of classes C.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.means = nn.Parameter(torch.zeros(out_features, in_features))
+        self.root = nn.Parameter(torch.zeros(in_features, in_features))
+        self.reach = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [n, d] -> logits [n, C]."""
+        logits = F.linear(features, self.weight, self.bias)
+        if self.training:  # a gradient of 0, so that optimisers and aggregators find one
+            return logits + 0 * (self.means.sum() + self.root.sum() + self.reach.sum())
+        return logits - GATED * (self.distances(features) > self.reach).to(logits.dtype)
+
+    def distances(self, features: Tensor) -> Tensor:
+        """Features [n, d] -> squared Mahalanobis distances to the classes' means [n, C]."""
+        turned, centres = features @ self.root, self.means @ self.root
+        squares = (turned * turned).sum(-1, keepdim=True) + (centres * centres).sum(-1)
+        return (squares - 2 * turned @ centres.T).clamp_min(0)
+
+
+GATED = 1e4
+"""What a `GatedHead` takes off the logit of a class that is too far: more than any logit, and finite."""
+
+
 def unit(rows: Tensor) -> Tensor:
     """Rows [..., d] of length 1. 1e-6 rather than torch's 1e-12, which would give a zero row gradients of 1e12."""
     return F.normalize(rows, dim=-1, eps=1e-6)
@@ -293,6 +332,7 @@ def build_head(kind: Head, width: int, n_classes: int) -> nn.Linear:
         "diagonal": DiagonalHead,
         "simplex": SimplexHead,
         "npe": NeuralPriorHead,
+        "gated": GatedHead,
     }
     if kind not in made:
         raise ConfigError(f"model: head='{kind}': give one of {', '.join(made)}")

@@ -66,6 +66,14 @@ def test_elimination_keeps_the_columns_with_the_largest_weights_step_by_step(tmp
     assert (weight[:, told["kept"]] != 0).any()
 
 
+def test_what_an_inner_method_makes_has_no_weight_for_dropped_columns_either(tmp_path):
+    inner = ("strategy=[feature_select,c2tc]", "strategy.c2tc.min_count=3", "strategy.c2tc.epochs=2")
+    found = launch_in(tmp_path, *OWN, *inner)
+    weight, kept = weights(found)["head.weight"], about(found)["kept"]
+    assert (np.delete(weight, kept, axis=1) == 0).all()
+    assert (weight[:, kept] != 0).any()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

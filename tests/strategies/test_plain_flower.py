@@ -29,6 +29,7 @@ from fedimb.strategies.fedrep import FedRep
 from fedimb.strategies.fedssg import FedSSG
 from fedimb.strategies.fedyoyo import FedYoYo
 from fedimb.strategies.herocrystal import HeroCrystal
+from fedimb.strategies.mahalanobis import Mahalanobis
 from fedimb.strategies.oneround import OneRound
 from fedimb.strategies.plain import Plain
 from fedimb.strategies.public import Public
@@ -174,6 +175,11 @@ def test_active_learning_labels_in_each_of_its_cycles(method: type[Active]) -> N
             "strategy=feature_select needs fedimb's own server: run it with fedimb, not in a plain ServerApp",
         ),
         (
+            Mahalanobis(FedAvg()),
+            1,
+            "strategy=mahalanobis needs fedimb's own server: run it with fedimb, not in a plain ServerApp",
+        ),
+        (
             OneRound(FedAvg()),
             1,
             "strategy=oneround builds a model at the server: run it with fedimb, not in a plain ServerApp",
@@ -247,6 +253,6 @@ def test_herocrystal_says_that_it_needs_a_server_that_trains() -> None:
 
 def test_no_method_is_left_out() -> None:
     known = {Scope, Coreset, Active, FairFAL, FedSSG, Public, OneRound, Plain, Climb, Creff, FedNH}
-    known |= {C2tc, FeatureSelect, FedIIC, FedProto, FedReLa, FedRep, FedYoYo, HeroCrystal, Rucr}
+    known |= {C2tc, FeatureSelect, FedIIC, FedProto, FedReLa, FedRep, FedYoYo, HeroCrystal, Mahalanobis, Rucr}
     own = [registry.get("strategy", name).factory for name in registry.names("strategy")]
     assert known == {factory for factory in own if factory.__module__.startswith("fedimb.strategies.")}

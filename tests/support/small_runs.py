@@ -25,6 +25,7 @@ TINY = {
     "feature_select": ("min_count=1",),
     "fedssg": ("training={steps: 2}", "pretrain=1", "force=true"),
     "herocrystal": ("epochs=2",),
+    "mahalanobis": ("min_count=1",),
     "oneround": ("use=post",),
     "public": ("epochs=1",),
     "rucr": ("per_class=5", "head_epochs=2"),
