@@ -65,6 +65,9 @@ PAIRS = "x.pairs"
 
 SITE = "x.site"
 SUMS = "x.sums"
+INPUTS = "x.inputs"
+MOST_NAMES = 1 << 16
+"""Characters of the names in `INPUTS`; of longer ones the hash is sent."""
 SCALING = "x.scaling"
 """Sent to hospital nodes with every message: mean and deviation [F] float32 of a table's columns over all sites."""
 
@@ -240,6 +243,16 @@ PLATFORM = Contract(
                     "key": Values(text=r"[0-9a-f]{64}:[A-Za-z0-9+/=]{80,160}"),
                     "code": Values(text=_TEXT),
                 },
+            ),
+            Record(
+                INPUTS,
+                "config",
+                "names of a table's columns or of a signal's channels, in their order, and what made embeddings; so "
+                "that all sites mean the same by them",
+                "operational",
+                max_bytes=MOST_NAMES + 256,
+                optional=True,
+                values={"names": Values(text=r"[\x20-\x7e]*")},
             ),
             Record(
                 SUMS,

@@ -102,6 +102,7 @@ class SourceData:
         signal: of windows of signals, or spectrograms of them: rate and channels. None: x is not one.
         recordings: [n] int64, the recording of each window; None: not known.
         origins: [n] int64, the first sample of each window in its recording; None: not known.
+        encoder: of embeddings: what made them, such as a model's name and revision; None: not known, or x is not one.
         units: what the ids of ``patients`` are, in the plural: "patients", or "groups of overlapping windows" where
             only these are known to belong together.
 
@@ -131,6 +132,7 @@ class SourceData:
     recordings: NDArray[np.int64] | None = None
     origins: NDArray[np.int64] | None = None
     units: str = PATIENTS
+    encoder: str | None = None
 
     def __post_init__(self) -> None:
         n = len(self.x)

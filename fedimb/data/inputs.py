@@ -103,6 +103,7 @@ class Inputs:
         colour: of pictures of three channels, whether any had colours (channels that differ); None if not known.
         label_names: label in the files -> class name; None where labels are the names or the ids.
         signal: of windows of signals: rate and channels; None for other rows.
+        encoder: of embeddings: what made them; None if that is not known.
     """
 
     shape: tuple[int, ...]
@@ -113,6 +114,7 @@ class Inputs:
     colour: bool | None = None
     label_names: dict[str, str] | None = None
     signal: SignalFacts | None = None
+    encoder: str | None = None
 
     def facts(self) -> JsonObject:
         """As plain values, for JSON."""
@@ -125,6 +127,7 @@ class Inputs:
             "colour": self.colour,
             "label_names": self.label_names,
             **({} if self.signal is None else {"signal": self.signal.facts()}),
+            **({} if self.encoder is None else {"encoder": self.encoder}),
         }
 
     @staticmethod
@@ -140,6 +143,7 @@ class Inputs:
             facts.get("colour"),
             facts.get("label_names"),
             SignalFacts.from_facts(told) if (told := facts.get("signal")) else None,
+            facts.get("encoder"),
         )
 
 

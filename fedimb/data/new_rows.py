@@ -154,6 +154,7 @@ def store_batches(store: Store, rows: NDArray[np.int64], expected: Expected) -> 
         check_classes(store.class_names, expected.class_names)
     if store.signal is not None:
         check_signal("the data", store.signal, expected)
+    check_encoder("the data", store.encoder, expected)
     at_once = batch_rows(store.input_shape)
     for start in range(0, len(rows), at_once):
         held = rows[start : start + at_once]
@@ -189,6 +190,25 @@ def check_signal(place: str, found: SignalFacts, expected: Expected) -> None:
         raise DataError(
             f"{place} has channels {', '.join(found.channels)}, the run was trained on {', '.join(wanted.channels)}: "
             "give these, in that order"
+        )
+
+
+def check_encoder(place: str, found: str | None, expected: Expected) -> None:
+    """Refuse embeddings to predict that another encoder made than those a model was trained on.
+
+    Raises:
+        DataError: they differ. Where one side does not say, a note tells it.
+    """
+    wanted = expected.inputs.encoder
+    if found is None or wanted is None:
+        if found != wanted:
+            which = "the run's rows" if found is None else "these"
+            expected.notes.append(
+                f"{place}: only {which} say what embedded them ({found or wanted}): it is taken to be the same"
+            )
+    elif found != wanted:
+        raise DataError(
+            f"{place} was embedded by '{found}', the run was trained on rows of '{wanted}': embed the rows with that"
         )
 
 

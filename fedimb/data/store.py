@@ -83,6 +83,7 @@ class Store:
     recordings: NDArray[np.int64] | None = None
     origins: NDArray[np.int64] | None = None
     units: str = PATIENTS
+    encoder: str | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -199,6 +200,7 @@ class Store:
                 recordings=columns.get("recordings"),
                 origins=columns.get("origins"),
                 units=meta.get("units", PATIENTS),
+                encoder=meta.get("encoder"),
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -263,8 +265,10 @@ class Store:
 
 
 def _signal_facts(source: SourceData, windows: Windows | None) -> dict[str, object]:
-    """What meta.json says of signals; nothing of other rows."""
+    """What meta.json says of signals and of embeddings; nothing of other rows."""
     found: dict[str, object] = {} if source.units == PATIENTS else {"units": source.units}
+    if source.encoder is not None:
+        found["encoder"] = source.encoder
     if source.signal is not None:
         found["signal"] = source.signal.facts()
     if windows is not None:

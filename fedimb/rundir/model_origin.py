@@ -103,7 +103,8 @@ def inputs_of(federation: Federation) -> Inputs:
         columns = _columns_of(federation)
     low, high = (None, None) if store.scaled is not None else value_range(store.x, [federation.train.rows])
     colour = has_colour(store.x, federation.train.rows)
-    return Inputs(store.input_shape, str(store.x.dtype), low, high, columns, colour, store.label_names, store.signal)
+    about = (store.label_names, store.signal, store.encoder)
+    return Inputs(store.input_shape, str(store.x.dtype), low, high, columns, colour, *about)
 
 
 def _columns_of(federation: Federation) -> Any:

@@ -219,6 +219,18 @@ def test_what_a_site_declares_on_joining_is_not_its_own_word(about, text):
     assert text in str(join_refusal(plan(), "va", joined(SUMS, **about)))
 
 
+def test_names_of_columns_are_one_printable_text_of_bounded_length():
+    message = joined(SUMS)
+    for text, refused in (
+        ('{"columns": ["a"]}', None),
+        ("\x1b[31mred", "'names': is not a text"),
+        ("x" * 70_000, "bytes"),
+    ):
+        message.content["x.inputs"] = ConfigRecord({"names": text})
+        found = join_refusal(plan(), "va", message)
+        assert found is None if refused is None else refused in str(found)
+
+
 def changed(row, column, value):
     sums = SUMS.copy()
     sums[row, column] = value

@@ -53,7 +53,7 @@ FLOORS = (
         "deploy.audit_chain",
         "deploy.planned_times",
     ),
-    ("deploy.audit_log", "deploy.incidents", "deploy.joining", "deploy.units", "deploy.checks", "deploy.signing"),
+    ("deploy.audit_log", "deploy.incidents", "deploy.joining", "deploy.input_names", "deploy.units", "deploy.checks", "deploy.signing"),
     ("deploy.registered_data", "deploy.study_plan"),
     ("deploy.coordinator", "deploy.site"),
     ("deploy.demo", "deploy.offline", "deploy"),

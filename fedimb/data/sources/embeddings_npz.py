@@ -1,13 +1,13 @@
 """Embeddings of a frozen encoder in one .npz, optionally with the site and patient of each row."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
-from fedimb.data.new_rows import Expected, RowBatch
+from fedimb.data.new_rows import Expected, RowBatch, check_encoder
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
 from fedimb.data.sources.new_arrays import IDS, npz_batches
@@ -27,7 +27,8 @@ class EmbeddingsNpz:
 
     The file holds ``x`` [n, d] float, ``y`` [n] class ids or names, or [n, C] of 0 and 1 if rows have several labels,
     and optionally ``class_names`` [C] text, ``sites`` [n] ids or names, ``site_names`` [S] text, ``patients`` [n]
-    whole numbers or text, ``test`` [n] bool. An array whose name is nearly one of these is refused as misspelt.
+    whole numbers or text, ``test`` [n] bool, ``encoder`` text, one or [n]: what made the embeddings (a model, its
+    revision, its tokeniser). An array whose name is nearly one of these is refused as misspelt.
 
     Args:
         path: the file; see `fedimb.data.paths`.
@@ -79,12 +80,15 @@ class EmbeddingsNpz:
             if "x" not in arrays.keys and (likely := likely_arrays(arrays.keys)):
                 raise DataError(f"{self.path} has no array 'x'{likely}")
             check_attributes(arrays, self.attributes)
-            known = ("x", "y", "sites", "patients", "test", "class_names", "site_names", *IDS, *self.attributes)
+            named = ("class_names", "site_names", "encoder", *IDS, *self.attributes)
+            known = ("x", "y", "sites", "patients", "test", *named)
             arrays.check_unread(known)
             parts = self._parts(arrays)
-            return read_rows(
+            encoder = _encoder(arrays)
+            found = read_rows(
                 arrays, parts, self._rule(), self.site_names, prepare, problems, attributes=self.attributes
             )
+        return replace(found, encoder=encoder)
 
     def new_rows(self, expected: Expected, problems: Problems) -> Iterator[RowBatch]:
         """See `fedimb.data.new_rows.NewRows`. ``ids`` [n], numbers or text, name the rows; labels may be absent."""
@@ -95,7 +99,28 @@ class EmbeddingsNpz:
             return _unit_rows(x, good, self.path, problems, start) if self.l2_normalise else (x, good)
 
         with NpzFile(self.path, self.arrays) as arrays:
+            check_encoder(self.path, _encoder(arrays), expected)
             yield from npz_batches(arrays, [("x", "y")], prepare, expected, problems, self._rule())
+
+
+def _encoder(arrays: NpzFile) -> str | None:
+    """What made the embeddings; None if the file does not say.
+
+    Raises:
+        DataError: not a text, or rows of several encoders, whose embeddings are points of different spaces.
+    """
+    if "encoder" not in arrays.keys:
+        return None
+    found = arrays["encoder"]
+    if found.dtype.kind != "U" or found.ndim > 1 or not found.size or not all(map(str.strip, found.ravel().tolist())):
+        raise DataError(f"{arrays.path} encoder is {found.dtype} {list(found.shape)}; give a text, or one per row")
+    names = sorted(set(found.ravel().tolist()))
+    if len(names) > 1:
+        row = int(np.flatnonzero(found != found[0])[0])
+        raise DataError(
+            f"{arrays.path}: row 0 was embedded by '{found[0]}', row {row} by '{found[row]}': embed all rows with one"
+        )
+    return str(names[0])
 
 
 def _unit_rows(

@@ -4,6 +4,7 @@
 Everything after joining is the same as in a simulation, so a deployed run resumes, logs and ends the same way.
 """
 
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from fedimb.deploy.coordinator.signed_messages import SignedMessages
 from fedimb.deploy.coordinator.site_grid import DeployedGrid, Timeouts
 from fedimb.deploy.coordinator.standby import refuse_standby
 from fedimb.deploy.files import parse_settings
+from fedimb.deploy.input_names import check_input_names
 from fedimb.deploy.study_plan.limits import wrong_sums
 from fedimb.deploy.study_plan.plan import StudyPlan, read_plan
 from fedimb.engine import processes
@@ -42,6 +44,8 @@ from fedimb.serverapp.influence import capped
 from fedimb.serverapp.launch import execute
 from fedimb.serverapp.left_out import LeftOut
 from fedimb.text import clean_text
+
+log = logging.getLogger("fedimb")
 
 ACCEPTED = "accept-changes"
 """A file in the run folder while the run is resumed with ``--accept-changes``."""
@@ -135,6 +139,7 @@ class _Site:
     code: str
     rate: float | None = None  # of signals
     left_out: int = 0
+    names: str = ""  # of its columns, as `fedimb.deploy.input_names` writes them
 
 
 class _SiteEngine:
@@ -181,6 +186,8 @@ class _SiteEngine:
             raise DataError(
                 f"the sites' signals have different sampling rates ({shown}): register them with resample_hz"
             )
+        if unnamed := check_input_names({name: one.names for name, one in zip(about.sites, joined, strict=True)}):
+            log.warning("%s", unnamed)
         labels = declared_labels(
             config, plan, [one.rows + one.validation for one in joined], [one.left_out for one in joined]
         )
@@ -246,7 +253,8 @@ def _read_join_reply(plan: StudyPlan, site: str, reply: Message | None) -> _Site
     key, code = str(facts.get("key", "")), str(facts.get("code", "not reported"))
     rate = float(facts["rate"]) if "rate" in facts else None
     left_out = int(facts.get("left_out", 0))
-    return _Site(rows, validation, version, float(facts["scale"]), sums, key, code, rate, left_out)
+    said = str(reply.content.config_records[names.INPUTS]["names"]) if names.INPUTS in reply.content else ""
+    return _Site(rows, validation, version, float(facts["scale"]), sums, key, code, rate, left_out, said)
 
 
 def join_refusal(plan: StudyPlan, site: str, reply: Message) -> Refusal | None:

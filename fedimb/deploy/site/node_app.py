@@ -38,6 +38,7 @@ from fedimb.data.views import ClientData
 from fedimb.deploy.files import write_private
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.incidents import NOT_APPROVED, WAITING, Shareable
+from fedimb.deploy.input_names import input_names
 from fedimb.deploy.registered_data.data_version import DataVersion
 from fedimb.deploy.registered_data.datasets import find_data_set
 from fedimb.deploy.registered_data.pins import pin_run, pinned_version
@@ -332,6 +333,8 @@ def _joined(run: NodeRun) -> RecordDict:
     if store.signal is not None and store.signal.rate_hz is not None:
         about |= {"rate": store.signal.rate_hz}
     reply = RecordDict({names.SITE: ConfigRecord(about)})  # type: ignore[arg-type]
+    if text := input_names(store):
+        reply[names.INPUTS] = ConfigRecord({"names": text})
     if store.scaled is not None:
         sums = sums_of_rows(store.x, train).reshape(3, -1)
         reply[names.SUMS] = array_record({"sums": sums, "scaled": np.asarray(store.scaled, bool).ravel()})

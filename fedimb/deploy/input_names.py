@@ -1,0 +1,89 @@
+"""What sites call the columns, channels or encoder of their rows: it must be the same, in the same order, at all.
+
+Arrays of one shape average without an error whatever their columns mean: a site whose table has two columns exchanged
+would train, and every score would be of a mixture.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from fedimb.contracts.platform import MOST_NAMES
+from fedimb.data.store import Store
+from fedimb.errors import DataError
+from fedimb.text import clean_text
+
+_HASH = "sha256:"
+
+
+def input_names(store: Store) -> str:
+    """What a row's inputs are called, as ASCII text: JSON of columns, channels and encoder; "" if nothing names them.
+
+    More than `MOST_NAMES` characters are sent as their hash.
+    """
+    found: dict[str, object] = {}
+    if store.columns is not None:
+        found["columns"] = list(store.columns.names)
+        # Categories are values from the rows: of these only the hash leaves.
+        found["categories"] = hashlib.sha256(json.dumps(store.columns.inputs).encode()).hexdigest()[:16]
+    if store.signal is not None and store.signal.channels:
+        found["channels"] = list(store.signal.channels)
+    if store.encoder is not None:
+        found["encoder"] = store.encoder
+    if not found:
+        return ""
+    text = json.dumps(found)
+    return text if len(text) <= MOST_NAMES else _HASH + hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_input_names(names: Mapping[str, str]) -> str | None:
+    """Compare what sites call their inputs.
+
+    Args:
+        names: site -> what `input_names` gave there.
+
+    Returns:
+        What cannot be compared, in words, because some sites name nothing; None otherwise.
+
+    Raises:
+        DataError: two sites differ; names both, and the first difference.
+    """
+    said = {site: text for site, text in names.items() if text}
+    for site, text in said.items():
+        first = next(iter(said))
+        if text != said[first]:
+            raise DataError(
+                f"{_difference(first, said[first], site, text)}: register the data with the same data group at all "
+                "sites (--like FILE), with the same columns in the same order"
+            )
+    if said and (silent := [site for site in names if site not in said]):
+        return f"{', '.join(silent)}: nothing names the columns there; they are taken to be those of {next(iter(said))}"
+    return None
+
+
+def _difference(one: str, first: str, other: str, second: str) -> str:
+    """The first difference between what two sites call their inputs, in one line."""
+    try:
+        said, again = json.loads(first), json.loads(second)
+        for kind in dict.fromkeys([*said, *again]):
+            mine, its = said.get(kind), again.get(kind)
+            if mine == its:
+                continue
+            if kind == "categories":
+                return f"the columns of {one} and {other} have other categories or marks of missing values"
+            if not (isinstance(mine, list) and isinstance(its, list)):
+                return f"{_shown(kind)}: '{_shown(mine)}' at {one}, '{_shown(its)}' at {other}"
+            if len(mine) != len(its):
+                return f"{one} has {len(mine)} {_shown(kind)}, {other} {len(its)}"
+            at = next(i for i, pair in enumerate(zip(mine, its, strict=True)) if pair[0] != pair[1])
+            order = " (the same names in another order)" if sorted(map(str, mine)) == sorted(map(str, its)) else ""
+            here, there = _shown(mine[at]), _shown(its[at])
+            return f"{_shown(kind)[:-1]} {at + 1} is '{here}' at {one} and '{there}' at {other}{order}"
+    except (ValueError, AttributeError, TypeError):
+        pass  # hashes, or a reply that is no such text: then only that they differ is known
+    return f"{one} and {other} name their columns differently"
+
+
+def _shown(name: object) -> str:
+    """A name that a site sent, for a message: one line, not long."""
+    return clean_text(str(name))[:60]

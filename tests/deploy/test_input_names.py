@@ -1,0 +1,109 @@
+"""Sites whose columns, channels or encoders differ are refused by name; of one shape, they average as if alike."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from deployed import small_study
+from loopback import Loopback
+
+from fedimb.contracts.platform import MOST_NAMES
+from fedimb.data.inputs import TableColumns
+from fedimb.data.windows import SignalFacts
+from fedimb.deploy.coordinator.serve import serve
+from fedimb.deploy.input_names import check_input_names, input_names
+from fedimb.deploy.registered_data.datasets import register_data
+from fedimb.deploy.site.approvals import receive_plan
+from fedimb.errors import DataError
+
+
+def store(columns=None, channels=(), encoder=None):
+    signal = SignalFacts(50.0, tuple(channels), 16) if channels else None
+    return SimpleNamespace(columns=columns, signal=signal, encoder=encoder)
+
+
+def table(*names, **categories):
+    return store(TableColumns(names, categories))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        (table("age", "dose"), table("dose", "age"), "column 1 is 'age' at linz and 'dose' at va (the same names in"),
+        (table("age", "dose"), table("age", "Dosis"), "column 2 is 'dose' at linz and 'Dosis' at va:"),
+        (table("age", "dose"), table("age"), "linz has 2 columns, va 1"),
+        (table("age", "sex", sex=("f", "m")), table("age", "sex", sex=("m", "f")), "other categories"),
+        (store(channels=("I", "II")), store(channels=("II", "I")), "channel 1 is 'I' at linz and 'II' at va"),
+        (store(encoder="bert r1"), store(encoder="bert r2"), "encoder: 'bert r1' at linz, 'bert r2' at va"),
+        (table("x\u001b[31m"), table("y"), "column 1 is 'x [31m' at linz"),
+    ],
+)
+def test_two_sites_that_differ_are_refused_with_both_names(one, other, said):
+    with pytest.raises(DataError) as caught:
+        check_input_names({"linz": input_names(one), "va": input_names(other)})
+    assert said in str(caught.value)
+    assert "--like FILE" in str(caught.value)
+
+
+def test_sites_that_agree_pass_and_one_that_names_nothing_is_said():
+    named = input_names(table("age", "sex", sex=("f", "m")))
+    assert check_input_names({"linz": named, "va": named}) is None
+    assert check_input_names({"linz": "", "va": ""}) is None
+    assert check_input_names({"linz": named, "va": ""}) == (
+        "va: nothing names the columns there; they are taken to be those of linz"
+    )
+
+
+def test_of_categories_and_of_very_many_names_only_a_hash_leaves():
+    assert "f=" not in (text := input_names(table("sex", sex=("rare-value", "m"))))
+    assert "rare-value" not in text
+    assert json.loads(text)["columns"] == ["sex"]
+    many = [table(*(f"{word}{i}" for i in range(10_000))) for word in ("gene", "Gene")]
+    texts = {site: input_names(one) for site, one in zip(("linz", "va"), many, strict=True)}
+    assert all(len(text) < 100 < MOST_NAMES for text in texts.values())
+    with pytest.raises(DataError, match="linz and va name their columns differently"):
+        check_input_names(texts)
+
+
+@pytest.mark.parametrize("forged", ["{", "[]", "7", '{"columns": 3}', '{"columns": [[1], 2]}'])
+def test_a_text_that_a_site_made_up_is_refused_and_raises_nothing_else(forged):
+    with pytest.raises(DataError):
+        check_input_names({"linz": input_names(table("age", "dose")), "va": forged})
+
+
+@pytest.fixture
+def study(tmp_path):
+    made = small_study(tmp_path, {"linz": 60, "va": 75}, "tracking=none")
+    for home in made.homes.values():
+        receive_plan(home, made.plan.to_json())
+    made.approve()
+    return made
+
+
+def test_a_site_with_two_columns_exchanged_does_not_train(study, tmp_path):
+    file = tmp_path / "va.csv"
+    head, *rows = file.read_text().splitlines()
+    assert head.startswith("age,dose,")
+    swapped = [",".join([line.split(",")[1], line.split(",")[0], *line.split(",")[2:]]) for line in (head, *rows)]
+    file.write_text("\n".join(swapped) + "\n")
+    register_data(study.homes["va"], str(file), "heads", ["heads"], like=str(tmp_path / "group.yaml"))
+    folder = study.new()
+    with pytest.raises(
+        DataError, match=r"column 1 is 'age' at linz and 'dose' at va \(the same names in another order"
+    ):
+        serve(folder.path, Loopback(study.homes.values()))
+    assert folder.status() != "finished"
+
+
+def test_files_of_a_simulation_are_matched_by_the_names_of_their_columns(tmp_path):
+    from fedimb.data.sources.tabular_csv import TabularCsv
+
+    (tmp_path / "a.csv").write_text("age,dose,label\n1,20,x\n2,21,y\n")
+    (tmp_path / "b.csv").write_text("dose,age,label\n22,3,x\n23,4,y\n")
+    given = {"linz": str(tmp_path / "a.csv"), "va": str(tmp_path / "b.csv")}
+    data = TabularCsv(files=given, target="label", indicators=False).load()
+    np.testing.assert_array_equal(data.x, [[1, 20], [2, 21], [3, 22], [4, 23]])
+    (tmp_path / "b.csv").write_text("Dosis,age,label\n22,3,x\n23,4,y\n")
+    with pytest.raises(DataError, match=r"b.csv has column 'Dosis' and .*a.csv does not"):
+        TabularCsv(files=given, target="label", indicators=False).load()
