@@ -40,7 +40,8 @@ class Entry:
 def legend(rows: Sequence[Row], most: int = len(COLOURS)) -> list[Entry]:
     """Rows drawn in colour: the control (dark and dashed) and the best by minority recall, in row order.
 
-    The control is a cross, which cannot be hollow, unless it is a free row. A row looks the same in all pictures of its setting. Rows with missing runs come after complete ones.
+    The control is a cross, which cannot be hollow, unless it is a free row. A row looks the same in all pictures of its
+    setting. Rows with missing runs come after complete ones.
     """
     order = [row for row in ranked(list(rows)) if not row.control]
     placed = {row.number for row in order}
