@@ -105,7 +105,7 @@ def demo(overrides: Sequence[str], seeds: int, sender: Sender | None = None) -> 
     runs = sum(task.kind == "run" for task in tasks)
     print(f"{len(study.labels)} rows, {seeds} seeds: {runs} runs, several at a time", file=sys.stderr)
     workers = replace(default_workers(study_folder(tasks)), sender=sender)
-    done = compare(study, overrides, workers, " ".join(["fedimb demo", *overrides]))
+    done = compare(study, overrides, workers, " ".join(["fedimb demo", *overrides]), show=_show_first)
     rows, folder = run_rows(done.results), done.folder
     if all(row["status"] != "finished" for row in rows):
         return _finished([done], [])
@@ -116,8 +116,7 @@ def demo(overrides: Sequence[str], seeds: int, sender: Sender | None = None) -> 
     found = statistics(done.results)
     (folder / "report.html").write_text(page(done.results, found))
     bar_csv(found, folder / "against_bar.csv")
-    print(f"{study_table(done.results)}\n\n{bar_table(done.results, found)}")
-    print(f"\nscores: mean of the last scored rounds on the test set; +-: 95 % t interval over {seeds} seeds")
+    print(f"\n{bar_table(done.results, found)}")
     output = [word for word in overrides if word.startswith(("output_dir=", "tracking"))]
     asked = compare(labels, output, workers, "fedimb demo")
     print(f"\nactive learning: labels were requested for {_found(asked.results)}")
@@ -131,6 +130,17 @@ def demo(overrides: Sequence[str], seeds: int, sender: Sender | None = None) -> 
     if shown := charts(done.results):
         print(f"charts:  {shown[0]}\n         {shown[1]}")
     return _finished([done, asked, made], [folder / name for name in ("comparison.png", "rows.csv", "report.html")])
+
+
+def _show_first(results: StudyResults) -> None:
+    """Print the first table as soon as its rows are there; what they are against the bar comes later."""
+    if not any(result.status == "finished" for result in results.results):
+        return
+    print(study_table(results))
+    seeds = len({result.seed for result in results.results})
+    print(
+        f"\nscores: mean of the last scored rounds on the test set; +-: 95 % t interval over {seeds} seeds", flush=True
+    )
 
 
 def _finished(parts: Sequence[Compared], files: Sequence[Path]) -> DemoFinished:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from importlib.util import find_spec
@@ -51,7 +51,14 @@ class Compared:
         return self.results._repr_html_() + below
 
 
-def compare(study: Study, more: Sequence[str], workers: Workers, command: str, file: Path | None = None) -> Compared:
+def compare(
+    study: Study,
+    more: Sequence[str],
+    workers: Workers,
+    command: str,
+    file: Path | None = None,
+    show: Callable[[StudyResults], None] | None = None,
+) -> Compared:
     """Run what is missing of a study and write ``study.json``, ``rows.csv`` and ``tuning.csv`` into its folder.
 
     Args:
@@ -60,6 +67,7 @@ def compare(study: Study, more: Sequence[str], workers: Workers, command: str, f
         workers: how runs are done.
         command: the command as typed, for the record.
         file: the study's file, whose registration is looked for; None: nothing is said of registration.
+        show: called with the rows' results as soon as they are there; the bar is chosen after that, else before.
 
     Raises:
         ConfigError: a row that cannot be run or compared on equal terms; raised before any work.
@@ -76,8 +84,10 @@ def compare(study: Study, more: Sequence[str], workers: Workers, command: str, f
         tuned, found = tuned_rows(study, more, workers, folder)
     chosen = tuned.chosen(study) if tuned else {}
     control = study.control or default_control(study, tuned)
-    bars, lost = chosen_bars(study, chosen, more, workers, folder)
-    found += lost
+    bars: tuple[Bar, ...] = ()
+    if show is None:
+        bars, lost = chosen_bars(study, chosen, more, workers, folder)
+        found += lost
     cells, tasks = plan(study, chosen, more)
     record = {
         "study": study.model_dump(),
@@ -95,6 +105,12 @@ def compare(study: Study, more: Sequence[str], workers: Workers, command: str, f
     if renamed := _renamed(tasks, done):
         record["renamed"] = renamed
     results = gather(record, cells, done)
+    if show is not None:
+        show(results)
+        bars, lost = chosen_bars(study, chosen, more, workers, folder)
+        found += lost
+        record["bars"] = [bar.to_json() for bar in bars]
+        results = gather(record, cells, done)
     if registered is not None:
         registered = with_earlier_runs(registered, results.results)
         results = replace(results, registered=registered)

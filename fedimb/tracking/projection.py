@@ -29,6 +29,7 @@ from fedimb.tracking.folder import (
 from fedimb.tracking.lock import locked
 from fedimb.tracking.naming import SETTING_TAG, run_name, setting_of
 from fedimb.tracking.state import EVERY_STEP, IDENTITY_FILE, MetricsReader, State, identity, load, save
+from fedimb.tracking.view import NOTE_TAG, experiment_note, run_note
 
 if TYPE_CHECKING:
     pass
@@ -102,6 +103,9 @@ class Projection:
             return
         self._experiment_id = store.prepare_store(self.uri, self.experiment, patient=self._patient)
         client = store.connect(self.uri, self._patient)
+        if not state.runs:  # once per run folder
+            note = experiment_note(self.experiment, self.folder.absolute().parent)
+            store.write_note(client, self._experiment_id, note)
         for label, run_id in state.runs.items():
             try:
                 info = client.get_run(run_id).info
@@ -189,6 +193,9 @@ class Projection:
         run = self._client.get_run(run_id)
         if run.data.tags.get(SETTING_TAG) != (setting := setting_of(row)):
             self._client.set_tag(run_id, SETTING_TAG, setting)
+        if NOTE_TAG not in run.data.tags:
+            seed = run.data.tags.get("fedimb.seed", "?")
+            self._client.set_tag(run_id, NOTE_TAG, run_note(label, seed, self.folder.absolute()))
         if run.info.run_name == label:  # not what a person called it
             self._client.update_run(run_id, name=run_name(label, row))
 

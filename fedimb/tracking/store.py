@@ -24,7 +24,7 @@ from fedimb.errors import ConfigError, FedimbError, nearest
 from fedimb.process_state import log_level
 from fedimb.tracking import template
 from fedimb.tracking.lock import locked
-from fedimb.tracking.view import EXPERIMENT_TAGS, VIEW
+from fedimb.tracking.view import EXPERIMENT_TAGS, NOTE_TAG, VIEW, WRITTEN_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -235,6 +235,20 @@ def _experiment(client: Any, uri: str, name: str, location: str | None) -> str:
         if found.tags.get(key) != value:
             client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
+
+
+def write_note(client: Any, experiment_id: str, note: str) -> None:
+    """Give an experiment its description, unless a person wrote one or changed it."""
+    tags = client.get_experiment(experiment_id).tags
+    present = tags.get(NOTE_TAG, "")
+    if present == note or (present and _digest(present) != tags.get(WRITTEN_TAG)):
+        return
+    client.set_experiment_tag(experiment_id, WRITTEN_TAG, _digest(note))
+    client.set_experiment_tag(experiment_id, NOTE_TAG, note)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def charts_link(uri: str, experiment: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from mlflow.tracking import MlflowClient
 from fedimb.cli import main
 from fedimb.cli.demo_tables import SERVER_ROWS, server_study, study_of
 from fedimb.config.load import from_json
+from fedimb.study import compare as comparison
 from fedimb.study.cells import plan
 
 QUICK = ["rounds=6", "local.epochs=1", "clients.count=3", "data.n_max=60", "evaluation.bootstrap=0"]
@@ -41,8 +42,19 @@ def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys)
         label: (*words, "strategy.fedssg.training.steps=3") for label, words in SERVER_ROWS.items() if label == "fedssg"
     }
     monkeypatch.setattr("fedimb.cli.demo_tables.SERVER_ROWS", SERVER_ROWS | rows)
+    choose = comparison.chosen_bars
+
+    def chosen(study, *words):
+        print(f"choosing the bar of {len(study.labels)} rows")
+        return choose(study, *words)
+
+    monkeypatch.setattr(comparison, "chosen_bars", chosen)
     assert main(["demo", "--seeds", "1", *QUICK]) == 0
     text = capsys.readouterr().out
+    shown, _, later = text.partition(f"choosing the bar of {len(ROWS) + 1} rows\n")
+    assert "\nscope " in shown
+    assert "scores: mean of the last scored rounds" in shown
+    assert "the bar is" in later.partition("active learning: labels were requested")[0]
     for row in (*ROWS, "balanced_softmax"):
         assert f"\n{row} " in text
     assert "macro" in text

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.tracking.projection import safe_name
-from fedimb.tracking.store import charts_link, connect, prepare_store, reason_of, resolve_uri, shown
-from fedimb.tracking.view import EXPERIMENT_TAGS
+from fedimb.tracking.store import charts_link, connect, prepare_store, reason_of, resolve_uri, shown, write_note
+from fedimb.tracking.view import EXPERIMENT_TAGS, NOTE_TAG, experiment_note
 
 
 @pytest.mark.slow
@@ -114,9 +114,40 @@ def test_the_shared_view_opens_rare_classes_first_and_every_chart_has_its_sectio
     charts, sections = state["compareRunCharts"], [s["uuid"] for s in state["compareRunSections"]]
     assert charts[0]["metricKey"] == "test/minority_recall"
     assert state["compareRunSections"][0]["name"] == "test"
+    assert state["compareRunSections"][0]["columns"] == 1
+    assert state["runListHidden"] is True
     assert {chart["metricSectionId"] for chart in charts} <= set(sections)
     assert len({chart["uuid"] for chart in charts}) == len(charts)
     assert len(EXPERIMENT_TAGS["mlflow.sharedViewState.fedimb"]) < 5000  # what older servers keep of a tag
+
+
+class Tagged:
+    """A client with one experiment."""
+
+    def __init__(self):
+        self.tags = {}
+
+    def get_experiment(self, _):
+        return self
+
+    def set_experiment_tag(self, _, key, value):
+        self.tags[key] = value
+
+
+def test_a_description_is_kept_up_to_date_until_a_person_writes_one(tmp_path):
+    (tmp_path / "study.json").write_text(json.dumps({"study": {"about": "Rare digits."}}))
+    note, client = experiment_note("four", tmp_path), Tagged()
+    assert note.splitlines()[0] == (
+        f"Report with intervals and tests: [{tmp_path}/report.html](file://{tmp_path}/report.html)"
+    )
+    assert "**four**: Rare digits." in note
+    assert "**other**\n" in experiment_note("other", tmp_path / "none")
+    write_note(client, "1", note)
+    write_note(client, "1", f"{note} Moved.")
+    assert client.tags[NOTE_TAG] == f"{note} Moved."
+    client.tags[NOTE_TAG] = "Mine."
+    write_note(client, "1", note)
+    assert client.tags[NOTE_TAG] == "Mine."
 
 
 LOCKED = """(raised as a result of Query-invoked autoflush; consider using a session.no_autoflush block)

@@ -40,14 +40,15 @@ class Entry:
 def legend(rows: Sequence[Row], most: int = len(COLOURS)) -> list[Entry]:
     """Rows drawn in colour: the control (dark and dashed) and the best by minority recall, in row order.
 
-    A row looks the same in all pictures of its setting. Rows with missing runs come after complete ones.
+    The control is a cross, which cannot be hollow, unless it is a free row. A row looks the same in all pictures of its
+    setting. Rows with missing runs come after complete ones.
     """
     order = [row for row in ranked(list(rows)) if not row.control]
     placed = {row.number for row in order}
     order += [row for row in rows if row.number not in placed and not row.control and row.finished]
     others = sorted(order[:most], key=lambda row: row.number)
     looks = [Entry(row, COLOURS[i], _ORDER[i]) for i, row in enumerate(others)]
-    looks += [Entry(row, CONTROL, "x") for row in rows if row.control and row.finished]
+    looks += [Entry(row, CONTROL, "o" if row.free else "x") for row in rows if row.control and row.finished]
     return sorted(looks, key=lambda entry: entry.row.number)
 
 

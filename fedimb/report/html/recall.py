@@ -51,6 +51,7 @@ def _listed(drawn: Sequence[Entry], ranks: Ranks) -> "Axes":
     for i in np.flatnonzero(ranks.rare):
         axes.axhspan(i - 0.5, i + 0.5, color=RARE, alpha=0.08, linewidth=0)
     names = [shorten(" ".join(name.split()), 22) for name in ranks.names]
+    names = [f"place {name}" for name in names] if ranks.moved else names
     axes.set_yticks(range(len(ranks)), [f"{n} ({m:,})" for n, m in zip(names, ranks.train, strict=True)])
     axes.set_ylim(len(ranks) - 0.5, -0.5)
     axes.set_xlim(-0.03, 1.03)
