@@ -128,6 +128,7 @@ class RunResult:
         events: of a run on windows of recordings: row label -> class -> ``events``, ``detected``, ``sensitivity``,
             ``false_alarms``, ``hours``, ``false_alarms_per_hour`` of the final model on the test rows
             (`fedimb.evaluation.events`); else empty.
+        virtual_s: seconds on the clock of the run's pace; NaN without a clock.
     """
 
     folder: Path
@@ -151,6 +152,7 @@ class RunResult:
     attack: dict[str, object] | None = None
     temperature: HeldOut | None = None
     events: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
+    virtual_s: float = math.nan
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -259,6 +261,7 @@ class RunResult:
             data.get("attack"),
             data.get("temperature"),
             folder.read_json(f"artifacts/{EVENTS}", {}),
+            data.get("virtual_s", math.nan),
         )
 
 
