@@ -136,6 +136,7 @@ class RunResult:
             ``false_alarms``, ``hours``, ``false_alarms_per_hour`` of the final model on the test rows
             (`fedimb.evaluation.events`); else empty.
         site: whose `model` is meant, where sites have models of their own; see `fedimb.rundir.model_file.load_model`.
+        virtual_s: seconds on the clock of the run's pace; NaN without a clock.
     """
 
     folder: Path
@@ -160,6 +161,7 @@ class RunResult:
     temperature: HeldOut | None = None
     events: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
     site: str | None = None
+    virtual_s: float = math.nan
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -335,6 +337,7 @@ class RunResult:
             data.get("attack"),
             data.get("temperature"),
             folder.read_json(f"artifacts/{EVENTS}", {}),
+            data.get("virtual_s", math.nan),
         )
 
 

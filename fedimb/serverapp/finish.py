@@ -17,6 +17,7 @@ from fedimb.evaluation.events import EventScores
 from fedimb.evaluation.intervals import wilson
 from fedimb.evaluation.metrics import scores
 from fedimb.evaluation.ratios import mean_defined
+from fedimb.paces.base import SECOND
 from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import EVENTS, SUBGROUPS, TAU_CURVE, WITHOUT_SITE, suspect_text
@@ -130,6 +131,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             **({"temperature": temperature} if (temperature := _temperature(folder, evaluator)) else {}),
             **({"left_out": left_out.facts()} if left_out.replies else {}),
             **({"attack": attackers.facts()} if attackers else {}),
+            **({"virtual_s": loop.progress.virtual_ns / SECOND} if loop.pacing and loop.pacing.pace.timed else {}),
         },
     )
     evaluator.save(folder.path / "artifacts", loop.context.counts)

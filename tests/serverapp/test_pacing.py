@@ -37,6 +37,7 @@ def test_a_clock_changes_no_weight(rounds, tmp_path):
     times = [one["time/virtual_s"] for one in metrics(timed)]
     assert times == sorted(times)
     assert times[0] > 0
+    assert timed.virtual_s == times[-1]
     assert "time/virtual_s" not in metrics(rounds)[0]
 
 
