@@ -9,7 +9,7 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "active": {"cycles": 2, "budget": 4, "local_epochs": 2},
     "fairfal": {"cycles": 2, "budget": 4, "local_epochs": 2},
     "fedssg": {"training": {"steps": 2}, "pretrain": 1, "force": True, "run_words": ["data.public=3"]},
-    "c2tc": {"min_count": 2, "keep": 0.5, "epochs": 1},
+    "c2tc": {"min_count": 2, "keep": 0.5, "epochs": 1, "use": "init"},
     "creff": {"per_class": 3, "match_steps": 2, "head_epochs": 2, "min_count": 1},
     "fediic": {
         "min_count": 1,
@@ -36,7 +36,6 @@ LONG = (
 """Left to the slow test below, which has every method; one that is added later is in both."""
 
 VARIANTS = {
-    "c2tc before training": ("c2tc", {**SMALL["c2tc"], "use": "init"}),
     "coreset by el2n, native steps": ("coreset", {"rule": {"name": "el2n"}, "epochs": 2, "steps": "native"}),
     "fairfal with KAFAL's training": ("fairfal", {**SMALL["fairfal"], "kcfu": True, "share_prototypes": True}),
     "active trains on": ("active", {**SMALL["active"], "restart": False, "query": {"name": "badge"}}),
