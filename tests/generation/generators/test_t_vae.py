@@ -90,6 +90,7 @@ def planted(n, df=5, seed=0):
     return Examples(torch.from_numpy(x).float(), zeros, zeros)
 
 
+@pytest.mark.slow
 def test_planted_tails_are_recovered_and_a_gaussian_vae_loses_them():
     data, zeros = planted(3000), torch.zeros(8000, dtype=torch.int64)
     real, found = stats.kurtosis(data.x.numpy()), {}
