@@ -34,7 +34,6 @@ from fedimb.engine.record_checks import Sizes
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.evaluation.probabilities import BINS
 from fedimb.models.base import buffers_of, head_arrays, load_into, parameters_of
-from fedimb.models.probe import is_from_elsewhere, probe_model
 from fedimb.privacy.ledger import Ledger
 from fedimb.privacy.updates import check_model
 from fedimb.rundir.folder import RunFolder
@@ -125,10 +124,7 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     check_scores(config, federation.task, federation.unknown_labels)
     check_taus(config, federation)
     check_explanations(config, federation, federation.store.columns)
-    model = build_model(config, federation.n_classes, federation.input_shape)
-    check_model(config.privacy, model)
-    if is_from_elsewhere(config.model["name"]):
-        probe_model(config.model["name"], model, federation.input_shape)
+    check_model(config.privacy, build_model(config, federation.n_classes, federation.input_shape))
     check_client_parts(config, federation.counts.sum(axis=0), federation.input_shape)
     columns = federation.store.columns
     resampler_of(config, None if columns is None else columns.one_hot, federation.input_shape)

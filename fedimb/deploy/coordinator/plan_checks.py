@@ -27,7 +27,6 @@ def check_parts(plan: StudyPlan, config: RunConfig) -> None:
 
     from fedimb.config.parts import build_model, check_client_parts
     from fedimb.config.validate import check_task
-    from fedimb.models.probe import is_from_elsewhere, probe_model
     from fedimb.privacy.updates import check_model
     from fedimb.serverapp.aggregator import chain
     from fedimb.serverapp.assemble import build_method, needs_counts
@@ -55,10 +54,7 @@ def check_parts(plan: StudyPlan, config: RunConfig) -> None:
     check_scores(config, unseen.task, unseen.unknown_labels)
     check_taus(config, unseen, deployed=True)
     check_explanations(config, unseen)
-    model = build_model(config, unseen.n_classes, unseen.input_shape)
-    check_model(config.privacy, model)
-    if is_from_elsewhere(config.model["name"]):
-        probe_model(config.model["name"], model, unseen.input_shape)
+    check_model(config.privacy, build_model(config, unseen.n_classes, unseen.input_shape))
     check_client_parts(config, np.ones(unseen.n_classes, np.int64), unseen.input_shape)
     methods = chain(build_method(config, count)[0])[:-1]  # the last is the aggregator
     rounds = config.rounds
