@@ -18,6 +18,7 @@ from fedimb.data.normalize import POOLED, pooled_normalization
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.models.normalized import normalize_inputs
+from fedimb.models.probe import is_from_elsewhere, probe_model
 from fedimb.plain import Settings
 from fedimb.schema import LocalConfig, RunConfig, calibration_part
 from fedimb.seeds import Stream, seed_int
@@ -210,6 +211,8 @@ def check_client_parts(
         made.check_rows(input_shape)
     for name, args in config.calibration.items():
         registry.build("calibration", calibration_part(name), **args)
+    if is_from_elsewhere(config.model["name"]):
+        probe_model(config.model["name"], build_model(config, len(counts), input_shape), input_shape)
 
 
 def contracts_of(config: RunConfig) -> list[Contract]:

@@ -34,7 +34,6 @@ from fedimb.engine.record_checks import Sizes
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.evaluation.probabilities import BINS
 from fedimb.models.base import Classifier, buffers_of, head_arrays, load_into, parameters_of
-from fedimb.models.probe import is_from_elsewhere, probe_model
 from fedimb.privacy.ledger import Ledger
 from fedimb.privacy.updates import check_model
 from fedimb.rundir.folder import RunFolder
@@ -182,10 +181,7 @@ def check_networks(config: RunConfig, federation: Federation) -> None:
     """
     kinds = kinds_of(config, federation.n_clients, federation.sites_of)
     for own in Layout.of(config, federation.n_classes, federation.input_shape, kinds).configs.values():
-        model = build_model(own, federation.n_classes, federation.input_shape)
-        check_model(own.privacy, model)
-        if is_from_elsewhere(own.model["name"]):
-            probe_model(own.model["name"], model, federation.input_shape)
+        check_model(own.privacy, build_model(own, federation.n_classes, federation.input_shape))
 
 
 def check_head(config: RunConfig, federation: Federation) -> None:
