@@ -131,7 +131,7 @@ class ClientRuntime:
             except StateLost as error:
                 return Message(Error(code=LOST, reason=str(error)), reply_to=message)
             self._load(message)
-            sent = message.content.array_records.get(names.ARRAYS, {}) if self.config.clients.private else ()
+            sent = message.content.array_records.get(names.ARRAYS, ()) if self.config.clients.private else ()
             self._private_weights.load(pending.context.state, sent)
             with seeded(self._seed(pending.context)):
                 if category == "train":

@@ -89,8 +89,8 @@ def parts_of(config: RunConfig) -> tuple[registry.Entry, ...]:
     named += [("augmentation", part) for part in config.local.augmentation]
     named += [("objective", part) for part in config.aggregator.get("objectives") or []]
     parts = [registry.get(kind, part["name"]).set_to(part) for kind, part in named]
-    kinds = () if config.clients.models is None else config.clients.models.kinds.values()
-    parts += [registry.get("model", model["name"]).set_to(model) for model in kinds]
+    own = {} if config.clients.models is None else config.clients.models.kinds
+    parts += [registry.get("model", model["name"]).set_to(model) for model in own.values()]
     parts += [registry.get("strategy", name).set_to(args or {}) for name, args in config.strategy.items()]
     return (*parts, *calibrations_of(config))
 

@@ -57,7 +57,7 @@ class VirtualSizes:
         return np.array([self[k] for k in np.asarray(clients).tolist()], np.int64)
 
     __array__ = __iter__ = __gt__ = __lt__ = __eq__ = sum = any = max = min = _refuse  # type: ignore[assignment]
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 class _NoSizes:
@@ -254,7 +254,11 @@ class VirtualFederation(Federation):
         ids = numpy_rng(self._seed, Stream.PARTITION, 4).choice(self.n_clients, drawn, replace=False)
         holders = sum((self.store.class_counts(self.train[int(k)]) > 0).astype(np.int64) for k in np.sort(ids))
         low, high = wilson(holders, drawn)
-        shares = {"holders_share": holders / drawn, "holders_low": low, "holders_high": high}
+        shares: dict[str, NDArray[np.generic]] = {
+            "holders_share": holders / drawn,
+            "holders_low": low,
+            "holders_high": high,
+        }
         return {"clients_drawn": np.array([drawn]), **shares}
 
     def client(self, k: int) -> ClientData:

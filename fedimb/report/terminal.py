@@ -7,7 +7,7 @@ characters cannot be told apart without colour, whereas a study has a dozen rows
 import math
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ _SHADES, _STEPS = ("░▒▓█", "▁▂▃▄▅▆▇█")
 _PLAIN_SHADES, _PLAIN_STEPS = (".:*#", "01234567")
 
 
-def draw_study(study: StudyResults, stream: TextIO | None = None) -> None:
+def draw_study(study: StudyResults, stream: IO[str] | None = None) -> None:
     """Draw who holds what and the learning curves of every setting that has a finished run.
 
     Args:
@@ -52,7 +52,7 @@ def draw_study(study: StudyResults, stream: TextIO | None = None) -> None:
 
 
 def draw_partition(
-    counts: NDArray[np.int64], class_names: Sequence[str], minority: Sequence[int], stream: TextIO | None = None
+    counts: NDArray[np.int64], class_names: Sequence[str], minority: Sequence[int], stream: IO[str] | None = None
 ) -> None:
     """Training rows of each client and class as shades, classes from head to tail, on a log scale.
 
@@ -101,13 +101,13 @@ def _headings(
     return " \\ class id", [f"{c}{mark}" for c, mark in zip(order, marks, strict=True)]
 
 
-def _shade(n: int, most: int, stream: TextIO) -> str:
+def _shade(n: int, most: int, stream: IO[str]) -> str:
     if not n:
         return "-"
     return _marks(_SHADES, _PLAIN_SHADES, stream)[min(3, int(4 * math.log(n) / math.log(max(2, most))))]
 
 
-def _scale(most: int, stream: TextIO) -> str:
+def _scale(most: int, stream: IO[str]) -> str:
     """Which counts each shade stands for."""
     texts = []
     for mark in dict.fromkeys(_shade(n, most, stream) for n in _thresholds(most)):
@@ -122,7 +122,7 @@ def _thresholds(most: int) -> list[int]:
     return sorted({n for root in roots for n in (math.floor(root), math.ceil(root)) if 1 <= n <= most})
 
 
-def draw_curves(rows: Sequence[Row], stream: TextIO | None = None) -> None:
+def draw_curves(rows: Sequence[Row], stream: IO[str] | None = None) -> None:
     """Minority and macro recall of each row by round, the mean over seeds, as blocks from 0 to 1, and where it ends.
 
     Args:
@@ -155,7 +155,7 @@ def draw_curves(rows: Sequence[Row], stream: TextIO | None = None) -> None:
     console.print(table)
 
 
-def _label(row: Row, stream: TextIO) -> str:
+def _label(row: Row, stream: IO[str]) -> str:
     """A row's number in the study, which tells shortened labels apart, and its label."""
     return shorten(f"{row.number} {plain(row.label, stream)}" + " (control)" * row.control, _LABEL)
 
@@ -166,7 +166,7 @@ def _thinned(values: Sequence[float], most: int) -> list[float]:
     return [values[round(i * (len(values) - 1) / max(1, count - 1))] for i in range(count)]
 
 
-def sparkline(values: Sequence[float], stream: TextIO | None = None) -> str:
+def sparkline(values: Sequence[float], stream: IO[str] | None = None) -> str:
     """A block per value in 0..1, eighths of its height; digits 0 to 7 where the stream cannot encode blocks.
 
     >>> import os
@@ -177,7 +177,7 @@ def sparkline(values: Sequence[float], stream: TextIO | None = None) -> str:
     return "".join(" " if math.isnan(v) else marks[min(7, max(0, int(8 * v)))] for v in values)
 
 
-def _end(path: Sequence[tuple[int, float, float, float]], stream: TextIO) -> str:
+def _end(path: Sequence[tuple[int, float, float, float]], stream: IO[str]) -> str:
     if not path:
         return "n/a"
     _, mean, _, high = path[-1]
@@ -185,7 +185,7 @@ def _end(path: Sequence[tuple[int, float, float, float]], stream: TextIO) -> str
     return f"{mean:.3f}" + ("" if math.isnan(high) else f" {sign} {high - mean:.3f}")
 
 
-def _marks(marks: str, instead: str, stream: TextIO | None) -> str:
+def _marks(marks: str, instead: str, stream: IO[str] | None) -> str:
     return marks if writable(marks, stream) else instead
 
 
@@ -197,7 +197,7 @@ def _table(first: str, gap: int) -> "Table":
     return table
 
 
-def _console(stream: TextIO | None) -> "Console":
+def _console(stream: IO[str] | None) -> "Console":
     """A console as wide as the terminal; in a file or a pipe as wide as the other tables."""
     from rich.console import Console
 

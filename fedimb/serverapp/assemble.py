@@ -34,6 +34,7 @@ from fedimb.engine.record_checks import Sizes
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.evaluation.probabilities import BINS
 from fedimb.models.base import Classifier, buffers_of, head_arrays, load_into, parameters_of
+from fedimb.models.probe import is_from_elsewhere, probe_model
 from fedimb.privacy.ledger import Ledger
 from fedimb.privacy.updates import check_model
 from fedimb.rundir.folder import RunFolder
@@ -181,7 +182,10 @@ def check_networks(config: RunConfig, federation: Federation) -> None:
     """
     kinds = kinds_of(config, federation.n_clients, federation.sites_of)
     for own in Layout.of(config, federation.n_classes, federation.input_shape, kinds).configs.values():
-        check_model(own.privacy, build_model(own, federation.n_classes, federation.input_shape))
+        model = build_model(own, federation.n_classes, federation.input_shape)
+        check_model(own.privacy, model)
+        if own.model != config.model and is_from_elsewhere(own.model["name"]):  # the run's own: `check_client_parts`
+            probe_model(own.model["name"], model, federation.input_shape)
 
 
 def check_head(config: RunConfig, federation: Federation) -> None:
@@ -328,6 +332,7 @@ def build_loop(
             value_ratio=config.clients.max_value_ratio,
         )
 
+    server = Server(config, federation)
     context = RunContext(
         rounds=config.rounds,
         n_clients=federation.n_clients,
@@ -341,7 +346,7 @@ def build_loop(
         method_sets_prior=needs_counts(config) and config.prior.provenance == "clear_sum",
         prior_from_counts=lambda counts: prior_from_counts(counts.astype(np.float64), config),
         artifact=folder.artifact,
-        server=Server(config, federation),
+        server=server,
         working=progress.work,
         prior_view=config.prior.view,
         ledger=ledger_of(config, federation.n_clients),
@@ -355,7 +360,7 @@ def build_loop(
     if config.clients.models is None and not config.clients.private:
         evaluator = Evaluator(config, federation, attackers)
     else:
-        models = site_models(config, kinds, context.server.holders(), federation.client_names)
+        models = site_models(config, kinds, server.holders(), federation.client_names)
         evaluator = SiteEvaluator(config, federation, layout, models, lambda: _client_states(folder, exchange))
 
     def sent(loop: Loop, metrics: dict[str, dict[str, float]]) -> None:

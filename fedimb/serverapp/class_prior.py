@@ -118,9 +118,8 @@ def _gathered(config: RunConfig, federation: Federation, context: RunContext) ->
             context.counts = np.maximum(noisy, _FLOOR)
         case "estimated":
             model = build_model(config, federation.n_classes, federation.input_shape)
-            rows = federation.n_train_rows
-            context.estimate = head_counts(model, rows)
-            context.counts = np.full(federation.n_classes, rows / federation.n_classes)
+            context.estimate = head_counts(model, federation.n_train_rows)
+            context.counts = np.full(federation.n_classes, federation.n_train_rows / federation.n_classes)
 
 
 def _check_minority(counts: np.ndarray, federation: Federation, complete: bool) -> None:

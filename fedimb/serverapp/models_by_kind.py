@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedimb.config.site_models import Layout, arrays_of_kind
 from fedimb.contracts import platform as names
-from fedimb.engine.lanes import WEIGHT, Instruction, LaneOutcome
+from fedimb.engine.lanes import WEIGHT, Instruction, LaneOutcome, Place
 from fedimb.errors import RunFailed
 from fedimb.plain import StateDict
 from fedimb.records import Arrays, array_record
@@ -123,8 +123,10 @@ class ModelsByKind(Aggregator):
         """This object, which keeps the state of every group's aggregator."""
         return self
 
-    def reduction(self, limits: WeightLimits) -> Any:
-        """See `Aggregator.reduction`: a sum for each group, made once all replies are here."""
+    def reduction(self, limits: WeightLimits, places: Mapping[int, Place] | None = None) -> Any:
+        """See `Aggregator.reduction`: a sum for each group, made once all replies are here; ``places`` must be None."""
+        if places is not None:
+            raise RunFailed("updates without rounds are differences to the weights of one network")
         reductions = {}
         for name, group in self._groups.items():
             with group.inside():
@@ -151,12 +153,14 @@ class ModelsByKind(Aggregator):
         return sorted(messages.items())
 
     def aggregate(
-        self, server_round: int, outcome: LaneOutcome, instructions: Sequence[Instruction]
+        self, server_round: int, outcome: LaneOutcome, instructions: Sequence[Instruction], step: float = 1.0
     ) -> dict[str, float]:
         """See `Aggregator.aggregate`: every group by itself; metrics are means over all clients by their weights.
 
         A group without a usable reply stays as it was.
         """
+        if step != 1.0:
+            raise RunFailed("a factor on the mean update is of a pace, whose clock knows one network")
         if self._sums is None:
             raise RunFailed("a round of several networks was aggregated before it was sent")
         found: dict[str, list[tuple[float, float]]] = {}

@@ -167,7 +167,7 @@ def start(
         deadline_s=None,
         min_reply_fraction=0.5,
     )
-    client_sampler = ClientSampler(everyone, 0, np.ones(len(node_ids)), dict(enumerate(node_ids)))
+    client_sampler = ClientSampler(everyone, 0, np.ones(len(node_ids), np.int64), dict(enumerate(node_ids)))
     context = RunContext(rounds=num_rounds, n_clients=len(node_ids), n_classes=0, class_names=(), seed=0)
     plain, recording, fresh = _PlainGrid(grid, node_ids, timeout), _RecordingStrategy(method), copy.deepcopy(aggregator)
 

@@ -111,7 +111,7 @@ class Dicom:
     def fingerprint(self) -> str:
         """Of the CSV's content, the settings, and the size and time (folder) or checksum (zip) of each file."""
         rows, classes = self._rows(Problems("skip"))
-        settings = {
+        settings: dict[str, object] = {
             "csv": hashlib.sha256(whole.regular_file(self.labels).read_bytes()).hexdigest(),
             "classes": classes,
             "size": self.size,

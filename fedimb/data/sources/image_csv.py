@@ -97,7 +97,7 @@ class ImageCsv:
         """Of the CSV's content, the settings, and the size and time (folder) or checksum (zip) of each image."""
         rows, classes = self._rows(Problems("skip"))
         csv = hashlib.sha256(whole.regular_file(self.path).read_bytes()).hexdigest()
-        settings = {"csv": csv, "classes": classes, "size": self.size, "mode": self.mode}
+        settings: dict[str, object] = {"csv": csv, "classes": classes, "size": self.size, "mode": self.mode}
         columns = [self.path_column, self.label_column, self.site_column, self.patient_column, self.split_column]
         if self.label_separator is not None:
             columns.append(self.label_separator)

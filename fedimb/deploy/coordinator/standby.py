@@ -80,7 +80,7 @@ def copy_deployment(deployment: Deployment, target: Path) -> StandbyCopy:
     rounds = {name: _copy_run(path, standby.file("runs", name)) for name, path in runs.items()}
     _remove_others(standby, set(runs))
     copied = f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"
-    _write_mark(standby, about | {"copied": copied})
+    _write_mark(standby, {**about, "copied": copied})
     return StandbyCopy(str(target), copied, sites, rounds)
 
 
