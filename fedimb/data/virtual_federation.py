@@ -56,8 +56,8 @@ class VirtualSizes:
             return self._draw.size(self._most, client_rng(self._seed, k) if self._draw.spread else None)
         return np.array([self[k] for k in np.asarray(clients).tolist()], np.int64)
 
-    __array__ = __iter__ = __gt__ = __lt__ = __eq__ = sum = any = max = min = _refuse  # type: ignore[assignment]
-    __hash__ = None
+    __array__ = __iter__ = __gt__ = __lt__ = __eq__ = sum = any = max = min = _refuse
+    __hash__ = None  # type: ignore[assignment]
 
 
 class _NoSizes:
@@ -255,9 +255,9 @@ class VirtualFederation(Federation):
         holders = sum((self.store.class_counts(self.train[int(k)]) > 0).astype(np.int64) for k in np.sort(ids))
         low, high = wilson(holders, drawn)
         shares: dict[str, NDArray[np.generic]] = {
-            "holders_share": holders / drawn,
-            "holders_low": low,
-            "holders_high": high,
+            "holders_share": np.asarray(holders / drawn),
+            "holders_low": np.asarray(low),
+            "holders_high": np.asarray(high),
         }
         return {"clients_drawn": np.array([drawn]), **shares}
 

@@ -67,7 +67,7 @@ class ModelsByKind(Aggregator):
         self.linear = all(group.aggregator.linear for group in groups.values())
 
     @property
-    def parameters(self) -> Arrays:  # type: ignore[override]
+    def parameters(self) -> Arrays:
         """Trainable weights of all groups, as ``<group>/<name>``."""
         return self._all("parameters")
 
@@ -76,7 +76,7 @@ class ModelsByKind(Aggregator):
         self._put("parameters", arrays)
 
     @property
-    def buffers(self) -> Arrays:  # type: ignore[override]
+    def buffers(self) -> Arrays:
         """Buffers of all groups, as ``<group>/<name>``."""
         return self._all("buffers")
 
