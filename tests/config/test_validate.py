@@ -123,7 +123,7 @@ def test_a_validated_configuration_is_read_only(default: dict[str, Any]) -> None
         config.rounds = 3  # type: ignore[misc]
 
 
-OPTIONAL = ("privacy", "run", "attack", "resampler", "explanation", "server_schedule")
+OPTIONAL = ("privacy", "run", "attack", "resampler", "explanation", "server_schedule", "pace")
 
 
 @pytest.mark.parametrize("key", [key for key in RunConfig.model_fields if key not in OPTIONAL])
@@ -168,6 +168,7 @@ NEEDS = (
     ("strategy", "climb", "aggregator=fedavg"),
     ("strategy", "fediic", "model.head=projected", "local.augmentation=[{name: noise}]"),
     ("strategy", "fedyoyo", "loss=dla"),
+    ("strategy", "mahalanobis", "model.head=gated"),
     ("strategy", "fedproto", "clients.private=['*']"),
     ("strategy", "fedrep", "clients.private=[head]"),
     ("strategy", "herocrystal", "clients.private=[head]"),

@@ -17,6 +17,7 @@ TARGETS = {
     "update",
     "resolve",
     "docs",
+    "notebooks",
     "demo",
     "test",
     "test-slow",

@@ -8,6 +8,7 @@ import types
 import typing
 from pathlib import Path
 
+import pandas
 import pytest
 
 import fedimb
@@ -168,7 +169,7 @@ def public_hints(cls: type) -> typing.Iterator[tuple[str, object]]:
     for name, member in vars(cls).items():
         member = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
         if not name.startswith("_") and isinstance(member, types.FunctionType):
-            yield name, typing.get_type_hints(member)["return"]
+            yield name, typing.get_type_hints(member, localns={"DataFrame": pandas.DataFrame})["return"]
 
 
 def test_no_public_attribute_of_a_result_is_any() -> None:

@@ -51,7 +51,12 @@ def federation(counts, patients=None, minority=()):
     n_classes = len(counts[0])
     held = np.array(counts)
     about = {"n_classes": n_classes, "input_shape": (4,), "pairs": {}, "task": "multiclass"}
-    about |= {"class_names": ("a", "b", "c")[:n_classes], "minority": minority, "unknown_labels": None}
+    about |= {
+        "class_names": ("a", "b", "c")[:n_classes],
+        "minority": minority,
+        "unknown_labels": None,
+        "virtual": False,
+    }
     return SimpleNamespace(train=rows, counts=held, store=store, **about)
 
 

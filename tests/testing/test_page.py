@@ -24,4 +24,4 @@ def test_its_examples_run(code):
 def test_it_names_every_check():
     checks = {name for name in fedimb.testing.__all__ if name.startswith("check_")}
     assert checks == set(re.findall(r"check_[a-z]+", PAGE)) & checks
-    assert len(checks) == 15
+    assert len(checks) == 16
