@@ -581,6 +581,11 @@ def _method_of_one_model(c: Combination) -> str | None:
 
 def _method_of_private_parts(c: Combination) -> str | None:
     users = c.having("needs_private", "strategy")
+    if other := [part for part in users if part.flags["needs_private"] != users[0].flags["needs_private"]]:
+        return (
+            f"strategy '{users[0].name}' and strategy '{other[0].name}' keep different parts of each model at its "
+            "client; use one of them"
+        )
     if not users or not any(p.kind == "aggregator" for p in c.parts) or "private" in c.own_models:
         return None
     wanted = list(users[0].flags["needs_private"])

@@ -29,7 +29,9 @@ def allowed(outer, inner):
 
 
 PAIRS = [pair for pair in permutations(METHODS, 2) if allowed(*pair)]
-REFUSED = [pair for pair in permutations(METHODS, 2) if not allowed(*pair)]
+PRIVATE = {name for name in METHODS if registry.flags("strategy", name).get("needs_private")}
+OTHERS = {*PRIVATE, "plain", "scope"}  # with private parts every other method is refused by the same rule
+REFUSED = [p for p in permutations(METHODS, 2) if not allowed(*p) and (not PRIVATE & {*p} or {*p} <= OTHERS)]
 BY_ROLE = list({(role(a), role(b)): (a, b) for a, b in reversed(PAIRS)}.values())
 
 
