@@ -123,7 +123,7 @@ def test_a_validated_configuration_is_read_only(default: dict[str, Any]) -> None
         config.rounds = 3  # type: ignore[misc]
 
 
-OPTIONAL = ("privacy", "run", "attack", "resampler", "explanation", "server_schedule", "pace")
+OPTIONAL = ("privacy", "run", "attack", "resampler", "pace", "explanation", "server_schedule")
 
 
 @pytest.mark.parametrize("key", [key for key in RunConfig.model_fields if key not in OPTIONAL])
@@ -175,6 +175,7 @@ NEEDS = (
     ("aggregator", "balancefl", "loss=batch_restricted_ce"),
     ("aggregator", "fedgrab", "loss=bce"),
     ("loss", "dm_simplex", "model.head=simplex"),
+    ("partition", "virtual", "strategy=plain"),
 )
 """Options that work only with another one."""
 

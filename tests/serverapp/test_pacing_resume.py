@@ -1,11 +1,14 @@
 """Stopped at any version, a run without rounds goes on to the same weights; and Ray computes the same."""
 
 import json
+import pickle
 
 import killing
 import pytest
 from small_runs import launch_in, weights_sha
 
+from fedimb.engine.inline import InlineGrid
+from fedimb.engine.ray_worker import batches
 from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp import launch
 from fedimb.serverapp.checkpoint import FolderCheckpointer
@@ -110,6 +113,21 @@ def test_a_checkpoint_that_forgot_what_is_in_flight_would_be_seen(tmp_path, monk
         patched.setattr(Pending, "load", lambda self, arrays, info: None)
         folder = stopped_and_resumed(tmp_path, monkeypatch, 5, False)
     assert facts(folder)[0] != whole[0]
+
+
+def test_two_workers_in_any_order_compute_the_same(tmp_path, monkeypatch, whole):
+    """As on Ray: each worker gets the reduction by pickle and sends one sum back, and the last one may be first."""
+    alone = InlineGrid.run_lanes
+
+    def two_workers(self, lanes, reduce, costs):
+        found = {}
+        for share in reversed(batches(costs, 2)):
+            own = alone(self, [lanes[i] for i in share], pickle.loads(pickle.dumps(reduce)), [costs[i] for i in share])
+            found |= dict(zip(share, pickle.loads(pickle.dumps(own)), strict=True))
+        return [found[i] for i in range(len(lanes))]
+
+    monkeypatch.setattr(InlineGrid, "run_lanes", two_workers)
+    assert facts(launch_in(tmp_path, *WORDS).folder) == whole
 
 
 @pytest.mark.slow
