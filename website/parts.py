@@ -10,7 +10,7 @@ def pages() -> dict[str, str]:
     """Address -> Markdown of the index and of each kind's page."""
     from fedimb import registry
     from fedimb.cli.listing import PLURALS, list_parts
-    from fedimb.cli.output import PartsListing
+    from fedimb.cli.output.parts import PartsListing
 
     made: dict[str, str] = {}
     rows = []

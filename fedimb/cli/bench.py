@@ -12,7 +12,7 @@ from fedimb.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from fedimb.bench.bench import Bench
     from fedimb.bench.cases import Case
-    from fedimb.cli.output import BenchCases, BenchResult
+    from fedimb.cli.output.parts import BenchCases, BenchResult
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
@@ -91,7 +91,7 @@ def bench_command(args: argparse.Namespace) -> "BenchResult | BenchCases":
 
 def _cases(cases: "Sequence[Case]") -> "BenchCases":
     from fedimb.bench.cases import ENGINES
-    from fedimb.cli.output import BenchCase, BenchCases
+    from fedimb.cli.output.parts import BenchCase, BenchCases
 
     shown = [
         BenchCase(
@@ -105,7 +105,7 @@ def _cases(cases: "Sequence[Case]") -> "BenchCases":
 def _result(bench: "Bench", exit_code: int) -> "BenchResult":
     from dataclasses import asdict
 
-    from fedimb.cli.output import BenchResult
+    from fedimb.cli.output.parts import BenchResult
 
     files = [path for name in ("bench.csv", "bench.txt") if (path := bench.to / name).exists()]
     return BenchResult(

@@ -8,7 +8,8 @@ from fedimb.cli.paired import print_pairs, second_model
 from fedimb.cli.places import OUTPUT_DIR, add_plot, refuse_plot
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import ModelsCompared, StudyFinished, StudyPlanned
+    from fedimb.cli.output.models import ModelsCompared
+    from fedimb.cli.output.studies import StudyFinished, StudyPlanned
     from fedimb.cli.verbs import Verbs
     from fedimb.study.design import Study
 
@@ -97,7 +98,7 @@ def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished
 
 def _dry_run(args: argparse.Namespace, study: "Study") -> "StudyPlanned":
     """What a study would run, having refused what the run would refuse before work."""
-    from fedimb.cli.output import StudyPlanned
+    from fedimb.cli.output.studies import StudyPlanned
     from fedimb.study.compare import check_study, study_folder
     from fedimb.study.design import allowed
     from fedimb.study.trunks import fold_trainings

@@ -9,7 +9,7 @@ from fedimb.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fedimb.cli.output import DataChecked, DataDescription, FindingLine, SplitWritten
+    from fedimb.cli.output.parts import DataChecked, DataDescription, FindingLine, SplitWritten
     from fedimb.cli.verbs import Verbs
     from fedimb.data.federation import Federation
     from fedimb.data.findings.finding import Finding
@@ -104,7 +104,7 @@ def describe_command(args: argparse.Namespace) -> "DataDescription":
     Raises:
         ConfigError, DataError: as `fedimb run` would; or the plot's suffix is neither .png nor .svg.
     """
-    from fedimb.cli.output import DataDescription
+    from fedimb.cli.output.parts import DataDescription
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
     from fedimb.data.prepare import prepare
@@ -173,7 +173,7 @@ def split_command(args: argparse.Namespace) -> "SplitWritten":
         ConfigError, DataError: as `fedimb run` would; no such run; ``--to`` is not a .csv or exists.
     """
     from fedimb.cli.find import find_run
-    from fedimb.cli.output import SplitWritten
+    from fedimb.cli.output.parts import SplitWritten
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
     from fedimb.data.prepare import prepare
@@ -220,7 +220,7 @@ def check_command(args: argparse.Namespace) -> "DataChecked":
 
     The exit code is 2 if a run would refuse the data for what is found in them.
     """
-    from fedimb.cli.output import DataChecked
+    from fedimb.cli.output.parts import DataChecked
     from fedimb.cli.verbs import split_words
     from fedimb.data.check import read_source, split_accepted, try_cut
     from fedimb.data.config import DataConfig
@@ -264,7 +264,7 @@ def _print_findings(findings: "Sequence[Finding]", accept: "Sequence[str]") -> N
 
 
 def _finding_line(one: "Finding", accept: "Sequence[str]") -> "FindingLine":
-    from fedimb.cli.output import FindingLine
+    from fedimb.cli.output.parts import FindingLine
 
     return FindingLine(
         name=one.name, severity=one.severity, place=one.place, text=one.text, accepted=one.name in accept

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import CropsWritten
+    from fedimb.cli.output.parts import CropsWritten
     from fedimb.cli.verbs import Verbs
 
 _CROPS = """\
@@ -56,7 +56,7 @@ def crops_command(args: argparse.Namespace) -> "CropsWritten":
         ConfigError: an option out of range, or the folder is there already.
         DataError: annotations or pictures that cannot be read, or boxes that cannot be used.
     """
-    from fedimb.cli.output import CropsWritten
+    from fedimb.cli.output.parts import CropsWritten
     from fedimb.data.importing.boxes import read_boxes
     from fedimb.data.importing.crops import CropSettings, of_classes, write_crops
     from fedimb.data.paths import find_data

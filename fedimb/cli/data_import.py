@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import DataImported
+    from fedimb.cli.output.parts import DataImported
     from fedimb.cli.verbs import Verbs
 
 _IMPORT = """\
@@ -45,7 +45,7 @@ def import_command(args: argparse.Namespace) -> "DataImported":
         DataError: nothing that fedimb knows, or files that cannot be read.
     """
     from fedimb.atomic import write_atomic
-    from fedimb.cli.output import DataImported
+    from fedimb.cli.output.parts import DataImported
     from fedimb.cli.verbs import split_words
     from fedimb.config.catalogue import CONFIG_DIR, Catalogue
     from fedimb.data.check import load_source, read_settings

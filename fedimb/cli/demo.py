@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import DemoFinished
+    from fedimb.cli.output.studies import DemoFinished
     from fedimb.cli.verbs import Verbs
 
 _WAIT_S = 60.0

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fedimb.cli.output import DemoFinished
-from fedimb.cli.output.studies import study_runs
+from fedimb.cli.output.studies import DemoFinished, study_runs
 from fedimb.cli.study import charts, default_workers, report_failures
 from fedimb.config.load import from_json
 from fedimb.data.prepare import prepare

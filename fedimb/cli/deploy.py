@@ -9,7 +9,7 @@ from fedimb.cli.places import add_deployment, open_deployment
 from fedimb.cli.verbs import Action, register_actions
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import (
+    from fedimb.cli.output.coordinator import (
         BundleWritten,
         CertificateRenewed,
         DeploymentCreated,
@@ -62,7 +62,7 @@ class Init(Action):
         import shlex
         from pathlib import Path
 
-        from fedimb.cli.output import DeploymentCreated
+        from fedimb.cli.output.coordinator import DeploymentCreated
         from fedimb.deploy.coordinator.creation import create_deployment
         from fedimb.deploy.pki import fingerprint, format_fingerprint, key_fingerprint
 
@@ -168,7 +168,7 @@ class Status(Action):
     @staticmethod
     def run(args: argparse.Namespace) -> "DeploymentStatus":
         """Print the state. The exit code is 1 if it is down or something needs attention."""
-        from fedimb.cli.output import DeploymentStatus, SiteStatus
+        from fedimb.cli.output.coordinator import DeploymentStatus, SiteStatus
         from fedimb.deploy.coordinator.creation import expiry_warnings
         from fedimb.deploy.coordinator.registration import list_nodes, registered_sites
         from fedimb.deploy.coordinator.sites import joined_sites
@@ -333,7 +333,7 @@ class Renew(Action):
     @staticmethod
     def run(args: argparse.Namespace) -> "CertificateRenewed":
         """Rewrite server.key and server.pem."""
-        from fedimb.cli.output import CertificateRenewed
+        from fedimb.cli.output.coordinator import CertificateRenewed
         from fedimb.deploy.coordinator.creation import renew_certificate
         from fedimb.deploy.pki import expires
 
@@ -376,7 +376,7 @@ class Bundle(Action):
         """Run the action."""
         from pathlib import Path
 
-        from fedimb.cli.output import BundleWritten
+        from fedimb.cli.output.coordinator import BundleWritten
         from fedimb.deploy.offline import write_bundle
 
         wheel = Path(args.wheel) if args.wheel else None
@@ -412,7 +412,7 @@ class Standby(Action):
         import threading
         from pathlib import Path
 
-        from fedimb.cli.output import StandbyWritten
+        from fedimb.cli.output.coordinator import StandbyWritten
         from fedimb.deploy.coordinator.standby import copy_deployment
         from fedimb.errors import ConfigError, RunFailed
 
@@ -459,7 +459,7 @@ class TakeOver(Action):
         """Take over, and print what to do next."""
         import shlex
 
-        from fedimb.cli.output import StandbyTaken
+        from fedimb.cli.output.coordinator import StandbyTaken
         from fedimb.deploy.coordinator.standby import take_over
 
         deployment = open_deployment(args, standby=True)
@@ -499,7 +499,7 @@ def print_status(status: "DeploymentStatus") -> None:
 
 
 def _changed(change: str, site: str, fingerprint: str | None, contact: str, updated: bool) -> "SiteChanged":
-    from fedimb.cli.output import SiteChanged
+    from fedimb.cli.output.coordinator import SiteChanged
 
     return SiteChanged(site=site, change=change, key_fingerprint=fingerprint, contact=contact, servers_updated=updated)
 

@@ -8,7 +8,7 @@ from fedimb.cli.verbs import Action
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fedimb.cli.output import DossierWritten
+    from fedimb.cli.output.coordinator import DossierWritten
     from fedimb.deploy.dossier import Dossier
 
 
@@ -54,7 +54,7 @@ class DossierAction(Action):
         """Make or check it, and print what is missing."""
         from pathlib import Path
 
-        from fedimb.cli.output import DossierWritten
+        from fedimb.cli.output.coordinator import DossierWritten
         from fedimb.deploy.dossier import check, gather
         from fedimb.errors import ConfigError
 

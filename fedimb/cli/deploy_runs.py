@@ -7,7 +7,8 @@ from fedimb.cli.places import add_accept, add_deployment, open_deployment
 from fedimb.cli.verbs import Action
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import DeployDemo, PlanWritten, RunFinished
+    from fedimb.cli.output.coordinator import DeployDemo, PlanWritten
+    from fedimb.cli.output.runs import RunFinished
 
 
 class Plan(Action):
@@ -67,7 +68,7 @@ class Plan(Action):
     @staticmethod
     def run(args: argparse.Namespace) -> "PlanWritten":
         """Write plan.json, plan.md and plan.html, and print what to do next."""
-        from fedimb.cli.output import PlanWritten
+        from fedimb.cli.output.coordinator import PlanWritten
         from fedimb.config.compose import compose
         from fedimb.config.validate import validate
         from fedimb.deploy.audit_log import utc_now
@@ -219,7 +220,7 @@ class Demo(Action):
         """Run the demo, and print where everything is."""
         from pathlib import Path
 
-        from fedimb.cli.output import DeployDemo
+        from fedimb.cli.output.coordinator import DeployDemo
         from fedimb.deploy.demo import Demo, check_data
         from fedimb.errors import ConfigError
 

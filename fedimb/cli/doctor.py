@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from fedimb.cli.places import OUTPUT_DIR
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import Checks
+    from fedimb.cli.output.parts import Checks
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
@@ -30,7 +30,7 @@ def register(verbs: "Verbs") -> None:
 
 def doctor_command(args: argparse.Namespace) -> "Checks":
     """``fedimb doctor``. Returns 1 when a check failed."""
-    from fedimb.cli.output import CheckLine, Checks
+    from fedimb.cli.output.parts import CheckLine, Checks
     from fedimb.deploy.checks import all_checks
 
     found = []

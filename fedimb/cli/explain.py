@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from fedimb.cli.places import OUTPUT_DIR, add_trust
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import RunExplained
+    from fedimb.cli.output.runs import RunExplained
     from fedimb.cli.verbs import Verbs
     from fedimb.rundir.result import RunResult
 
@@ -41,7 +41,7 @@ def explain_command(args: argparse.Namespace) -> "RunExplained":
     import sys
 
     from fedimb.cli.find import find_run
-    from fedimb.cli.output import ExplanationFound, RunExplained
+    from fedimb.cli.output.runs import ExplanationFound, RunExplained
     from fedimb.registry.targets import trusted
     from fedimb.report.explanations import explanation_lines
     from fedimb.rundir.explanations import write_explanation

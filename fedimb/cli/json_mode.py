@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import Output
+    from fedimb.cli.output.base import Output
 
 SILENT = {
     "ui": "serves MLflow's pages until Ctrl-C",
@@ -87,14 +87,14 @@ class JsonAnswer(Answer):
         return args
 
     def result(self, outcome: "Output | int | None") -> int:
-        from fedimb.cli.output import Output
+        from fedimb.cli.output.base import Output
 
         if not isinstance(outcome, Output):
             raise TypeError(f"fedimb {self._command} returned {outcome!r}; return an Output (fedimb.cli.output)")
         return self._print(outcome)
 
     def failure(self, message: str, kind: str, exit_code: int) -> int:
-        from fedimb.cli.output import Failure
+        from fedimb.cli.output.base import Failure
 
         return self._print(Failure(error=message, kind=kind, exit_code=exit_code))
 

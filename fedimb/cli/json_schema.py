@@ -4,7 +4,10 @@
 """
 
 import argparse
+import functools
+import importlib
 import json
+import pkgutil
 import sys
 import typing
 from pathlib import Path
@@ -12,10 +15,10 @@ from typing import Any, Literal
 
 from pydantic.json_schema import models_json_schema
 
-from fedimb.cli import output
+import fedimb.cli.output
 from fedimb.cli.json_mode import SILENT
 from fedimb.cli.main import every_leaf
-from fedimb.cli.output import Failure, Output
+from fedimb.cli.output.base import Failure, Output, Part
 
 _START, _END = "<!-- outputs -->\n", "<!-- end of outputs -->\n"
 
@@ -27,13 +30,21 @@ def outputs_of(leaf: argparse.ArgumentParser) -> tuple[type[Output], ...]:
         TypeError: it returns something else, too.
     """
     handler = leaf.get_default("handler")
-    found = typing.get_type_hints(handler, localns={name: getattr(output, name) for name in output.__all__}).get(
-        "return"
-    )
+    found = typing.get_type_hints(handler, localns=_records()).get("return")
     classes: tuple[type[Output], ...] = typing.get_args(found) or (found,)
     if not all(isinstance(each, type) and issubclass(each, Output) and each is not Output for each in classes):
         raise TypeError(f"{leaf.prog}: its handler returns {found}; return outputs of fedimb.cli.output")
     return classes
+
+
+@functools.cache
+def _records() -> dict[str, type[Part]]:
+    """Every record of this package by its name: handlers import theirs when they run, or for type checkers alone."""
+    found: dict[str, type[Part]] = {}
+    for file in pkgutil.iter_modules(fedimb.cli.output.__path__, f"{fedimb.cli.output.__name__}."):
+        of_file = vars(importlib.import_module(file.name))
+        found |= {name: each for name, each in of_file.items() if isinstance(each, type) and issubclass(each, Part)}
+    return found
 
 
 def outputs() -> dict[str, tuple[type[Output], ...]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import Combinations, ListedPart, PartsListing
+    from fedimb.cli.output.parts import Combinations, ListedPart, PartsListing
     from fedimb.cli.verbs import Verbs
     from fedimb.registry import Entry
 
@@ -104,7 +104,7 @@ def register(verbs: "Verbs") -> None:
 def list_parts(args: argparse.Namespace) -> "PartsListing | Combinations":
     """``fedimb list [kind [name]]``."""
     from fedimb import registry
-    from fedimb.cli.output import Combinations, Pair, PartsListing
+    from fedimb.cli.output.parts import Combinations, Pair, PartsListing
     from fedimb.errors import ConfigError, nearest
 
     if args.kind == "combinations":
@@ -139,7 +139,7 @@ def list_parts(args: argparse.Namespace) -> "PartsListing | Combinations":
 
 
 def _listed(entry: "Entry") -> "ListedPart":
-    from fedimb.cli.output import ListedPart, PartSetting
+    from fedimb.cli.output.parts import ListedPart, PartSetting
     from fedimb.registry.arguments import docs_of
 
     docs = docs_of(entry.factory)

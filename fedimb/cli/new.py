@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import NewPart
+    from fedimb.cli.output.parts import NewPart
     from fedimb.cli.verbs import Verbs
 
 _EMPTY = ("$package/__init__.py", "$package/configs/__init__.py")
@@ -181,7 +181,7 @@ def register(verbs: "Verbs") -> None:
 
 def new_part(args: argparse.Namespace) -> "NewPart":
     """``fedimb new``."""
-    from fedimb.cli.output import NewPart
+    from fedimb.cli.output.parts import NewPart
 
     kind = kind_of(args.kind)
     check_name(kind, args.name)

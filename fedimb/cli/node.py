@@ -10,7 +10,7 @@ from fedimb.cli.places import add_home
 from fedimb.cli.verbs import Action, register_actions
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import (
+    from fedimb.cli.output.site import (
         DataListing,
         DataRegistered,
         DataVerified,
@@ -61,7 +61,7 @@ class Init(Action):
         import shlex
         from pathlib import Path
 
-        from fedimb.cli.output import NodeCreated
+        from fedimb.cli.output.site import NodeCreated
         from fedimb.deploy.site.identity import init_node
 
         root = Path(args.to or args.site).expanduser().absolute()
@@ -234,7 +234,7 @@ class Check(Action):
     @staticmethod
     def run(args: argparse.Namespace) -> "NodeChecked":
         """Print the results."""
-        from fedimb.cli.output import NodeChecked
+        from fedimb.cli.output.site import NodeChecked
         from fedimb.deploy.home import NodeHome
         from fedimb.deploy.site.check import all_pass, node_checks, open_plan, report
 
@@ -328,7 +328,7 @@ class Status(Action):
         import time
         from dataclasses import asdict
 
-        from fedimb.cli.output import NodeStatus
+        from fedimb.cli.output.site import NodeStatus
         from fedimb.deploy.home import NodeHome
         from fedimb.deploy.site.status import judge, read_status
 
@@ -376,7 +376,7 @@ class Rotate(Action):
     @staticmethod
     def run(args: argparse.Namespace) -> "KeyRotated":
         """Replace key, key.pub and SITE.join.json."""
-        from fedimb.cli.output import KeyRotated
+        from fedimb.cli.output.site import KeyRotated
         from fedimb.deploy.home import NodeHome
         from fedimb.deploy.joining import read_join
         from fedimb.deploy.site.identity import new_identity

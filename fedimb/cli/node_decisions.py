@@ -7,7 +7,7 @@ from fedimb.cli.places import add_home
 from fedimb.cli.verbs import Action
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import AuditExported, AuditVerified, Decided, InboxListing, PaperWritten, PlanShown
+    from fedimb.cli.output.site import AuditExported, AuditVerified, Decided, InboxListing, PaperWritten, PlanShown
     from fedimb.deploy.audit_log import AuditLog
 
 
@@ -33,7 +33,7 @@ class Inbox(Action):
     def run(args: argparse.Namespace) -> "InboxListing | PlanShown":
         """Print the list, or a plan."""
         from fedimb.cli.node_ledger import plan_costs
-        from fedimb.cli.output import InboxListing, PlanShown, WaitingItem
+        from fedimb.cli.output.site import InboxListing, PlanShown, WaitingItem
         from fedimb.deploy.home import NodeHome
         from fedimb.deploy.site.approvals import load_plan, received_plans
         from fedimb.deploy.site.inbox import inbox_items
@@ -90,7 +90,7 @@ class Approve(Action):
     def run(args: argparse.Namespace) -> "Decided":
         """Decide, and print what it means."""
         from fedimb.cli.node_ledger import plan_costs
-        from fedimb.cli.output import Decided
+        from fedimb.cli.output.site import Decided
         from fedimb.deploy.home import NodeHome
         from fedimb.deploy.site.inbox import decide_item
 
@@ -124,7 +124,7 @@ class Reject(Action):
     @staticmethod
     def run(args: argparse.Namespace) -> "Decided":
         """Decide, and print what it means."""
-        from fedimb.cli.output import Decided
+        from fedimb.cli.output.site import Decided
         from fedimb.deploy.home import NodeHome
         from fedimb.deploy.site.inbox import decide_item
         from fedimb.errors import ConfigError
@@ -177,7 +177,7 @@ def _open_log(args: argparse.Namespace) -> "AuditLog":
 def _verify_log(args: argparse.Namespace) -> "AuditVerified":
     from pathlib import Path
 
-    from fedimb.cli.output import AuditVerified
+    from fedimb.cli.output.site import AuditVerified
     from fedimb.deploy.audit_chain import read_heads
 
     log, heads = _open_log(args), args.heads
@@ -200,7 +200,7 @@ def _export_log(args: argparse.Namespace) -> "AuditExported":
     from pathlib import Path
 
     from fedimb.annotation.private import write_private
-    from fedimb.cli.output import AuditExported
+    from fedimb.cli.output.site import AuditExported
 
     log = _open_log(args)
     within = _period(args.first, args.last)
@@ -264,7 +264,7 @@ class Papers(Action):
         """Write the file."""
         from pathlib import Path
 
-        from fedimb.cli.output import PaperWritten
+        from fedimb.cli.output.site import PaperWritten
         from fedimb.deploy.home import NodeHome
         from fedimb.deploy.site.papers import paper_text, site_paper
         from fedimb.errors import ConfigError

@@ -7,7 +7,7 @@ from fedimb.cli.places import add_home
 from fedimb.cli.verbs import Action
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import Asked, LedgerShown
+    from fedimb.cli.output.site import Asked, LedgerShown
     from fedimb.deploy.home import NodeHome
 
 
@@ -42,7 +42,7 @@ class LedgerAction(Action):
     @staticmethod
     def run(args: argparse.Namespace) -> "LedgerShown":
         """Carry out a decision, if one is given, and print the ledger."""
-        from fedimb.cli.output import Asked, LedgerShown
+        from fedimb.cli.output.site import Asked, LedgerShown
         from fedimb.deploy.home import NodeHome
         from fedimb.deploy.site.ledger import Ledger
         from fedimb.deploy.site.spending import ledger_names, lineage, rows, spent
@@ -100,7 +100,7 @@ def plan_costs(home: "NodeHome", item: str) -> "tuple[str, Asked | None, Asked |
 
     Nothing (an empty text) if the item is not a plan that was received, or if no data set has its tags.
     """
-    from fedimb.cli.output import Asked
+    from fedimb.cli.output.site import Asked
     from fedimb.deploy.registered_data.datasets import find_data_set
     from fedimb.deploy.site.approvals import load_plan, received_plans
     from fedimb.deploy.site.ledger import Ledger

@@ -8,7 +8,7 @@ from fedimb.plain import JsonObject
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fedimb.cli.output import BatchDecided, BatchesListing, BatchShown
+    from fedimb.cli.output.people import BatchDecided, BatchesListing, BatchShown
     from fedimb.cli.verbs import Verbs
     from fedimb.generation.outbox import Outbox
 
@@ -51,7 +51,7 @@ def register(verbs: "Verbs") -> None:
 
 def list_batches(args: argparse.Namespace) -> "BatchesListing":
     """``fedimb outbox list``."""
-    from fedimb.cli.output import BatchesListing, ListedBatch
+    from fedimb.cli.output.people import BatchesListing, ListedBatch
     from fedimb.text import aligned
 
     batches = []
@@ -106,7 +106,7 @@ def show_batch(args: argparse.Namespace) -> "BatchShown":
 
 
 def _shown(box: "Outbox", id: str) -> "BatchShown":
-    from fedimb.cli.output import BatchClass, BatchShown
+    from fedimb.cli.output.people import BatchClass, BatchShown
 
     about, state, names = box.about(id), box.state(id), _names(box.about(id), plain=True)
     return BatchShown(
@@ -134,7 +134,7 @@ def _shown(box: "Outbox", id: str) -> "BatchShown":
 
 def release_classes(args: argparse.Namespace) -> "BatchDecided":
     """``fedimb outbox release``."""
-    from fedimb.cli.output import BatchDecided
+    from fedimb.cli.output.people import BatchDecided
 
     box, id = _find(args)
     chosen = _classes(args, box, id)
@@ -145,7 +145,7 @@ def release_classes(args: argparse.Namespace) -> "BatchDecided":
 
 def reject_classes(args: argparse.Namespace) -> "BatchDecided":
     """``fedimb outbox reject``."""
-    from fedimb.cli.output import BatchDecided
+    from fedimb.cli.output.people import BatchDecided
 
     box, id = _find(args)
     chosen = _classes(args, box, id)
@@ -158,7 +158,7 @@ def recall_batch(args: argparse.Namespace) -> "BatchDecided":
     """``fedimb outbox recall``."""
     from pathlib import Path
 
-    from fedimb.cli.output import BatchDecided
+    from fedimb.cli.output.people import BatchDecided
 
     box, id = _find(args)
     users = box.recall(id, args.reason)

@@ -11,7 +11,7 @@ from fedimb.cli.places import OUTPUT_DIR
 from fedimb.errors import ConfigError, FedimbError, nearest
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import ModelsCompared
+    from fedimb.cli.output.models import ModelsCompared
     from fedimb.study.model_pairs import ModelPair, ScoredRow, SeedPairs
     from fedimb.study.results import Result
 
@@ -44,7 +44,7 @@ def second_model(study: str, words: Sequence[str]) -> str | None:
 
 def print_pairs(args: argparse.Namespace, first: str, second: str) -> "ModelsCompared":
     """``fedimb compare A B``."""
-    from fedimb.cli.output import ModelsCompared
+    from fedimb.cli.output.models import ModelsCompared
     from fedimb.report.model_pairs import models_text
 
     if wrong := [name for name, usual in _STUDY_OPTIONS.items() if getattr(args, name, usual) != usual]:

@@ -9,7 +9,7 @@ from fedimb.cli.places import OUTPUT_DIR, add_trust
 from fedimb.plain import Settings
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import Predicted
+    from fedimb.cli.output.runs import Predicted
     from fedimb.cli.scoring import Options, Scored
     from fedimb.cli.verbs import Verbs
     from fedimb.rundir.result import RunResult
@@ -110,7 +110,7 @@ def predict_command(args: argparse.Namespace) -> "Predicted":
     from fedimb.atomic import write_atomic
     from fedimb.cli.card import model_card
     from fedimb.cli.find import find_run
-    from fedimb.cli.output import Predicted
+    from fedimb.cli.output.runs import Predicted
     from fedimb.cli.scoring import score_to
     from fedimb.registry.targets import trusted
     from fedimb.rundir.result import RunResult

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fedimb.cli.places import OUTPUT_DIR
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import ModelRegistered
+    from fedimb.cli.output.runs import ModelRegistered
     from fedimb.cli.verbs import Verbs
     from fedimb.rundir.result import RunResult
 
@@ -37,7 +37,7 @@ def register(verbs: "Verbs") -> None:
 def register_command(args: argparse.Namespace) -> "ModelRegistered":
     """``fedimb register``. Raises FedimbError when the run is not finished or MLflow cannot be used."""
     from fedimb.cli.find import find_run
-    from fedimb.cli.output import ModelRegistered
+    from fedimb.cli.output.runs import ModelRegistered
     from fedimb.rundir.result import RunResult
     from fedimb.tracking import registered_model
     from fedimb.tracking.store import shown

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from fedimb.annotation.private import write_private
-from fedimb.cli.output import (
+from fedimb.cli.output.site import (
     DataListing,
     DataRegistered,
     DataSet,

@@ -11,7 +11,8 @@ from fedimb.cli.places import OUTPUT_DIR, add_trust
 from fedimb.errors import ConfigError, FedimbError
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import ModelsReport, ReportWritten
+    from fedimb.cli.output.models import ModelsReport
+    from fedimb.cli.output.runs import ReportWritten
     from fedimb.cli.verbs import Verbs
     from fedimb.study.results import StudyResults
 
@@ -53,7 +54,8 @@ def report_command(args: argparse.Namespace) -> "ModelsReport | ReportWritten":
         FedimbError: no such run or study, or nothing in it has finished.
     """
     from fedimb.atomic import write_atomic
-    from fedimb.cli.output import ModelsReport, ReportWritten
+    from fedimb.cli.output.models import ModelsReport
+    from fedimb.cli.output.runs import ReportWritten
     from fedimb.registry.targets import trusted
 
     with trusted(args.trust):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fedimb.cli.places import add_accept, add_plot, add_trust, refuse_plot
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import Configuration, Cost, RunFinished
+    from fedimb.cli.output.runs import Configuration, Cost, RunFinished
     from fedimb.cli.verbs import Verbs
     from fedimb.plain import Settings
     from fedimb.rundir.result import RunResult
@@ -71,20 +71,20 @@ def run_command(args: argparse.Namespace) -> "RunFinished | Configuration | Cost
 
 def _estimated(args: argparse.Namespace, raw: "Settings") -> "Configuration | Cost":
     """``fedimb run --show`` and ``--dry-run``."""
-    from fedimb.cli import output
+    from fedimb.cli.output.runs import Configuration, Cost
     from fedimb.config.validate import validate
 
     config = validate(raw)
     if args.show:
         if not args.json:
             print(json.dumps(config.model_dump(), indent=2))
-        return output.Configuration(configuration=config.model_dump())
+        return Configuration(configuration=config.model_dump())
     from fedimb.serverapp.estimate import estimate
 
     cost = estimate(config)
     if not args.json:
         print(cost.table())
-    return output.Cost.model_validate(vars(cost))
+    return Cost.model_validate(vars(cost))
 
 
 def _resume(args: argparse.Namespace) -> "RunFinished":
@@ -124,7 +124,7 @@ def shown(result: "RunResult", as_json: bool, refuse: bool = True, plot: bool = 
     Raises:
         RunSuspect: it does, and text is wanted: after the panel.
     """
-    from fedimb.cli.output import RunFinished
+    from fedimb.cli.output.runs import RunFinished
     from fedimb.report.panel import panels
 
     if not as_json:

@@ -9,7 +9,7 @@ from fedimb.cli.places import OUTPUT_DIR
 if TYPE_CHECKING:
     from fedimb.cli.cleaning import Rubbish
     from fedimb.cli.facts import RunFacts
-    from fedimb.cli.output import RunsDeleted, RunsListing
+    from fedimb.cli.output.runs import RunsDeleted, RunsListing
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
@@ -52,9 +52,9 @@ def register(verbs: "Verbs") -> None:
 
 def list_runs(args: argparse.Namespace) -> "RunsListing":
     """``fedimb runs list``."""
-    from fedimb.cli import output
     from fedimb.cli.facts import read_facts
     from fedimb.cli.find import run_folders
+    from fedimb.cli.output.runs import ListedRun, RunsListing
     from fedimb.errors import ConfigError, nearest
     from fedimb.rundir.seal import Damaged
 
@@ -67,7 +67,7 @@ def list_runs(args: argparse.Namespace) -> "RunsListing":
     if args.study is not None and args.study not in studies:
         raise ConfigError(f"no study '{args.study}' below {args.output_dir}.{nearest(args.study, studies)}")
     wanted = {name: runs for name, runs in studies.items() if args.study in (None, name)}
-    listed = output.RunsListing(runs=[output.ListedRun.from_facts(run) for runs in wanted.values() for run in runs])
+    listed = RunsListing(runs=[ListedRun.from_facts(run) for runs in wanted.values() for run in runs])
     if args.json:
         return listed
     if not studies:
@@ -154,7 +154,7 @@ def collect_garbage(args: argparse.Namespace) -> "RunsDeleted":
 
 
 def _deleted(gone: "list[Rubbish]", exit_code: int = 0) -> "RunsDeleted":
-    from fedimb.cli.output import Deleted, RunsDeleted
+    from fedimb.cli.output.runs import Deleted, RunsDeleted
 
     things = [Deleted(path=str(one.path), bytes=one.size, why=one.why) for one in gone]
     return RunsDeleted(deleted=things, freed_bytes=sum(one.size for one in gone), exit_code=exit_code)

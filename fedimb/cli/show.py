@@ -8,7 +8,7 @@ from fedimb.cli.places import OUTPUT_DIR, add_plot
 
 if TYPE_CHECKING:
     from fedimb.cli.facts import RunFacts
-    from fedimb.cli.output import RunFinished, RunUnfinished, TrackingSent
+    from fedimb.cli.output.runs import RunFinished, RunUnfinished, TrackingSent
     from fedimb.cli.verbs import Verbs
 
 _SHOW = """\
@@ -73,7 +73,7 @@ def show_command(args: argparse.Namespace) -> "RunFinished | RunUnfinished":
 
 def _unfinished_output(facts: "RunFacts") -> "RunUnfinished":
     from fedimb.cli.facts import age, latest_scores
-    from fedimb.cli.output import RunUnfinished
+    from fedimb.cli.output.runs import RunUnfinished
 
     return RunUnfinished(
         folder=str(facts.path),
@@ -110,7 +110,7 @@ def _unfinished(facts: "RunFacts") -> list[str]:
 def sync_command(args: argparse.Namespace) -> "TrackingSent":
     """``fedimb track sync``."""
     from fedimb.cli.find import find_run
-    from fedimb.cli.output import TrackingSent
+    from fedimb.cli.output.runs import TrackingSent
 
     folder = find_run(args.run, args.output_dir)
     from fedimb.tracking.mlflow import charts_link, sync

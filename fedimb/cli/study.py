@@ -12,7 +12,7 @@ from fedimb.errors import ConfigError, RunSuspect
 from fedimb.text import WIDTH
 
 if TYPE_CHECKING:  # `add_options` is for the help too, which imports nothing heavy
-    from fedimb.cli.output import StudyFinished
+    from fedimb.cli.output.studies import StudyFinished
     from fedimb.study.execute import Workers
     from fedimb.study.results import StudyResults
 
@@ -65,7 +65,7 @@ def conclude(
     args: argparse.Namespace, results: "StudyResults", folder: Path, failures: Sequence[str], margin: float = 0.02
 ) -> "StudyFinished":
     """Print the tables, write the statistics and the report, and list failures."""
-    from fedimb.cli.output import StudyFinished
+    from fedimb.cli.output.studies import StudyFinished
     from fedimb.report.bar_text import bar_csv, bar_table, contrasts_csv, sets_csv, sets_table
     from fedimb.report.critical_difference import draw_ranks
     from fedimb.report.gains_text import gains_csv, gains_of, gains_table

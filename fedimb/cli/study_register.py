@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import StudyRegistered
+    from fedimb.cli.output.studies import StudyRegistered
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
@@ -40,7 +40,7 @@ def register(verbs: "Verbs") -> None:
 
 def register_command(args: argparse.Namespace) -> "StudyRegistered":
     """``fedimb study register``. Raises ConfigError where the study cannot be registered."""
-    from fedimb.cli.output import StudyRegistered
+    from fedimb.cli.output.studies import StudyRegistered
     from fedimb.study.bars import check_bar
     from fedimb.study.design import read_study
     from fedimb.study.registration import register as write_registration

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import StudyFinished, SweepPlanned
+    from fedimb.cli.output.studies import StudyFinished, SweepPlanned
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
@@ -34,7 +34,7 @@ def register(verbs: "Verbs") -> None:
 
 def sweep_command(args: argparse.Namespace) -> "StudyFinished | SweepPlanned":
     """``fedimb sweep``. The exit code is 1 if a run failed (the other runs are still done)."""
-    from fedimb.cli.output import SweepPlanned
+    from fedimb.cli.output.studies import SweepPlanned
     from fedimb.cli.places import refuse_plot
     from fedimb.cli.study import command_line, conclude, workers
     from fedimb.study.collect import as_asked

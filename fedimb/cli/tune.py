@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import TuningFinished, TuningPlanned
+    from fedimb.cli.output.studies import TuningFinished, TuningPlanned
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
@@ -42,7 +42,7 @@ def register(verbs: "Verbs") -> None:
 
 def tune_command(args: argparse.Namespace) -> "TuningFinished | TuningPlanned":
     """``fedimb tune``. Prints each row's choice; the exit code is 1 if a run failed."""
-    from fedimb.cli.output import Choice, TuningFinished, TuningPlanned
+    from fedimb.cli.output.studies import Choice, TuningFinished, TuningPlanned
     from fedimb.cli.study import workers
     from fedimb.study.cells import plan
     from fedimb.study.compare import study_folder, tuned_rows

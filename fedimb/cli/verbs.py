@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from fedimb.errors import nearest
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import Output
+    from fedimb.cli.output.base import Output
 
     # argparse has no public name for the result of `add_subparsers`
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fedimb.annotation.status import CycleStatus
-    from fedimb.cli.output import FileChecked, WorklistsListing
+    from fedimb.cli.output.people import FileChecked, WorklistsListing
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
@@ -43,7 +43,7 @@ def show_status(args: argparse.Namespace) -> "WorklistsListing":
 
     from fedimb.annotation.oracles import SITE_DIR
     from fedimb.annotation.status import cycle_statuses, find_worklists
-    from fedimb.cli.output import Cycle, Worklist, WorklistsListing
+    from fedimb.cli.output.people import Cycle, Worklist, WorklistsListing
 
     root = Path(args.folder or os.environ.get(SITE_DIR) or "sites").expanduser()
     found = {folder: cycle_statuses(folder) for folder in find_worklists(root)}
@@ -82,7 +82,7 @@ def check_file(args: argparse.Namespace) -> "FileChecked":
     from pathlib import Path
 
     from fedimb.annotation import status
-    from fedimb.cli.output import FileChecked
+    from fedimb.cli.output.people import FileChecked
 
     problems, answered, items = status.check_file(Path(args.file), Path(args.worklist) if args.worklist else None)
     for problem in problems:

@@ -53,7 +53,7 @@ def schema():
 def valid_outputs(schema, monkeypatch):
     """In every test here, what a verb returns beside its text, which ``--json`` would print, keeps the schema."""
     from fedimb.cli import json_mode
-    from fedimb.cli.output import Output
+    from fedimb.cli.output.base import Output
 
     result = json_mode.Answer.result
 

@@ -19,7 +19,8 @@ from tiny_images import image
 
 from fedimb.cli import json_mode, json_schema
 from fedimb.cli.main import every_leaf, main
-from fedimb.cli.output import Failure, RunsListing
+from fedimb.cli.output.base import Failure
+from fedimb.cli.output.runs import RunsListing
 from fedimb.deploy.site.approvals import receive_plan
 from fedimb.generation.outbox import Outbox
 from fedimb.privacy.audit.types import Audit, Batch, Verdict
@@ -339,7 +340,7 @@ def test_what_libraries_and_children_print_goes_to_standard_error(home):
     text = """
 import subprocess, sys
 from fedimb.cli import main, runs
-from fedimb.cli.output import RunsListing
+from fedimb.cli.output.runs import RunsListing
 
 def chatty(args):
     print("a print")
