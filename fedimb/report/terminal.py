@@ -37,13 +37,14 @@ def draw_study(study: StudyResults, stream: TextIO | None = None) -> None:
         stream: where to write; default: standard output. In a file or a pipe there are no colours, and where the
             encoding lacks blocks other characters stand for them.
     """
+    stream = sys.stdout if stream is None else stream
     console = _console(stream)
     for name, setting in study.settings.items():
         rows = [row for row in rows_of(study, name) if row.finished]
         if not rows:
             continue
         if len(study.settings) > 1:
-            console.print(f"\n{plain(name, console.file)}", style="bold", markup=False, highlight=False)
+            console.print(f"\n{plain(name, stream)}", style="bold", markup=False, highlight=False)
         if setting.counts is None:
             console.print("\nThe sites count their own rows: who holds what is not known here.")
         else:
@@ -64,6 +65,7 @@ def draw_partition(
         class_names: C names; ``minority``: class ids.
         stream: as `draw_study`.
     """
+    stream = sys.stdout if stream is None else stream
     console, held = _console(stream), np.asarray(counts)
     order = head_to_tail(held.sum(axis=0))
     together = math.ceil(len(held) / _ROWS)
@@ -71,16 +73,16 @@ def draw_partition(
     shown = np.add.reduceat(held, np.arange(0, len(held), together), axis=0)
     shown = np.stack([shown[:, order[part]].sum(axis=1) for part in parts], axis=1)
     rare = [bool(set(order[part].tolist()) & set(minority)) for part in parts]
-    what, names = _headings(class_names, order, parts, rare, console)
+    what, names = _headings(class_names, order, parts, rare, console.width, stream)
     table = _table((f"{together} clients" if together > 1 else "client") + what, 1)
     for name, is_rare in zip(names, rare, strict=True):
         table.add_column(name, justify="right", style="red" if is_rare else "cyan", no_wrap=True)
     most = int(shown.max())
     for at, line in enumerate(shown.tolist()):
-        table.add_row(str(at * together), *(_shade(n, most, console.file) * (3 if n else 1) for n in line))
+        table.add_row(str(at * together), *(_shade(n, most, stream) * (3 if n else 1) for n in line))
     console.print("\nwho holds what: training rows, head to tail", highlight=False)
     console.print(table)
-    console.print(_scale(most, console.file), style="dim", markup=False, highlight=False)
+    console.print(_scale(most, stream), style="dim", markup=False, highlight=False)
 
 
 def _headings(
@@ -88,15 +90,16 @@ def _headings(
     order: NDArray[np.int64],
     parts: Sequence[NDArray[np.int64]],
     rare: Sequence[bool],
-    console: "Console",
+    room: int,
+    stream: TextIO,
 ) -> tuple[str, list[str]]:
     """What the headings are, and one per column: class names, their ids if names do not fit, else the first
     of its places by size."""
     marks = ["<" * is_rare for is_rare in rare]
     if len(parts) < len(order):
         return " \\ from place", [f"{part[0] + 1}{mark}" for part, mark in zip(parts, marks, strict=True)]
-    named = [plain(class_names[c], console.file) + mark for c, mark in zip(order, marks, strict=True)]
-    if sum(max(3, width(name)) + 1 for name in named) + _FIRST <= console.width:
+    named = [plain(class_names[c], stream) + mark for c, mark in zip(order, marks, strict=True)]
+    if sum(max(3, width(name)) + 1 for name in named) + _FIRST <= room:
         return " \\ class", named
     return " \\ class id", [f"{c}{mark}" for c, mark in zip(order, marks, strict=True)]
 
@@ -129,12 +132,13 @@ def draw_curves(rows: Sequence[Row], stream: TextIO | None = None) -> None:
         rows: of one setting, with finished runs.
         stream: as `draw_study`.
     """
+    stream = sys.stdout if stream is None else stream
     console = _console(stream)
     found = {row.number: {score: points(row, score) for score in CURVES} for row in rows}
     rounds = [at for paths in found.values() for path in paths.values() for at, *_ in path]
     if not rounds:
         return
-    labels = {row.number: _label(row, console.file) for row in rows}
+    labels = {row.number: _label(row, stream) for row in rows}
     gaps = 2 * (1 + 2 * len(CURVES))
     each = (console.width - max(map(width, labels.values())) - gaps) // len(CURVES) - _END
     table = _table("row", 2)
@@ -146,7 +150,7 @@ def draw_curves(rows: Sequence[Row], stream: TextIO | None = None) -> None:
         for score in CURVES:
             path = found[row.number][score]
             means = [mean for _, mean, *_ in path]
-            cells += [sparkline(_thinned(means, each), console.file), _end(path, console.file)]
+            cells += [sparkline(_thinned(means, each), stream), _end(path, stream)]
         table.add_row(labels[row.number], *cells)
     said = (
         f"learning curves: rounds {min(rounds)} to {max(rounds)}, from 0 to 1; at the end the 95 % interval over seeds"
@@ -197,11 +201,10 @@ def _table(first: str, gap: int) -> "Table":
     return table
 
 
-def _console(stream: TextIO | None) -> "Console":
+def _console(stream: TextIO) -> "Console":
     """A console as wide as the terminal; in a file or a pipe as wide as the other tables."""
     from rich.console import Console
 
-    stream = sys.stdout if stream is None else stream
     return Console(
         file=stream, width=None if stream.isatty() else WIDTH, emoji=False, markup=False, force_jupyter=False
     )
