@@ -45,7 +45,7 @@ def holders_svg(setting: Setting, name: str) -> str:
     _draw(axes, bars, int(total.sum()))
     axes.set_yticks(range(len(bars)), names)
     axes.set_ylim(len(bars) - 0.4, -0.6)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("training rows of the minority", fontsize=10.5)
     if len(parts) > 1:
         marks = [axes.barh([0], [0], color=_SHADES[at], label=_short(part)) for at, part in enumerate(parts)]
