@@ -5,13 +5,13 @@ import re
 import sys
 import unicodedata
 from collections.abc import Sequence
-from typing import IO
+from typing import TextIO
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
 WIDTH = 99  # below 100 columns, so that a row fits on one line of most terminals
 
 
-def writable(text: str, stream: IO[str] | None) -> bool:
+def writable(text: str, stream: TextIO | None) -> bool:
     """Whether the stream (default: standard output) can encode these characters."""
     encoding = getattr(stream or sys.stdout, "encoding", None) or "ascii"
     try:
@@ -21,7 +21,7 @@ def writable(text: str, stream: IO[str] | None) -> bool:
     return True
 
 
-def plain(name: object, stream: IO[str] | None) -> str:
+def plain(name: object, stream: TextIO | None) -> str:
     """A label or class name on one line, with characters the stream cannot encode replaced by ``?``."""
     one_line = " ".join(str(name).split())
     return "".join(c if c.isprintable() and writable(c, stream) else "?" for c in one_line)

@@ -93,7 +93,7 @@ def markdown(notebook: dict[str, Any], name: str) -> str:
             if not one.lstrip().startswith("<"):
                 parts.append(f"```text\n{one.strip()}\n```")
                 continue
-            lines = PANDAS_STYLE.sub("", one).splitlines()
+            lines = PANDAS_STYLE.sub("", one).replace(' border="1" class="dataframe"', "").splitlines()
             shown = "\n".join(line for line in lines if line.strip())  # a blank line would end the block
             parts.append(f'<div class="output">\n{shown}\n</div>')
     parts.append(f"This page is a notebook, run as it stands: [{name}]({name}).")

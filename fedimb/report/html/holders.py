@@ -28,8 +28,6 @@ def holders_svg(setting: Setting, name: str) -> str:
         setting: whose `counts` [K, C] are drawn; clients beyond the first twelve are one bar, which says so.
         name: of the picture, unique on the page.
     """
-    from matplotlib.ticker import MaxNLocator
-
     held = rare_counts(setting)
     if held is None:
         return ""
@@ -47,7 +45,7 @@ def holders_svg(setting: Setting, name: str) -> str:
     _draw(axes, bars, int(total.sum()))
     axes.set_yticks(range(len(bars)), names)
     axes.set_ylim(len(bars) - 0.4, -0.6)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("training rows of the minority", fontsize=10.5)
     if len(parts) > 1:
         marks = [axes.barh([0], [0], color=_SHADES[at], label=_short(part)) for at, part in enumerate(parts)]

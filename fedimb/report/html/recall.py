@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,8 +73,8 @@ def _lined(drawn: Sequence[Entry], ranks: Ranks) -> "Axes":
         axes.fill_between(places, low, high, color=entry.colour, alpha=0.13, linewidth=0)
     at = list(range(0, len(ranks), math.ceil(len(ranks) / _NAMED)))
     names = [shorten(" ".join(ranks.names[i].split()), 18) for i in at]
-    shown = [f"{n} ({ranks.train[i]:,})" for n, i in zip(names, at, strict=True)]
-    axes.set_xticks(at, shown, rotation=35, ha="right", rotation_mode="anchor")
+    form: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(at, [f"{n} ({ranks.train[i]:,})" for n, i in zip(names, at, strict=True)], **form)
     axes.set_xlim(-0.6, len(ranks) - 0.4)
     axes.set_ylim(-0.03, 1.03)
     axes.set_ylabel("recall", fontsize=10.5)
