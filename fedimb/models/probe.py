@@ -25,7 +25,7 @@ _CLOSE = 1e-3
 
 def is_from_elsewhere(name: str) -> bool:
     """Whether a model is not one of fedimb's own: named by its path, or of an installed package."""
-    return is_path(name) or not registry.get("model", name).factory.__module__.startswith("fedimb.")
+    return is_path(name) or not getattr(registry.get("model", name).factory, "__module__", "").startswith("fedimb.")
 
 
 def probe_model(name: str, model: Classifier, input_shape: tuple[int, ...]) -> None:
