@@ -96,6 +96,10 @@ def score_to(result: RunResult, source: Settings | None, out: Path, options: Opt
     chosen = _chosen(model, options)
     shown = "the run's own test set" if source is None else ", ".join(f"{k}={v}" for k, v in source.items())
     scored = Scored(name, row_label(config, name), config, shown, several, chosen, options.abstain_below)
+    if result.site is not None:
+        scored.warnings.append(
+            "the run's scores are means over its sites' models; those of this one are in artifacts/site_models.json"
+        )
     if why := "; ".join(why for row in result.rows if row.label == scored.label for why in row.suspect.values()):
         scored.warnings.append(f"the run is suspect: {why}")
     predicted = _batches(result, model, source, options, scored)
