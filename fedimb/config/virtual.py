@@ -68,7 +68,7 @@ def _asked_of_all(config: RunConfig) -> Iterator[str]:
         kind, name = users[0]
         yield (
             f"{kind} '{name}' needs class counts, and prior.provenance={prior} asks every client; set "
-            "prior.provenance=oracle (the shares of the rows that clients are drawn from), estimated or local"
+            "prior.provenance=oracle (the counts of 1,000 drawn clients), estimated or local"
         )
     if config.prior.weighting == "arrived":
         yield "prior.weighting=arrived adds up the class counts of clients one by one; use data, uniform or effective"

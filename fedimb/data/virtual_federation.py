@@ -163,7 +163,8 @@ class VirtualFederation(Federation):
     """``n`` clients, drawn from the rows that one client of ``whole`` holds.
 
     ``train`` and its sizes are computed where they are read; ``counts`` does not exist. Class totals and the imbalance
-    factor are those of the rows drawn from, each row once: a client's class mix has these shares as its mean.
+    factor are those of the rows drawn from, each row once. Clients do not hold these shares: one whose mix asks for
+    more of a rare class than there is gets other rows (`drawn_counts`).
 
     Args:
         whole: source, test rows, scaling and class names, with one client that holds all training rows.
@@ -244,15 +245,21 @@ class VirtualFederation(Federation):
         """All clients have rows."""
         return self.n_clients
 
+    @cached_property
+    def drawn_counts(self) -> NDArray[np.int64]:
+        """Rows of each class at 1,000 drawn clients, or at all if they are fewer, [n, C] int64."""
+        rng = numpy_rng(self._seed, Stream.PARTITION, 4)
+        ids = np.sort(rng.choice(self.n_clients, min(_SHOWN, self.n_clients), replace=False))
+        return np.stack([self.store.class_counts(self.train[int(k)]) for k in ids])
+
     def exposure(self) -> dict[str, NDArray[np.generic]]:
         """Who holds each class, from 1,000 drawn clients: of all clients, the share that has a row of it [C] float64.
 
         Returns:
             ``clients_drawn`` [1]; ``holders_share`` [C]; ``holders_low``, ``holders_high`` [C], 95 % (Wilson).
         """
-        drawn = min(_SHOWN, self.n_clients)
-        ids = numpy_rng(self._seed, Stream.PARTITION, 4).choice(self.n_clients, drawn, replace=False)
-        holders = sum((self.store.class_counts(self.train[int(k)]) > 0).astype(np.int64) for k in np.sort(ids))
+        counts = self.drawn_counts
+        drawn, holders = len(counts), (counts > 0).sum(axis=0)
         low, high = wilson(holders, drawn)
         shares: dict[str, NDArray[np.generic]] = {
             "holders_share": np.asarray(holders / drawn),

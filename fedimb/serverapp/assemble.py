@@ -180,12 +180,18 @@ def check_networks(config: RunConfig, federation: Federation) -> None:
     Raises:
         ConfigError: names the network or the setting.
     """
-    kinds = kinds_of(config, federation.n_clients, federation.sites_of)
-    for own in Layout.of(config, federation.n_classes, federation.input_shape, kinds).configs.values():
+    for own in _layout(config, federation).configs.values():
         model = build_model(own, federation.n_classes, federation.input_shape)
         check_model(own.privacy, model)
         if own.model != config.model and is_from_elsewhere(own.model["name"]):  # the run's own: `check_client_parts`
             probe_model(own.model["name"], model, federation.input_shape)
+
+
+def _layout(config: RunConfig, federation: Federation) -> Layout:
+    """What of each model is averaged among whom; clients are looked at one by one only if their models may differ."""
+    own = config.clients.models is not None
+    kinds = kinds_of(config, federation.n_clients, federation.sites_of) if own else None
+    return Layout.of(config, federation.n_classes, federation.input_shape, kinds)
 
 
 def check_head(config: RunConfig, federation: Federation) -> None:
@@ -312,8 +318,8 @@ def build_loop(
     holders = federation.n_holders
     method, linear = build_method(config, holders)
 
-    kinds = kinds_of(config, federation.n_clients, federation.sites_of)
-    layout = Layout.of(config, federation.n_classes, federation.input_shape, kinds)
+    layout, own_models = _layout(config, federation), config.clients.models is not None or bool(config.clients.private)
+    kinds = kinds_of(config, federation.n_clients, federation.sites_of) if own_models else ()
 
     def global_model(draw: int) -> Aggregator:
         if config.clients.models is not None:
@@ -357,7 +363,7 @@ def build_loop(
         context.attackers = attackers.clients
         folder.artifact("attackers.json", (json.dumps(attackers.facts()) + "\n").encode())
         progress.note(attackers.line())
-    if config.clients.models is None and not config.clients.private:
+    if not own_models:
         evaluator = Evaluator(config, federation, attackers)
     else:
         models = site_models(config, kinds, server.holders(), federation.client_names)

@@ -21,6 +21,7 @@ from fedimb import registry
 from fedimb.config.parts import build_model, contracts_of, resamples, resolved_weight
 from fedimb.contracts import platform as names
 from fedimb.data.federation import Federation
+from fedimb.data.virtual_federation import VirtualFederation
 from fedimb.engine.admission import check_total
 from fedimb.engine.record_checks import TIMES_NOISE
 from fedimb.errors import ConfigError, RunFailed
@@ -98,8 +99,11 @@ def _gathered(config: RunConfig, federation: Federation, context: RunContext) ->
             rows = federation.train_sizes[list(found)] if resamples(config) else None
             context.counts = prior_from_counts(replies.astype(np.float64), config, rows)
         case "oracle":
-            # A virtual client's class mix has the shares of all rows as its mean, whatever its size.
-            counts = federation.class_totals[np.newaxis] if federation.virtual else federation.counts[holders]
+            if isinstance(federation, VirtualFederation):  # what they hold is not in the shares of the rows drawn from
+                counts = federation.drawn_counts
+                _check_minority(counts.sum(axis=0), federation, complete=False)
+            else:
+                counts = federation.counts[holders]
             context.counts = prior_from_counts(counts.astype(np.float64), config)
         case "secure_sum":
             total, own = yield from _masked_counts(

@@ -160,3 +160,16 @@ def test_a_hundred_million_clients_cost_what_a_hundred_cost(digits, virtual):
 def test_settings_out_of_range_are_refused(digits, settings, message):
     with pytest.raises(ConfigError, match=message):
         prepare(digits, {"name": "virtual"} | settings, 5, 0)
+
+
+def test_what_clients_hold_is_counted_at_clients_and_not_in_the_rows_drawn_from(digits):
+    """A mix that lands on a class of few rows gets others: the shares of all rows overstate that class."""
+    data = {**digits, "validation": 0.0, "long_tail": "exponential", "imbalance_factor": 60}
+    found = prepare(data, {"name": "virtual", "rows": 20, "alpha": 0.3}, 2000, 3)
+    held = found.drawn_counts.sum(axis=0) / found.drawn_counts.sum()
+    every = sum(found.store.class_counts(found.train[k]) for k in range(2000))
+    shares = found.class_totals / found.class_totals.sum()
+    rarest = np.argmin(shares)
+    assert len(found.drawn_counts) == 1000
+    assert held == pytest.approx(every / every.sum(), rel=0.5)
+    assert held[rarest] < shares[rarest] / 2

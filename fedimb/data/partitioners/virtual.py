@@ -16,8 +16,9 @@ class Virtual:
     """Draws a client's size, class mix and rows from all training rows, by a generator of the client's own.
 
     Clients share rows: two may hold the same one, and each row is drawn anew for every client that holds it. Within a
-    client rows differ. Class mixes are Dirichlet(alpha x shares of the classes), whose mean are these shares (Hsu, Qi
-    and Brown 2019). Patients are not kept at one client.
+    client rows differ. Class mixes are Dirichlet(alpha x shares of the classes) (Hsu, Qi and Brown 2019). A client
+    whose mix asks for more rows of a class than there are gets others: of rare classes clients hold less than these
+    shares. Patients are not kept at one client.
 
     Args:
         rows: a client's rows, or their mean where ``spread`` is above 0; >= 1.
