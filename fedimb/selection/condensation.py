@@ -71,7 +71,7 @@ def condense(
     """
     values, classes = points.double().numpy(), labels.numpy()
     who = np.arange(len(classes)) if people is None else people.numpy()
-    whole = [np.flatnonzero(classes == c) for c in np.unique(classes)]
+    whole = [np.flatnonzero(classes == c).astype(np.int64) for c in np.unique(classes)]
     whole = [rows for rows in whole if len(np.unique(who[rows])) >= floor]
     open_ = sorted(whole, key=lambda rows: (-len(rows), int(rows[0])))[:budget]
     queue: list[tuple[float, int, Rows, Rows]] = []
@@ -86,9 +86,9 @@ def condense(
         for rows in open_:
             offer(rows)
     while queue and len(leaves) < budget:
-        _, whole_at, *parts = heapq.heappop(queue)
+        _, whole_at, first, second = heapq.heappop(queue)
         del leaves[whole_at]
-        for part in parts:
+        for part in (first, second):
             leaves[int(part[0])] = part
             offer(part)
     ordered = sorted(leaves.values(), key=lambda rows: (int(classes[rows[0]]), int(rows[0])))
@@ -123,7 +123,7 @@ def divide(points: Floats, people: Rows, floor: int) -> tuple[float, Rows, int] 
         if length == 0:
             break
         direction = moved / length
-    order = np.argsort(centred @ direction, kind="stable")
+    order = np.argsort(centred @ direction, kind="stable").astype(np.int64)
     cuts = np.arange(1, n)
     if floor > 1:
         front, back = distinct_up_to(people[order]), distinct_up_to(people[order][::-1])[::-1]

@@ -104,5 +104,5 @@ def crowding(distance: NDArray[np.float64]) -> NDArray[np.int64]:
     """
     if len(distance) < 3 or np.ptp(distance) <= _EVEN * distance.max():
         return np.zeros(0, dtype=np.int64)
-    order = np.argsort(distance, kind="stable")
+    order = np.argsort(distance, kind="stable").astype(np.int64)
     return order[: int(np.diff(distance[order]).argmax()) + 1]
