@@ -108,4 +108,5 @@ def test_it_runs_and_its_figures_are_those_of_the_commands(
     assert len(found) == 4
     for label, (seeds, minority, macro, least, *_) in found.items():
         (line,) = (line for line in table if line.split()[:1] == [label])
-        assert line.replace("*", " ").split()[1:11] == [seeds, *f"{macro} {minority} {least}".split()]
+        printed = line.replace("*", " ").replace("+-", "±").split()
+        assert printed[1:11] == [seeds, *f"{macro} {minority} {least}".split()]
