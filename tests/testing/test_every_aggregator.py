@@ -32,7 +32,7 @@ AS_IS = {
 LONG = (
     *("bulyan", "distil", "fedadagrad", "fedavgm", "feddyn", "fedexp", "fedmedian", "fednova", "fedprox"),
     *("fedtrimmedavg", "fedyogi", "moon", "multikrum", "qfedavg", "bucketing", "class_aware_median"),
-    *("fedntd", "feddecorr", "balancefl"),
+    *("fedntd", "feddecorr", "balancefl", "fedgrab"),
 )
 """Slow tests: another of their kind is among the fast ones, as is each aggregator that is added later."""
 

@@ -30,8 +30,8 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "scope": {"warmup": 1},
 }
 LONG = (
-    *("active", "c2tc", "climb", "coreset", "creff", "feature_select", "fediic", "fednh", "fedproto", "fedrep"),
-    *("fedssg", "fedyoyo", "herocrystal", "mahalanobis", "oneround", "public", "rucr"),
+    *("active", "c2tc", "climb", "coreset", "creff", "fairfal", "feature_select", "fediic", "fednh", "fedproto"),
+    *("fedrela", "fedrep", "fedssg", "fedyoyo", "herocrystal", "mahalanobis", "oneround", "public", "rucr"),
 )
 """Left to the slow test below, which has every method; one that is added later is in both."""
 
