@@ -74,7 +74,7 @@ def prepare_unsettled(
     if clients < 1:
         raise ConfigError(f"clients.count={clients}: give at least 1")
     if registry.flags("partition", partition_name).get("virtual"):
-        return _virtual(data, registry.build("partition", partition_name, **partition_args), clients, seed)
+        return _virtual(data, registry.build("partition", partition_name, given=None, **partition_args), clients, seed)
     holders = placement.holders(clients)
     source, subgroups = source_to_open(data), parse_subgroups(config.subgroups)
     store = open_source(source)
