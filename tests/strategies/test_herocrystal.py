@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import RecordDict
 from safetensors.numpy import load_file
 from small_runs import launch_in
 
 from fedimb.clientapp.private_weights import STATE
 from fedimb.clientapp.state import StateStore
+from fedimb.data.federation import Federation
 from fedimb.errors import ConfigError, RunFailed
+from fedimb.evaluation.temperature import loss_sums, mean_losses
 from fedimb.records import load_arrays, to_numpy
 from fedimb.serverapp.steps import Reply
 from fedimb.strategies.herocrystal import _trained
@@ -112,6 +115,17 @@ def test_no_trained_head_at_all_ends_the_run():
     replies = [Reply(client, RecordDict()) for client in range(2)]
     with pytest.raises(RunFailed, match="no client that answered has trained its head; run more rounds"):
         _trained(replies, [0, 1])
+
+
+def test_the_curve_over_temperatures_is_of_the_fused_model(tmp_path):
+    path = table(tmp_path / "table.npz")
+    result = launch_in(tmp_path, *words(path, "rounds=1", "data.validation=0.3", "evaluation.temperature=true"))
+    federation = Federation.load(result.folder)
+    pairs = [federation.client(client).tensors("validation") for client in range(2)]
+    x, y = (torch.cat([pair[i] for pair in pairs]) for i in (0, 1))
+    with torch.no_grad():
+        expected = mean_losses(loss_sums(result.model.classifier(x), y), len(y))
+    assert result.temperature["rules"]["validation"]["log_loss"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_rows_that_teach_nothing_are_said(tmp_path, caplog):
