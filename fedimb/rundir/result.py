@@ -62,7 +62,8 @@ class RowResult:
         metrics: summary metrics, mean over the last k evaluated rounds (``macro_recall``, ``minority_recall``, ...).
         final: the same scores in the final round.
         confusion: final-round matrix [C, C] int64, rows are true classes; [C, 2, 2] (class, true, predicted) if rows
-            have several labels.
+            have several labels. Where sites' own models were scored, each test row counts once for every site.
+        copies: how often each test row counts in ``confusion``: 1, or the number of sites whose own models were scored.
         intervals: ``name -> [low, high]`` 95 % within-run intervals of the final round (stratified bootstrap).
         recall: per class ``[recall, low, high]`` with Wilson's interval.
         probability: ``ece``, ``classwise_ece``, ``log_loss``, ``brier``, ``auroc``, ``auprc`` of the final round's
@@ -97,6 +98,12 @@ class RowResult:
     alarms: dict[str, str] = field(default_factory=dict)
     tau: float = math.nan
     tau_rule: str = ""
+    copies: int = 1
+
+    @property
+    def tested_matrix(self) -> NDArray[np.int64] | NDArray[np.float64]:
+        """``confusion`` with each test row counted once: itself, or float64, the mean over sites' own models."""
+        return self.confusion if self.copies == 1 else self.confusion / self.copies
 
 
 @dataclass(frozen=True)

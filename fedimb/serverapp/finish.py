@@ -79,6 +79,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             "metrics": mean,
             "final": final,
             "confusion": matrix.tolist(),
+            **({"copies": evaluator.copies} if evaluator.copies > 1 else {}),
             "intervals": intervals,
             "recall": recall,
             "probability": probability.means,

@@ -13,6 +13,9 @@ from fedimb.clientapp.state import StateStore
 from fedimb.engine.ray import RayEngine
 from fedimb.errors import ConfigError
 from fedimb.records import load_arrays, to_numpy
+from fedimb.report.panel import panels
+from fedimb.study.collect import read_run
+from fedimb.study.design import Costs
 from fedimb.testing.runs import configured, kept, run, run_killed, small_tables, weights
 
 HIDDEN = "model.hidden=[8]"
@@ -76,6 +79,15 @@ def test_the_score_is_the_mean_over_sites_of_what_their_models_reach(folder):
     assert row.confusion.sum() == 3 * 24  # each test row once for every site
     low, high = row.intervals["macro_recall"]
     assert low < row.final["macro_recall"] < high
+    assert row.copies == 3
+    assert row.tested_matrix.sum(axis=1).tolist() == pytest.approx([8] * 3)
+    said = panels(result)
+    for low, high, digits in ((*row.intervals["macro_recall"], 3), (*row.recall[0][1:], 2)):
+        assert f"{low:.{digits}f} to {high:.{digits}f}" in said  # as stored: drawn over rows, each once
+    few = [f"{round(value)} of 8 test rows" for value in row.tested_matrix.diagonal()[list(result.minority)]]
+    assert any(f"(mean over 3 sites' models) found {one}" in " ".join(said.split()) for one in few)
+    (kept,) = read_run(result.folder, "", Costs(), {"none": row.label})
+    np.testing.assert_array_equal(kept.matrix, row.tested_matrix)
     assert row.recall[0][1:] == pytest.approx(list(wilson_of(row.recall[0][0], 8)))  # of 8 rows, not of 24
 
 
