@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from small_runs import config
 
 import fedimb
 from fedimb.clientapp.private_weights import STATE
@@ -14,6 +15,7 @@ from fedimb.engine.ray import RayEngine
 from fedimb.errors import ConfigError
 from fedimb.records import load_arrays, to_numpy
 from fedimb.report.panel import panels
+from fedimb.serverapp.client_scores import check_scores
 from fedimb.study.collect import read_run
 from fedimb.study.design import Costs
 from fedimb.testing.runs import configured, kept, run, run_killed, small_tables, weights
@@ -159,6 +161,17 @@ def test_clients_of_a_kind_are_stacked_with_the_same_result(folder):
         np.testing.assert_allclose(stacked[name], value, rtol=1e-4, atol=1e-6)
     with pytest.raises(ConfigError, match=r"clients\.private lets each client start from other weights"):
         trained(folder, "refused", PRIVATE, "engine.trainer=stacked")
+
+
+@pytest.mark.parametrize("own", [OTHER, PRIVATE], ids=["models", "private"])
+@pytest.mark.parametrize("test", ["own", "none"])
+def test_scores_by_subgroup_of_several_models_are_refused(own, test):
+    words = [own, "data.subgroups=[site]", "data.validation=0.2"]
+    words += ["data.test={name: none}"] * (test == "none")
+    with pytest.raises(
+        ConfigError, match=r"data\.subgroups scores one model.*clients\.(models|private) leaves none of"
+    ):
+        check_scores(config(*words), "multiclass")
 
 
 @pytest.mark.slow
