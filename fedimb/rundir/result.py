@@ -71,7 +71,8 @@ class RowResult:
         auroc, auprc: per class [C], one against the rest, from the same probabilities; NaN where undefined.
         worst_client, mean_client, best_client: lowest, mean and highest accuracy expected at a client from the classes
             it holds (`fedimb.evaluation.costs.client_accuracies`: exact only if clients differ in label mix alone),
-            over the clients for which it is defined; NaN if there are none, or if rows have several labels.
+            over the clients for which it is defined, each by its own model if it has one; NaN if there are none, or if
+            rows have several labels.
         defined_clients: number of these clients.
         suspect: kind (`LOSS`, `WEIGHTS`, `CLASSES`) -> why this row should not be trusted; empty: nothing was seen.
         alarms: class name -> when and how far its recall fell (`fedimb.evaluation.recall_drop`); empty: it did not.

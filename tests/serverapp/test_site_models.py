@@ -11,6 +11,7 @@ from small_runs import config
 import fedimb
 from fedimb.clientapp.private_weights import STATE
 from fedimb.clientapp.state import StateStore
+from fedimb.data.federation import Federation
 from fedimb.engine.ray import RayEngine
 from fedimb.errors import ConfigError
 from fedimb.records import load_arrays, to_numpy
@@ -93,6 +94,23 @@ def test_the_score_is_the_mean_over_sites_of_what_their_models_reach(folder):
     assert row.recall[0][1:] == pytest.approx(list(wilson_of(row.recall[0][0], 8)))  # of 8 rows, not of 24
 
 
+def test_client_figures_are_of_each_clients_own_model_on_its_own_classes(folder):
+    result = trained(folder, "clients", PRIVATE)
+    federation = Federation.load(result.folder)
+    rows, labels = (values[federation.test] for values in (federation.store.x, federation.store.y))
+    expected = []
+    for client, held in enumerate(federation.counts):
+        with torch.no_grad():
+            said = fedimb.load_model(result.folder, site=f"client-{client}")(rows).argmax(dim=1).numpy()
+        recall = [(said[labels == c] == c).mean() for c in range(3)]
+        expected.append(held / held.sum() @ recall)
+    row = result.rows[0]
+    assert row.defined_clients == 3
+    found = (row.worst_client, row.mean_client, row.best_client)
+    assert found == pytest.approx((min(expected), np.mean(expected), max(expected)))
+    assert min(expected) < max(expected)
+
+
 def wilson_of(share, rows):
     from fedimb.evaluation.intervals import wilson
 
@@ -132,6 +150,8 @@ def test_clients_score_their_own_models_where_the_server_has_no_test_rows(folder
     result = trained(folder, "clients-score", *words)
     total = result.rows[0].confusion.sum()
     rows = json.loads((result.folder / "partition.json").read_text())["test_counts"]
+    assert np.isnan(result.rows[0].worst_client)  # their matrices are a sum over models
+    assert result.rows[0].defined_clients == 0
     assert total == sum(rows) > 0
 
 
