@@ -4,6 +4,7 @@ import torch
 from flwr.app import RecordDict
 
 from fedimb.clientapp.context import ClientContext, Site
+from fedimb.clientapp.private_weights import STATE
 from fedimb.clients.base import Client
 from fedimb.contracts.herocrystal import ANNOTATED, HEAD, HEADS, ROWS, SAMPLES, HeroCrystalSettings
 from fedimb.errors import ConfigError
@@ -50,11 +51,13 @@ class HeroCrystalClient(Client):
         return spec.change(objectives=objectives)
 
     def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
-        """Keep the received rows, or send the head."""
+        """Keep the received rows, or send the head; nothing before this client has trained one."""
         if name == SAMPLES:
             context.state[ROWS] = array_record(arrays_of(content, ROWS))
             return RecordDict()
         assert name == HEADS, name
+        if STATE not in context.state:  # the model holds the run's initial head, which knows no row
+            return RecordDict()
         head = context.model.head
         arrays = {"weight": head.weight, "bias": head.bias}
         return RecordDict({HEAD: array_record({k: v.detach().cpu().numpy().copy() for k, v in arrays.items()})})

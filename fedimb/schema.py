@@ -5,7 +5,9 @@ Arguments of parts (e.g. a loss's gamma) are plain mappings here: their types ar
 as a float.
 """
 
+import fnmatch
 import re
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -36,6 +38,22 @@ def _named(value: Any) -> Any:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not value["name"]:
         raise PydanticCustomError("named", "a mapping with a name")
     return value
+
+
+def private_rule(patterns: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a parameter or buffer of this name stays at the client (``clients.private``).
+
+    Example:
+        >>> private = private_rule(["head", "*.norm*"])
+        >>> [private(name) for name in ("head.weight", "header.weight", "body.norm1.bias", "body.0.weight")]
+        [True, False, True, False]
+    """
+    rules = tuple(patterns)
+
+    def private(name: str) -> bool:
+        return any(name == one or name.startswith(f"{one}.") or fnmatch.fnmatchcase(name, one) for one in rules)
+
+    return private
 
 
 def _by_client(value: Any) -> Any:

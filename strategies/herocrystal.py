@@ -17,7 +17,8 @@ Differences from the authors' code: both references of the contrastive term are 
 client's head is not replaced by the first client's after a round; no client needs to know all classes.
 """
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,8 @@ from fedimb.strategies.base import (
     sent_along,
 )
 from fedimb.training.fusion import distil_head, fused_head, targets_of
+
+log = logging.getLogger("fedimb")
 
 FUSED = "fused"
 """Name of the model of all classes, which scores the run."""
@@ -141,10 +144,11 @@ class HeroCrystal(KeepsWeights):
         """The averaged backbone with the head that all sites' heads have taught.
 
         Raises:
-            RunFailed: no client sent its head.
+            RunFailed: no client sent its head, or none has trained one.
         """
         if not replies:
             raise RunFailed("strategy.herocrystal: no client sent its head; resume to ask again")
+        replies = _trained(replies, server.holders())
         own, weights = self.settings, self.aggregated(server)
         clients = [reply.client for reply in replies]
         heads = [arrays_of(reply.content, HEAD) for reply in replies]
@@ -152,12 +156,58 @@ class HeroCrystal(KeepsWeights):
         annotated = torch.ones(len(clients), run.n_classes, dtype=torch.bool)
         if self._annotated is not None:
             annotated = torch.from_numpy(self._annotated[clients])
-        pivot = clients.index(own.pivot) if own.pivot in clients else None if own.pivot is None else 0
+        _warn_of_unknown(run.class_names, annotated)
+        pivot = _pivot_among(clients, own.pivot)
         features = server.outputs(server.model(weights), server.public().x)[0].cpu()
         logits = torch.einsum("nd,kcd->knc", features, weight) + bias[:, None]
         targets = targets_of(logits, annotated, pivot, own.agreement, own.sharpening, own.entropy, own.min_score)
+        if own.epochs and not (targets.weights > 0).any():
+            log.warning(
+                "strategy.herocrystal: none of the server's rows teaches anything, so the fused head is not taught but "
+                "put together from the clients': they agree on no row, or are sure of none; set agreement=false, or a "
+                "smaller min_score"
+            )
         start = fused_head(weight, bias, annotated, pivot)
         generator = torch_generator(run.seed, Stream.METHOD, 4)
         head = distil_head(*start, features, targets, generator, own.epochs, own.lr, own.batch_size)
         new = {"head.weight": head[0].numpy(), "head.bias": head[1].numpy()}
         return RecordDict({"weights": array_record(weights | new)})
+
+
+def _trained(replies: list[Reply], holders: Sequence[int]) -> list[Reply]:
+    """The replies of clients that have trained; of others there is only the initial head, and they send none.
+
+    Args:
+        holders: clients with rows, all of which were asked.
+
+    Raises:
+        RunFailed: nobody has.
+    """
+    found = [reply for reply in replies if HEAD in reply.content]
+    if not found:
+        raise RunFailed(
+            "strategy.herocrystal: no client that answered has trained its head; run more rounds, or take more clients "
+            "a round"
+        )
+    if without := sorted(set(holders) - {reply.client for reply in found}):
+        log.warning(
+            "strategy.herocrystal: the fused head is without client %s: never trained, or no answer",
+            ", ".join(map(str, without)),
+        )
+    return found
+
+
+def _warn_of_unknown(class_names: Sequence[str], annotated: torch.Tensor) -> None:
+    """Say which classes none of the fused heads annotates: they are never predicted."""
+    if lost := [name for name, known in zip(class_names, annotated.any(dim=0).tolist(), strict=True) if not known]:
+        log.warning("strategy.herocrystal: no trained head annotates %s, never predicted", ", ".join(lost))
+
+
+def _pivot_among(clients: Sequence[int], pivot: int | None) -> int | None:
+    """Position of the pivot among the clients whose heads are fused; of the first one if it is not among them."""
+    if pivot is None or pivot in clients:
+        return None if pivot is None else clients.index(pivot)
+    log.warning(
+        "strategy.herocrystal.pivot=%d has not trained, or did not answer; client %d takes its place", pivot, clients[0]
+    )
+    return 0

@@ -62,6 +62,7 @@ def _heading(result: RunResult, scored: Scored) -> list[str]:
     facts = {
         "run": f"`{result.folder.parent.name}/{result.folder.name}`",
         "row": scored.label,
+        **({"model of": result.site} if result.site is not None else {}),
         "seed": result.seed,
         "data trained on": ", ".join(f"{k}={v}" for k, v in config.data["source"].items()),
         **{f"{key} of the data": text for key, text in about.items() if key in ("licence", "citation", "flaws")},
@@ -123,6 +124,8 @@ def _headline(result: RunResult, row: RowResult, scored: Scored) -> list[str]:
     head = ["score", "final round", "95 % interval", f"mean of the last {last} rounds"]
     intro = "On the run's own test set; the interval (stratified bootstrap) is over its rows, not over seeds."
     intro += f" The mean is over all scored rounds if there were fewer than {last}."
+    if row.copies > 1:
+        intro += f" They are means over {row.copies} sites' models on the same rows, not scores of this one alone."
     if scored.several:
         intro += " Rows have several labels; in these scores one is predicted where its probability is above .5."
     return ["## Test scores", "", intro, "", *_table(head, rows)]
@@ -130,7 +133,7 @@ def _headline(result: RunResult, row: RowResult, scored: Scored) -> list[str]:
 
 def _classes(result: RunResult, row: RowResult) -> list[str]:
     order = sorted(range(len(result.class_names)), key=lambda c: (-int(result.train_counts[c]), c))
-    _, support = hits_and_support(row.confusion)
+    _, support = hits_and_support(row.tested_matrix)
     rows = []
     for c in order:
         recall, low, high = row.recall[c]
@@ -138,7 +141,7 @@ def _classes(result: RunResult, row: RowResult) -> list[str]:
             [
                 _cell(result.class_names[c]) + (" (minority)" if c in result.minority else ""),
                 f"{int(result.train_counts[c]):,}",
-                f"{support[c]:,}",
+                f"{support[c]:,.0f}",
                 _number(recall),
                 _between([low, high]),
                 *_beside_recall(row.confusion, c),
@@ -159,7 +162,7 @@ def _beside_recall(tables: np.ndarray, c: int) -> list[str]:
 
 def _warnings(result: RunResult, row: RowResult, scored: Scored) -> list[str]:
     names = result.class_names
-    hits, support = hits_and_support(row.confusion)
+    hits, support = hits_and_support(row.tested_matrix)
     groups = {
         "No test rows, so recall is undefined and enters no mean": [
             n for n, s in zip(names, support, strict=True) if not s

@@ -630,6 +630,32 @@ def _one_model_needed(c: Combination) -> str | None:
     return None
 
 
+def _pooled_prior_of_own_models(c: Combination) -> str | None:
+    """The class counts of all clients are not those that a site's own head, or a kind's network, was trained on."""
+    if "kinds" not in c.own_models and not _own_head(c):
+        return None
+    if users := c.having("needs_prior", "calibration"):
+        return (
+            f"calibration '{users[0].name}' corrects every model by the class counts of all clients together, and "
+            f"with {_whose(c)} a model is trained on those of its own clients; use calibration=none, or leave "
+            f"{_whose(c)} out"
+        )
+    users = c.having("needs_prior", "loss", "objective")
+    if c.provenance in (None, "none", "local") or not users:
+        return None
+    return (
+        f"{users[0].kind} '{users[0].name}' would get the class counts of all clients together "
+        f"(prior.provenance={c.provenance}), and with {_whose(c)} a model is trained on those of its own clients; set "
+        "prior.provenance=local"
+    )
+
+
+def _own_head(c: Combination) -> bool:
+    """Whether the layer whose logits a class prior shifts stays at each client."""
+    kept = [name for part in c.having("needs_private", "strategy") for name in part.flags["needs_private"]]
+    return "head" in c.own_models or any(name in ("head", "*") for name in kept)
+
+
 def _bounds_over_different_networks(c: Combination) -> str | None:
     if "kinds" not in c.own_models:
         return None
@@ -651,6 +677,7 @@ RULES: tuple[Rule, ...] = (
     _method_of_private_parts,
     _aggregator_of_whole_updates,
     _one_model_needed,
+    _pooled_prior_of_own_models,
     _bounds_over_different_networks,
     _double_correction,
     _double_correction_in_training,

@@ -4,7 +4,6 @@ A *kind* is a network. Every kind is an ordinary configuration (`kind_config`), 
 evaluation need not know of the others. What is sent and averaged of a model follows from `Layout`.
 """
 
-import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,7 +16,7 @@ from fedimb.config.parts import build_model
 from fedimb.data.label_spaces import clients_named
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier, Resident, buffers_of, parameters_of
-from fedimb.schema import MODEL, SHARED, RunConfig
+from fedimb.schema import MODEL, SHARED, RunConfig, private_rule
 from fedimb.seeds import Stream, numpy_rng
 
 T = TypeVar("T")
@@ -83,22 +82,6 @@ def kind_configs(config: RunConfig) -> dict[str, RunConfig]:
     rest = models.at is not None or sum((models.shares or {}).values()) < 1
     kinds = [*([MODEL] if rest or MODEL in given else []), *models.kinds]
     return {kind: kind_config(config, kind) for kind in kinds}
-
-
-def private_rule(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """Whether a parameter or buffer of this name stays at the client (``clients.private``).
-
-    Example:
-        >>> private = private_rule(["head", "*.norm*"])
-        >>> [private(name) for name in ("head.weight", "header.weight", "body.norm1.bias", "body.0.weight")]
-        [True, False, True, False]
-    """
-    rules = tuple(patterns)
-
-    def private(name: str) -> bool:
-        return any(name == one or name.startswith(f"{one}.") or fnmatch.fnmatchcase(name, one) for one in rules)
-
-    return private
 
 
 def shared_of(config: RunConfig, arrays: Mapping[str, T]) -> dict[str, T]:

@@ -11,7 +11,7 @@ from fedimb.config.virtual import check_virtual
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
 from fedimb.registry.targets import is_path
-from fedimb.schema import PATTERNS, ClientsConfig, RunConfig, calibration_part
+from fedimb.schema import PATTERNS, ClientsConfig, RunConfig, calibration_part, private_rule
 
 # Arguments that fedimb passes itself when it builds a part: not settable in YAML, and not missing when absent there.
 GIVEN: dict[str, tuple[str, ...]] = {
@@ -131,6 +131,9 @@ def _own_models(config: RunConfig) -> frozenset[str]:
     """What a configuration's clients do not share: see `fedimb.config.combinations.Combination.own_models`."""
     clients = config.clients
     found = {"private"} if clients.private else set()
+    private = private_rule(clients.private)
+    if private("head.weight") or private("head.bias") or any(name.startswith("head.") for name in clients.private):
+        found.add("head")
     if clients.models is not None:
         found |= {"kinds"} | ({"alike"} if clients.models.average == "alike" else set())
     bounds = clients.max_weight_share is not None or clients.max_update_ratio is not None

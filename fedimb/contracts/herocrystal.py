@@ -18,6 +18,7 @@ ANNOTATED = "x.annotated"
 HEADS = "herocrystal_head"
 """Query: the head that stayed at the client."""
 HEAD = "x.private_head"
+"""The reply to it; absent from a client that has never trained, whose head is still the initial one."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ HEROCRYSTAL = Contract(
                 dtypes=("float32",),
                 shape="C x d + C",
                 values={"weight": Values("C x d"), "bias": Values("C")},
+                optional=True,
             ),
         ),
     },

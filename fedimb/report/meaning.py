@@ -28,7 +28,7 @@ def run_sentence(result: RunResult) -> str:
         start = f"The test set has no {what.removesuffix(' in the test set')}, so the run says nothing about them"
     else:
         parts = [
-            f"{plain(row.label, None)} found {hits:,} of {support:,} {what} ({100 * hits / support:.0f} %)"
+            f"{plain(row.label, None)} {_verb(row)} {hits:,.0f} of {support:,.0f} {what} ({100 * hits / support:.0f} %)"
             for row, (hits, support) in zip(result.rows, found, strict=True)
         ]
         rest = [part.replace(f" {what}", "") for part in parts[1:]]
@@ -36,10 +36,14 @@ def run_sentence(result: RunResult) -> str:
     return f"{start}; one seed says nothing about significance: compare on several (fedimb sweep ... seed=0,1,2,3,4,5)."
 
 
-def _found(row: RowResult, classes: Sequence[int]) -> tuple[int, int]:
-    """(found, all) test rows of these classes."""
-    hits, support = hits_and_support(row.confusion)
-    return int(sum(hits[c] for c in classes)), int(sum(support[c] for c in classes))
+def _verb(row: RowResult) -> str:
+    return "found" if row.copies == 1 else f"(mean over {row.copies} sites' models) found"
+
+
+def _found(row: RowResult, classes: Sequence[int]) -> tuple[float, float]:
+    """(found, all) test rows of these classes; of sites' own models the mean of what they found."""
+    hits, support = hits_and_support(row.tested_matrix)
+    return float(sum(hits[c] for c in classes)), float(sum(support[c] for c in classes))
 
 
 def study_sentence(found: Statistics) -> str:

@@ -19,10 +19,11 @@ def panels(result: RunResult) -> str:
                 "label": row.label,
                 "class_names": result.class_names,
                 "train_counts": result.train_counts,
-                "matrix": row.confusion,
+                "matrix": row.tested_matrix,
                 "minority": result.minority,
                 "last_k": row.metrics,
-                "intervals": row.intervals if row.confusion.ndim == 3 else {},  # a [C, C] makes its own
+                # Of one model on rows of one class each the panel makes its own.
+                "intervals": row.intervals if row.confusion.ndim == 3 or row.copies > 1 else {},
                 "bytes": result.up_bytes + result.down_bytes,
                 "seconds": result.seconds,
                 "seed": result.seed,

@@ -39,7 +39,8 @@ class RunResult(TypedDict):
         label: row label.
         class_names: C names.
         train_counts: [C] training samples per class over all clients.
-        matrix: confusion matrix of the final round, [C, C], or [C, 2, 2] if rows have several labels.
+        matrix: confusion matrix of the final round, [C, C], or [C, 2, 2] if rows have several labels; of float, the
+            mean over several models, no intervals are computed but those of single classes.
         minority: ids of the minority classes.
         last_k: mean scores over the last rounds.
         bytes: up + down.
@@ -204,7 +205,7 @@ def _headline(
 ) -> list[str]:
     final, several = scores(matrix, minority), matrix.ndim == 3
     bounds: Mapping[str, Sequence[float]] = given or {}
-    if not several and not bounds:
+    if not several and not bounds and matrix.dtype.kind in "iu":
         bounds = bootstrap_scores(matrix, minority, RESAMPLES, numpy_rng(0, Stream.BOOTSTRAP))
     table = [["", "final round", "95 % interval", "last-k mean"]]
     for name in _HEADLINE:
@@ -264,7 +265,7 @@ def _classes(
         name = shorten(plain(f"{c} {result['class_names'][c]}", stream), 28)
         mark = "<" if c in minority else ""
         train = f"{train_counts[c]:,}" if train_counts.any() else "n/a"  # counted at the sites of a deployment
-        table.append([name, mark, train, f"{support[c]:,}", score(recall), bar, interval])
+        table.append([name, mark, train, f"{support[c]:,.0f}", score(recall), bar, interval])
     lines = aligned(table)
     if hidden:
         rest = scores(matrix, hidden)["minority_recall"]

@@ -62,7 +62,8 @@ class RowResult:
         metrics: summary metrics, mean over the last k evaluated rounds (``macro_recall``, ``minority_recall``, ...).
         final: the same scores in the final round.
         confusion: final-round matrix [C, C] int64, rows are true classes; [C, 2, 2] (class, true, predicted) if rows
-            have several labels.
+            have several labels. Where sites' own models were scored, each test row counts once for every site.
+        copies: how often each test row counts in ``confusion``: 1, or the number of sites whose own models were scored.
         intervals: ``name -> [low, high]`` 95 % within-run intervals of the final round (stratified bootstrap).
         recall: per class ``[recall, low, high]`` with Wilson's interval.
         probability: ``ece``, ``classwise_ece``, ``log_loss``, ``brier``, ``auroc``, ``auprc`` of the final round's
@@ -70,7 +71,8 @@ class RowResult:
         auroc, auprc: per class [C], one against the rest, from the same probabilities; NaN where undefined.
         worst_client, mean_client, best_client: lowest, mean and highest accuracy expected at a client from the classes
             it holds (`fedimb.evaluation.costs.client_accuracies`: exact only if clients differ in label mix alone),
-            over the clients for which it is defined; NaN if there are none, or if rows have several labels.
+            over the clients for which it is defined, each by its own model if it has one; NaN if there are none, or if
+            rows have several labels.
         defined_clients: number of these clients.
         suspect: kind (`LOSS`, `WEIGHTS`, `CLASSES`) -> why this row should not be trusted; empty: nothing was seen.
         alarms: class name -> when and how far its recall fell (`fedimb.evaluation.recall_drop`); empty: it did not.
@@ -97,6 +99,12 @@ class RowResult:
     alarms: dict[str, str] = field(default_factory=dict)
     tau: float = math.nan
     tau_rule: str = ""
+    copies: int = 1
+
+    @property
+    def tested_matrix(self) -> NDArray[np.int64] | NDArray[np.float64]:
+        """``confusion`` with each test row counted once: itself, or float64, the mean over sites' own models."""
+        return self.confusion if self.copies == 1 else self.confusion / self.copies
 
 
 @dataclass(frozen=True)
@@ -337,7 +345,7 @@ class RunResult:
             data.get("attack"),
             data.get("temperature"),
             folder.read_json(f"artifacts/{EVENTS}", {}),
-            data.get("virtual_s", math.nan),
+            virtual_s=data.get("virtual_s", math.nan),
         )
 
 

@@ -68,6 +68,11 @@ def check_scores(config: RunConfig, task: str, unknown: str | None = None) -> No
             "data.subgroups with data.test={name: none} scores clients' validation rows by their class, and some of "
             "these labels are unknown; use another data.test, or leave data.subgroups out"
         )
+    if config.data.get("subgroups") and (config.clients.private or config.clients.models is not None):
+        key = "clients.models" if config.clients.models is not None else "clients.private"
+        raise ConfigError(
+            f"data.subgroups scores one model that all clients share, which {key} leaves none of; leave one of them out"
+        )
     if task != "multiclass" and config.data.get("subgroups"):
         raise ConfigError("data.subgroups needs one class per row, but these rows have several labels; leave it out")
     if config.data["test"]["name"] != "none":

@@ -15,6 +15,7 @@ from fedimb.data.federation import Federation
 from fedimb.data.views import to_tensors
 from fedimb.engine.lanes import ClientReply, LaneOutcome
 from fedimb.evaluation.confusion import confusion_of
+from fedimb.evaluation.costs import client_accuracies
 from fedimb.evaluation.domains import Domains, domain_recalls
 from fedimb.evaluation.intervals import bootstrap_scores
 from fedimb.evaluation.metrics import TESTED, hits_and_support, named_scores, scores
@@ -237,6 +238,14 @@ class Evaluator:
         strata = self._federation.store.y[self._federation.test]
         said = (self._logits[row] > 0).numpy()
         return bootstrap_labels(self._y.numpy(), said, strata, minority, resamples, rng)
+
+    def client_accuracies(self, row: str) -> np.ndarray:
+        """Accuracy expected at each client from the classes it holds, float64 [K], of the scores last computed.
+
+        NaN where it is undefined (`fedimb.evaluation.costs.client_accuracies`) or rows have several labels.
+        """
+        held, matrix = self._federation.counts, self.matrices[row]
+        return client_accuracies(matrix, held) if matrix.ndim == 2 else np.full(len(held), np.nan)
 
     def probability(self, row: str) -> ProbabilityScores:
         """Scores of the probabilities behind the predictions last scored for ``row``, over the test rows."""

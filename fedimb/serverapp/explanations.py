@@ -57,7 +57,7 @@ def gather_explanations(context: "RunContext", config: RunConfig, federation: Fe
     parts = explanations_of(config)
     if not parts:
         return
-    replies = yield Query(names.EXPLAIN, model="global")
+    replies = yield Query(names.EXPLAIN, model=context.final)
     lying = set(context.attackers)  # of a simulated attack: their rows explain nothing
     received = {reply.client: reply.content for reply in replies if reply.client not in lying}
     found = combined(config, federation, received)

@@ -12,7 +12,6 @@ from fedimb.contracts.platform import REPLACED
 from fedimb.data.federation import Federation
 from fedimb.errors import FedimbError
 from fedimb.evaluation.confusion import hits_and_support
-from fedimb.evaluation.costs import client_accuracies
 from fedimb.evaluation.events import EventScores
 from fedimb.evaluation.intervals import wilson
 from fedimb.evaluation.metrics import scores
@@ -36,12 +35,11 @@ MOST_LEFT_OUT = 64
 """Clients up to which scores are also computed without each in turn."""
 
 
-def _clients(matrix: np.ndarray, federation: Federation) -> dict[str, float]:
-    """The client figures of a `RowResult`, from a matrix [C, C] or [C, 2, 2]; of virtual clients none is defined."""
+def _clients(evaluator: Evaluator, row: str, federation: Federation) -> dict[str, float]:
+    """The client figures of a `RowResult`; of virtual clients none is defined."""
     if federation.virtual:
         return {"worst_client": math.nan, "mean_client": math.nan, "best_client": math.nan, "defined_clients": 0}
-    held = federation.counts
-    expected = client_accuracies(matrix, held) if matrix.ndim == 2 else np.full(len(held), np.nan)
+    expected = evaluator.client_accuracies(row)
     defined = expected[~np.isnan(expected)]
     return {
         "worst_client": float(defined.min()) if defined.size else math.nan,
@@ -79,13 +77,14 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             "metrics": mean,
             "final": final,
             "confusion": matrix.tolist(),
+            **({"copies": evaluator.copies} if evaluator.copies > 1 else {}),
             "intervals": intervals,
             "recall": recall,
             "probability": probability.means,
             "auroc": probability.auroc.tolist(),
             "auprc": probability.auprc.tolist(),
             **evaluator.tau_of(row),
-            **_clients(matrix, federation),
+            **_clients(evaluator, row, federation),
         })  # fmt: skip
         if (scored := evaluator.row_scores(row)) is not None:
             scored.write(folder, row)

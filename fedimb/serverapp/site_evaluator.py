@@ -22,6 +22,7 @@ from fedimb.config.site_models import Layout, arrays_of_kind
 from fedimb.data.federation import Federation
 from fedimb.engine.lanes import LaneOutcome
 from fedimb.evaluation.confusion import confusion_of
+from fedimb.evaluation.costs import client_accuracies
 from fedimb.evaluation.intervals import bootstrap_votes
 from fedimb.evaluation.metrics import named_scores, scores
 from fedimb.evaluation.multilabel import bootstrap_labels
@@ -162,6 +163,20 @@ class SiteEvaluator(Evaluator):
         for model, logits in own:
             np.add.at(votes, (np.arange(len(votes)), logits.argmax(dim=1).numpy()), len(model.clients))
         return bootstrap_votes(votes, self._y.numpy(), minority, resamples, rng)
+
+    def client_accuracies(self, row: str) -> np.ndarray:
+        """See `Evaluator.client_accuracies`: of each client by its own model; NaN if clients score themselves, as their
+        matrices are summed over models."""
+        if self._fused:
+            return super().client_accuracies(row)
+        held = self._federation.counts
+        found = np.full(len(held), np.nan)
+        if self._y.ndim == 2 or not len(self._y):
+            return found
+        for model, logits in self._by_model[row]:
+            clients = list(model.clients)
+            found[clients] = client_accuracies(confusion_of(self._y, logits), held[clients])
+        return found
 
     def probability(self, row: str) -> ProbabilityScores:
         """See `Evaluator.probability`: the mean over sites of each score, NaN where one of them is."""

@@ -213,7 +213,7 @@ def check_losses(config: RunConfig, federation: Federation) -> None:
 
 
 def gather_losses(context: RunContext, federation: Federation) -> Generator[Step, Any, tuple[Rows, int]]:
-    """Sub-program: the global model's log loss on the clients' validation rows, [37] int64, and how many rows.
+    """Sub-program: the final model's log loss on the clients' validation rows, [37] int64, and how many rows.
 
     Raises:
         RunFailed: the opened sum is not possible.
@@ -223,7 +223,7 @@ def gather_losses(context: RunContext, federation: Federation) -> Generator[Step
     def figures(content: RecordDict) -> np.ndarray:
         return arrays_of(content, names.LOSSES)["sums"]
 
-    query = Query(names.MASKED_LOSSES, RecordDict(), model="global")
+    query = Query(names.MASKED_LOSSES, RecordDict(), model=context.final)
     total, summed = yield from masked_sum(query, "validation", clients, federation, context, figures)
     rows = int(federation.validation.sizes[summed].sum())
     if total.min() < 0 or total.max() > rows * MOST_LOSS / UNIT:

@@ -97,7 +97,7 @@ def _results(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
             sha=sha,
             row=rows[name].label,
             scores=_scores(run, rows[name], costs) | _over_labels(folder, rows[name].label),
-            matrix=rows[name].confusion,
+            matrix=rows[name].tested_matrix,
             recall=[r[0] for r in rows[name].recall],
             auroc=rows[name].auroc,
             auprc=rows[name].auprc,

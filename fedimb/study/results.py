@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +80,8 @@ class Result:
         status: ``diverged``: it ended with weights or scores that are not finite; ``failed``: it did not end.
         scores: by the names of `COLUMNS`; recalls are means over the last k evaluated rounds, scores of probabilities
             are of the final round. Scores that do not apply are absent or NaN.
-        matrix: final-round confusion matrix [C, C] (or [C, 2, 2] if rows have several labels) int64, or None.
+        matrix: final-round confusion matrix [C, C] (or [C, 2, 2] if rows have several labels) int64, or None;
+            float64 where it is the mean over sites' own models (`RowResult.tested_matrix`).
         recall, auroc, auprc: per class [C] float64 of the final round, NaN if undefined; empty if not available.
         curve: ``(round, {score: value})`` of the scored rounds, in order.
         prior: source of the class counts that the row uses, e.g. ``clear_sum``; ``none`` if it uses none.
@@ -100,7 +101,7 @@ class Result:
     seed: int
     status: Status = "finished"
     scores: Mapping[str, float] = field(default_factory=dict)
-    matrix: NDArray[np.int64] | None = None
+    matrix: NDArray[Any] | None = None
     recall: Sequence[float] = ()
     auroc: Sequence[float] = ()
     auprc: Sequence[float] = ()

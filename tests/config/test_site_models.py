@@ -82,6 +82,11 @@ PRIVATE = "clients.private=[head]"
         ([PRIVATE, "explanation=integrated_gradients"], "explains one model"),
         ([KINDS, "calibration=la_post", "calibration.la_post.tau=temperature"], "is found for one model"),
         ([KINDS, "loss=balanced_softmax", "prior.provenance=estimated"], "reads the head of one model"),
+        ([KINDS, "calibration=la_post"], "'la_post' corrects every model by the class counts of all clients"),
+        ([PRIVATE, "calibration=[none,la_post]"], "use calibration=none"),
+        (["clients.private=['*.bias']", "calibration=la_post"], "or leave clients.private out"),
+        ([PRIVATE, "strategy=fedrep", "loss=balanced_softmax"], "'balanced_softmax'.*set prior.provenance=local"),
+        ([KINDS, "loss=balanced_softmax"], "would get the class counts of all clients together"),
         ([KINDS, "clients.max_weight_share=0.5"], "their updates are of different networks"),
         ([KINDS, "privacy.clip=1", "privacy.noise=1", "aggregation_weight=uniform"], "with less noise than stated"),
     ],
@@ -89,6 +94,11 @@ PRIVATE = "clients.private=[head]"
 def test_what_needs_one_model_is_refused_with_the_reason(words, says):
     with pytest.raises(ConfigError, match=says):
         config(*words)
+
+
+def test_a_prior_of_each_client_or_of_a_head_that_all_share_is_not_refused():
+    config(PRIVATE, "loss=balanced_softmax", "prior.provenance=local")
+    config("clients.private=['body.1.bias']", "calibration=la_post")
 
 
 def test_an_aggregator_of_whole_updates_serves_networks_that_share_nothing():

@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from small_runs import config
 
 import fedimb
 from fedimb.clientapp.private_weights import STATE
 from fedimb.clientapp.state import StateStore
+from fedimb.data.federation import Federation
 from fedimb.engine.ray import RayEngine
 from fedimb.errors import ConfigError
 from fedimb.records import load_arrays, to_numpy
+from fedimb.report.panel import panels
+from fedimb.serverapp.client_scores import check_scores
+from fedimb.study.collect import read_run
+from fedimb.study.design import Costs
 from fedimb.testing.runs import configured, kept, run, run_killed, small_tables, weights
 
 HIDDEN = "model.hidden=[8]"
@@ -76,7 +82,33 @@ def test_the_score_is_the_mean_over_sites_of_what_their_models_reach(folder):
     assert row.confusion.sum() == 3 * 24  # each test row once for every site
     low, high = row.intervals["macro_recall"]
     assert low < row.final["macro_recall"] < high
+    assert row.copies == 3
+    assert row.tested_matrix.sum(axis=1).tolist() == pytest.approx([8] * 3)
+    said = panels(result)
+    for low, high, digits in ((*row.intervals["macro_recall"], 3), (*row.recall[0][1:], 2)):
+        assert f"{low:.{digits}f} to {high:.{digits}f}" in said  # as stored: drawn over rows, each once
+    few = [f"{round(value)} of 8 test rows" for value in row.tested_matrix.diagonal()[list(result.minority)]]
+    assert any(f"(mean over 3 sites' models) found {one}" in " ".join(said.split()) for one in few)
+    (kept,) = read_run(result.folder, "", Costs(), {"none": row.label})
+    np.testing.assert_array_equal(kept.matrix, row.tested_matrix)
     assert row.recall[0][1:] == pytest.approx(list(wilson_of(row.recall[0][0], 8)))  # of 8 rows, not of 24
+
+
+def test_client_figures_are_of_each_clients_own_model_on_its_own_classes(folder):
+    result = trained(folder, "clients", PRIVATE)
+    federation = Federation.load(result.folder)
+    rows, labels = (values[federation.test] for values in (federation.store.x, federation.store.y))
+    expected = []
+    for client, held in enumerate(federation.counts):
+        with torch.no_grad():
+            said = fedimb.load_model(result.folder, site=f"client-{client}")(rows).argmax(dim=1).numpy()
+        recall = [(said[labels == c] == c).mean() for c in range(3)]
+        expected.append(held / held.sum() @ recall)
+    row = result.rows[0]
+    assert row.defined_clients == 3
+    found = (row.worst_client, row.mean_client, row.best_client)
+    assert found == pytest.approx((min(expected), np.mean(expected), max(expected)))
+    assert min(expected) < max(expected)
 
 
 def wilson_of(share, rows):
@@ -118,6 +150,8 @@ def test_clients_score_their_own_models_where_the_server_has_no_test_rows(folder
     result = trained(folder, "clients-score", *words)
     total = result.rows[0].confusion.sum()
     rows = json.loads((result.folder / "partition.json").read_text())["test_counts"]
+    assert np.isnan(result.rows[0].worst_client)  # their matrices are a sum over models
+    assert result.rows[0].defined_clients == 0
     assert total == sum(rows) > 0
 
 
@@ -147,6 +181,17 @@ def test_clients_of_a_kind_are_stacked_with_the_same_result(folder):
         np.testing.assert_allclose(stacked[name], value, rtol=1e-4, atol=1e-6)
     with pytest.raises(ConfigError, match=r"clients\.private lets each client start from other weights"):
         trained(folder, "refused", PRIVATE, "engine.trainer=stacked")
+
+
+@pytest.mark.parametrize("own", [OTHER, PRIVATE], ids=["models", "private"])
+@pytest.mark.parametrize("test", ["own", "none"])
+def test_scores_by_subgroup_of_several_models_are_refused(own, test):
+    words = [own, "data.subgroups=[site]", "data.validation=0.2"]
+    words += ["data.test={name: none}"] * (test == "none")
+    with pytest.raises(
+        ConfigError, match=r"data\.subgroups scores one model.*clients\.(models|private) leaves none of"
+    ):
+        check_scores(config(*words), "multiclass")
 
 
 @pytest.mark.slow

@@ -2,13 +2,19 @@
 
 import numpy as np
 import pytest
+import torch
+from flwr.app import RecordDict
 from safetensors.numpy import load_file
 from small_runs import launch_in
 
 from fedimb.clientapp.private_weights import STATE
 from fedimb.clientapp.state import StateStore
-from fedimb.errors import ConfigError
+from fedimb.data.federation import Federation
+from fedimb.errors import ConfigError, RunFailed
+from fedimb.evaluation.temperature import loss_sums, mean_losses
 from fedimb.records import load_arrays, to_numpy
+from fedimb.serverapp.steps import Reply
+from fedimb.strategies.herocrystal import _trained
 
 ANNOTATED = "data.labels.annotated={0: [a,b], 1: [c,d]}"
 
@@ -80,6 +86,52 @@ def test_the_contrastive_term_changes_what_is_trained(tmp_path):
             found[contrast, rounds] = weights(launch_in(tmp_path, *words(path, *more)))[1]["body.1.weight"]
     np.testing.assert_array_equal(found["none", 1], found["dynamic", 1])
     assert np.abs(found["none", 2] - found["dynamic", 2]).max() > 1e-4
+
+
+@pytest.mark.parametrize("pivot", ["null", "0", "1"])
+def test_a_head_that_was_never_trained_is_left_out_and_said(tmp_path, pivot, caplog):
+    """One of two clients takes part in the only round: the fused head is its own, whoever is the pivot."""
+    path = table(tmp_path / "table.npz")
+    more = [
+        "rounds=1",
+        "clients.participation=0.5",
+        "strategy.herocrystal.epochs=0",
+        f"strategy.herocrystal.pivot={pivot}",
+    ]
+    result = launch_in(tmp_path, *words(path, *more))
+    final = load_file(result.folder / "artifacts" / "model" / "model.safetensors")
+    store, info = StateStore(result.folder / "clients"), load_arrays(result.folder / "checkpoint.safetensors")[1]
+    states = {int(k): store.load(int(k), int(version)) for k, version in info["versions"].items()}
+    heads = {k: to_numpy(state.array_records[STATE]) for k, state in states.items() if STATE in state}
+    ((client, head),) = heads.items()
+    np.testing.assert_array_equal(final["head.weight"], head["head.weight"])
+    assert not np.array_equal(head["head.weight"], initial(path))
+    assert f"without client {1 - client}: never trained" in caplog.text
+    replaced = f"client {client} takes its place"
+    assert (replaced in caplog.text) == (pivot == str(1 - client))
+
+
+def test_no_trained_head_at_all_ends_the_run():
+    replies = [Reply(client, RecordDict()) for client in range(2)]
+    with pytest.raises(RunFailed, match="no client that answered has trained its head; run more rounds"):
+        _trained(replies, [0, 1])
+
+
+def test_the_curve_over_temperatures_is_of_the_fused_model(tmp_path):
+    path = table(tmp_path / "table.npz")
+    result = launch_in(tmp_path, *words(path, "rounds=1", "data.validation=0.3", "evaluation.temperature=true"))
+    federation = Federation.load(result.folder)
+    pairs = [federation.client(client).tensors("validation") for client in range(2)]
+    x, y = (torch.cat([pair[i] for pair in pairs]) for i in (0, 1))
+    with torch.no_grad():
+        expected = mean_losses(loss_sums(result.model.classifier(x), y), len(y))
+    assert result.temperature["rules"]["validation"]["log_loss"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_rows_that_teach_nothing_are_said(tmp_path, caplog):
+    path = table(tmp_path / "table.npz")
+    launch_in(tmp_path, *words(path, "rounds=1", "strategy.herocrystal.min_score=1.0"))
+    assert "none of the server's rows teaches anything" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ class Row(Part):
         metrics: summary scores, means over the last evaluated rounds.
         final: the same scores in the final round.
         confusion: final-round matrix [C][C], rows are true classes; [C][2][2] if rows have several labels.
+        copies: how often each test row counts in it: 1, or the number of sites whose own models were scored.
         intervals: name -> [low, high], 95 % within-run intervals of the final round.
         recall: per class [recall, low, high], with Wilson's interval.
         probability: scores of the calibrated probabilities.
@@ -46,6 +47,7 @@ class Row(Part):
     alarms: dict[str, str]
     tau: Number
     tau_rule: str
+    copies: int
 
 
 class LeftOut(Part):

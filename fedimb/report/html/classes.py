@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,14 +78,17 @@ def recalls(row: Row, ranks: Ranks) -> NDArray[np.float64]:
     return np.stack(found) if found else np.empty((0, len(ranks)))
 
 
-def matrix(row: Row, ranks: Ranks) -> NDArray[np.int64] | None:
-    """Confusion matrices of the finished runs, by rank, summed over seeds: [C, C] or [C, 2, 2]; None if none."""
+def matrix(row: Row, ranks: Ranks) -> NDArray[Any] | None:
+    """Confusion matrices of the finished runs, by rank, summed over seeds: [C, C] or [C, 2, 2]; None if none.
+
+    int64, or float64 where the means over sites' own models are summed.
+    """
     total = None
     for result in usable(row, ranks):
         if result.matrix is not None:
             order = ranks.orders[result.seed]
             one = result.matrix[order] if result.matrix.ndim == 3 else result.matrix[np.ix_(order, order)]
-            total = one.astype(np.int64) if total is None else total + one
+            total = one.copy() if total is None else total + one
     return total
 
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,7 +132,7 @@ def confusion_heat(row: Row, ranks: Ranks) -> Heat | None:
         shown = []
         for n in own:
             share = n / total if total else 0.0
-            shown.append((shade(share) if n else "", f"{100 * share:.0f}" if n else "", f"{n:,}" * (n > 0)))
+            shown.append((shade(share) if n else "", f"{100 * share:.0f}" if n else "", _count(n) * (n > 0)))
         lines.append((_short(ranks.names[place]), shown))
     head = [(_short(name), rare) for name, rare in zip(ranks.names, ranks.rare, strict=True)]
     return Heat("true \\ predicted", head, lines)
@@ -158,14 +159,19 @@ def shade(share: float) -> str:
     return f"h{min(9, max(0, int(share * 10)))}"
 
 
-def _several(cells: NDArray[np.int64], ranks: Ranks) -> Heat:
+def _count(rows: float) -> str:
+    """Rows; of a mean over several models with one decimal."""
+    return f"{rows:,.1f}".removesuffix(".0")
+
+
+def _several(cells: NDArray[Any], ranks: Ranks) -> Heat:
     lines = []
     for place, ((_, alarms), (missed, found)) in enumerate(cells.tolist()):
         total = found + missed
         share = found / total if total else math.nan
         text = "n/a" if math.isnan(share) else f"{100 * share:.0f}"
-        line = [("" if math.isnan(share) else shade(share), text, f"{found:,} of {total:,}")]
-        lines.append((_short(ranks.names[place]), [*line, ("", f"{missed:,}", ""), ("", f"{alarms:,}", "")]))
+        line = [("" if math.isnan(share) else shade(share), text, f"{_count(found)} of {_count(total)}")]
+        lines.append((_short(ranks.names[place]), [*line, ("", _count(missed), ""), ("", _count(alarms), "")]))
     return Heat("class", [("found, %", False), ("missed", False), ("false alarms", False)], lines)
 
 
