@@ -24,6 +24,23 @@ def test_sizes_that_do_not_fit_are_refused():
         Buffered(BufferedSettings(buffer=21)).sizes(20, 100)
 
 
+@pytest.mark.parametrize(
+    "pace",
+    [
+        FedAsync(FedAsyncSettings(correction="exposure")),
+        Buffered(BufferedSettings(correction="exposure", concurrency=3)),
+        Buffered(BufferedSettings(correction="exposure", buffer=1)),
+    ],
+)
+def test_a_correction_that_would_cancel_is_refused(pace):
+    with pytest.raises(ConfigError, match=r"use pace=buffered with pace\.buffer of at least 2, or pace\.correction=unif"):
+        pace.sizes(20, 100)
+
+
+def test_a_correction_in_a_buffer_of_two_is_taken():
+    assert Buffered(BufferedSettings(correction="exposure", buffer=2)).sizes(2, 100) == (2, 2)
+
+
 def test_discounts_are_those_of_the_papers():
     assert Buffered(BufferedSettings()).discount(3) == 0.5
     assert Buffered(BufferedSettings(exponent=0.0)).discount(50) == 1.0

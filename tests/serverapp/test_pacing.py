@@ -124,7 +124,6 @@ def test_fedasync_and_the_prior_of_what_arrived_learn(tmp_path):
         "loss=balanced_softmax",
         "prior.weighting=arrived",
         "rounds=12",
-        "pace.correction=exposure",
     )
     result = launch_in(tmp_path, *TABLE, *words)
     assert np.isfinite(next(iter(weights(result).values()))).all()
@@ -199,6 +198,8 @@ def test_clients_that_diverge_end_a_run_without_rounds(tmp_path):
 def test_settings_that_do_not_suit_the_clients_are_refused_before_a_run_folder_exists(tmp_path):
     with pytest.raises(ConfigError, match=r"pace\.concurrency=7, and 6 clients have rows"):
         launch_in(tmp_path, *TABLE, "pace=buffered", "pace.concurrency=7")
+    with pytest.raises(ConfigError, match=r"pace\.correction=exposure changes nothing"):
+        launch_in(tmp_path, *TABLE, "pace=fedasync", "pace.correction=exposure")
     assert not (tmp_path / "runs").exists()
 
 
