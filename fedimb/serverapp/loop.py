@@ -260,7 +260,7 @@ class Loop:
         usable = [a for a in outcome.replies if a.usable]
         replies = self._shown(server_round, usable)
         aggregated = model.aggregate(server_round, outcome, waited, cohort.step)
-        metrics |= self._aggregated(aggregated, usable) | self._clock_metrics(sorted(cohort.late))
+        metrics |= self._aggregated(aggregated, usable) | self._clock_metrics(sorted(cohort.late | cohort.lost.keys()))
         if wrong := not_finite(outcome):
             metrics[NOT_FINITE] = float(wrong)
         metrics |= add_round(self.context.ledger, self.progress.privacy, cohort.asked, [a.metrics for a in usable])

@@ -12,8 +12,13 @@ from fedimb.config.load import config_sha, from_json, to_json
 from fedimb.deploy.study_plan.plan import site_config
 from fedimb.engine.lanes import LaneSum
 from fedimb.errors import ConfigError, RunDiverged, RunFailed
+from fedimb.paces.base import SECOND
+from fedimb.paces.latency import Latency
+from fedimb.paces.synchronous import Deadline, DeadlineSettings, Sync, SyncSettings
 from fedimb.records import to_numpy
 from fedimb.rundir.folder import RunFolder
+from fedimb.serverapp.client_sampler import ClientSampler
+from fedimb.serverapp.pacing import Pacing
 
 TABLE = ("data=synthetic_table", "model=mlp", "engine=inline", "rounds=4", "clients.count=6", "local.lr=0.1")
 
@@ -130,6 +135,29 @@ def test_fedasync_and_the_prior_of_what_arrived_learn(tmp_path):
     facts = json.loads((result.folder / "result.json").read_text())
     assert sum(facts["prior"]["counts"]) == pytest.approx(sum(facts["train_counts"]))
     assert facts["prior"]["counts"] != pytest.approx(facts["train_counts"])
+
+
+@pytest.mark.parametrize(
+    ("pace", "lost_ends_s"),
+    [(Sync(SyncSettings(clock=True)), 0.3), (Deadline(DeadlineSettings(after_s=1.0)), 1.0)],
+)
+def test_the_clock_waits_for_lost_clients(pace, lost_ends_s):
+    """Three clients take 0.1, 0.2 and 0.3 s; whoever is lost, the round ends no earlier than without losses."""
+    settings = SyncSettings(clock=True, sigma=0, jitter=0)
+    latency = Latency(settings, 0, np.array([10, 20, 30]), payload=0)
+    clients = config("data=digits", "clients.count=3", "clients.dropout=0.3").clients
+    pacing = Pacing(pace, latency, ClientSampler(clients, 0, np.array([10, 20, 30])), clients, 0)
+    cohorts = [pacing.cohort(server_round) for server_round in range(1, 30)]
+    assert {bool(one.lost) for one in cohorts} == {True, False}
+    for one in cohorts:
+        assert one.ns == round((lost_ends_s if one.lost else 0.3) * SECOND)
+
+
+def test_steps_of_lost_clients_are_wasted(tmp_path):
+    lines = metrics(launch_in(tmp_path, *TABLE, "pace.clock=true", "clients.dropout=0.2"))
+    assert {line["data/replies"] < 6 for line in lines} == {True, False}
+    assert {(line["async/wasted_steps"] > 0) == (line["data/replies"] < 6) for line in lines} == {True}
+    assert len({line["train/steps"] + line["async/wasted_steps"] for line in lines}) == 1
 
 
 def test_a_deadline_that_most_miss_fails_the_run(tmp_path):
