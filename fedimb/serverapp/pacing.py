@@ -131,7 +131,7 @@ def pacing_of(config: RunConfig, federation: Federation, sampler: ClientSampler,
     them. ``clients.slow_delay_s`` is added to the times of the clients that ``clients.slow`` makes slow.
 
     Args:
-        payload: bytes of the model's weights and buffers.
+        payload: bytes of the model's weights and buffers that are sent.
 
     Raises:
         ConfigError: a setting of the pace that does not suit these clients.
