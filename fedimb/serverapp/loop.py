@@ -103,7 +103,7 @@ class Loop:
         self.models: dict[str, Aggregator | AuxiliaryModel] = {}
         self.saved: dict[str, Callable[[Any], None]] = {}  # models in the checkpoint that the program has not used yet
         self.memory: Callable[[], None] | None = None  # restores the methods' state at the checkpoint
-        self.last_outcome: LaneOutcome | None = None
+        self.last_outcome: LaneOutcome | None = None  # of this round; None: nobody was asked
         self.method_metrics: dict[str, float] = {}  # metrics that the methods returned for the last round
         self._started = time.monotonic()
 
@@ -271,8 +271,9 @@ class Loop:
         return metrics | self.method_metrics | {"time/round_s": time.monotonic() - started}
 
     def _next_round(self) -> int:
-        """Count the next round of the run; returns its number."""
+        """Count the next round of the run; returns its number. What the last one left is not shown as of this one."""
         self._estimate()
+        self.last_outcome, self.method_metrics = None, {}
         self.progress.server_round += 1
         return self.progress.server_round
 

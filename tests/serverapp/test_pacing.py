@@ -160,6 +160,21 @@ def test_steps_of_lost_clients_are_wasted(tmp_path):
     assert len({line["train/steps"] + line["async/wasted_steps"] for line in lines}) == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pace=buffered", "pace.concurrency=3", "pace.buffer=1", "clients.availability=0.2"),
+        ("clients.availability=0.1",),
+    ],
+)
+def test_a_round_that_nobody_begins_has_no_scores_of_clients(tmp_path, words):
+    """They were those of the last one that somebody began: of an earlier model, and gone after a resume."""
+    lines = metrics(launch_in(tmp_path, *TABLE, *words, "rounds=6", "data.validation=0.2"))
+    idle = [one for one in lines if not one["data/participants"]]
+    assert idle and any("client/macro_recall" in one for one in lines)
+    assert [key for one in idle for key in one if key.startswith("client/")] == []
+
+
 def test_a_deadline_that_most_miss_fails_the_run(tmp_path):
     late = ("pace=deadline", "pace.quantile=0.2", "pace.jitter=0")
     with pytest.raises(RunFailed, match=r"round 1: only . of 6 clients are in time .* give them longer"):
