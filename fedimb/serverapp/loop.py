@@ -207,6 +207,8 @@ class Loop:
                 model = self.model(step.model)
                 if isinstance(model, AuxiliaryModel):
                     return self._auxiliary_rounds(model, step)
+                if self.progress.round_in_step:
+                    self._estimate()  # if it goes on after the last round, no round does
                 if self.pacing is not None and self.pacing.pace.asynchronous:
                     return self._versions(model, step, self.pacing)
                 for number in range(self.progress.round_in_step + 1, step.n + 1):
