@@ -19,7 +19,8 @@ class AsynchronousSettings(PaceSettings):
         concurrency: clients that train at a time; null: as many as a round would have (``clients.participation``).
         exponent: of the discount (1 + staleness) ** -exponent; 0: none.
         max_staleness: updates that are more versions late are not used; null: all are.
-        correction: ``exposure``: updates of clients that arrive seldom weigh more (see `fedimb.paces.schedule`).
+        correction: ``exposure``: updates of clients that arrive seldom weigh more in their buffer (see
+            `fedimb.paces.schedule`), which must be of at least 2.
     """
 
     concurrency: Annotated[int | None, Range(1)] = None
@@ -50,13 +51,19 @@ class AsynchronousPace(Pace):
             clients: clients with rows.
 
         Raises:
-            ConfigError: more than there are.
+            ConfigError: more than there are; or weights that are corrected by a factor that would cancel.
         """
         wanted = self.settings.concurrency
         if wanted is not None and wanted > clients:
             raise ConfigError(f"pace.concurrency={wanted}, and {clients} clients have rows; give at most as many")
         concurrency = wanted or cohort
-        return concurrency, self.buffer(concurrency)
+        buffer = self.buffer(concurrency)
+        if buffer == 1 and self.settings.correction == "exposure":  # one update over its own weight
+            raise ConfigError(
+                "pace.correction=exposure changes nothing where each arrival alone makes a version (a buffer of 1): "
+                "use pace=buffered with pace.buffer of at least 2, or pace.correction=uniform"
+            )
+        return concurrency, buffer
 
     def buffer(self, concurrency: int) -> int:
         """Arrivals that make a version."""

@@ -112,14 +112,16 @@ class RoundPace(Pace):
         """How many clients are asked, for a cohort of ``size``."""
         return size
 
-    def closes(self, arrivals: Sequence[int], size: int) -> tuple[int, int]:
+    def closes(self, arrivals: Sequence[int], size: int, lost: Sequence[int] = ()) -> tuple[int, int]:
         """How many replies the round takes, and when it ends.
 
         Args:
             arrivals: when each reply comes, in nanoseconds since the round began, sorted.
             size: of the cohort that is wanted.
+            lost: planned times of the clients whose reply never comes, sorted: until then nobody knows that it does
+                not.
 
         Returns:
             the number of replies taken, the first to come, and the end in nanoseconds.
         """
-        return len(arrivals), max(arrivals, default=0)
+        return len(arrivals), max([*arrivals, *lost], default=0)

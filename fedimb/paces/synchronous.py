@@ -68,10 +68,11 @@ class Oversample(RoundPace):
         """The size times ``over``, rounded up."""
         return math.ceil(round(self.settings.over * size, 9))
 
-    def closes(self, arrivals: Sequence[int], size: int) -> tuple[int, int]:
-        """The first ``size`` replies, and when the last of them comes."""
-        taken = min(size, len(arrivals))
-        return taken, arrivals[taken - 1] if taken else 0
+    def closes(self, arrivals: Sequence[int], size: int, lost: Sequence[int] = ()) -> tuple[int, int]:
+        """The first ``size`` replies, and when the last of them comes; if fewer come, it waits for the lost too."""
+        if len(arrivals) < size:
+            return super().closes(arrivals, size, lost)
+        return size, arrivals[size - 1] if size else 0
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,10 @@ class Deadline(RoundPace):
                 f"{expected.min() / SECOND:.3g} virtual seconds, so nobody would be in time; give more, or null"
             )
 
-    def closes(self, arrivals: Sequence[int], size: int) -> tuple[int, int]:
-        """The replies that are in time; if all are, the round ends with the last."""
+    def closes(self, arrivals: Sequence[int], size: int, lost: Sequence[int] = ()) -> tuple[int, int]:
+        """The replies that are in time; if everybody's is, the round ends with the last."""
         taken = sum(one <= self.after for one in arrivals)
-        return taken, max(arrivals, default=0) if taken == len(arrivals) else self.after
+        return taken, self.after if lost or taken < len(arrivals) else max(arrivals, default=0)
 
 
 @dataclass(frozen=True)

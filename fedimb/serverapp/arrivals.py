@@ -31,6 +31,7 @@ class Arrivals:
         self.counts, self._names, self._told, self._whole = counts, tuple(class_names), told, whole
         self._rows = np.zeros(len(self._names))
         self._weighed: np.ndarray | None = None
+        self._total: float | None = None
 
     @property
     def sets_prior(self) -> bool:
@@ -50,14 +51,16 @@ class Arrivals:
                 self._weighed = self._weighed + weight * rows / rows.sum()
 
     def prior(self, counts: np.ndarray) -> np.ndarray:
-        """The class counts [C] of what arrived, decayed, with the sum of those given.
+        """The class counts [C] of what arrived, decayed, with the sum of those that were given first.
 
         Args:
             counts: [C], the present ones: before anything arrives those of all clients, as whose arrivals they count.
         """
+        if self._total is None:  # kept: the sums of what is returned differ in the last bit, and a resume begins anew
+            self._total = float(counts.sum())
         if self._weighed is None:
             self._weighed = counts * (self._whole / counts.sum())
-        found: np.ndarray = self._weighed * (counts.sum() / self._weighed.sum())
+        found: np.ndarray = self._weighed * (self._total / self._weighed.sum())
         return found
 
     def metrics(self) -> dict[str, float]:
@@ -70,9 +73,10 @@ class Arrivals:
     def state(self) -> Arrays:
         """Arrays for a checkpoint."""
         found = {} if self.counts is None else {"rows": self._rows}
-        return found if self._weighed is None else found | {"weighed": self._weighed}
+        return found if self._weighed is None else found | {"weighed": self._weighed, "total": np.array(self._total)}
 
     def load(self, arrays: Arrays) -> None:
         """Inverse of `state`; of an earlier release, nothing is there."""
         self._rows = arrays.get("rows", self._rows)
         self._weighed = arrays.get("weighed")
+        self._total = float(arrays["total"]) if "total" in arrays else None

@@ -130,7 +130,7 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     check_taus(config, federation)
     check_explanations(config, federation, federation.store.columns)
     check_networks(config, federation)
-    payload = payload_of(build_model(config, federation.n_classes, federation.input_shape))
+    payload = payload_of(config, build_model(config, federation.n_classes, federation.input_shape))
     pacing_of(config, federation, ClientSampler(config.clients, config.seed, federation.train_sizes), payload)
     columns = federation.store.columns
     categories = None if columns is None else columns.one_hot
@@ -150,9 +150,9 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
         check_prior(config, federation)
 
 
-def payload_of(model: Classifier) -> int:
-    """Bytes of a model's weights and buffers, as they travel."""
-    arrays = (parameters_of(model) | buffers_of(model)).values()
+def payload_of(config: RunConfig, model: Classifier) -> int:
+    """Bytes of a model's weights and buffers, as they travel: without those that stay at the clients."""
+    arrays = shared_of(config, parameters_of(model) | buffers_of(model)).values()
     return sum(value.nbytes for value in arrays)
 
 
@@ -403,7 +403,7 @@ def build_loop(
     context.without = lambda query, client, reason: left_out.add_missing(
         exchange.versions.message, query, client, reason
     )
-    pacing = pacing_of(config, federation, exchange.client_sampler, payload_of(evaluator.model))
+    pacing = pacing_of(config, federation, exchange.client_sampler, payload_of(config, evaluator.model))
     arrivals = arrivals_of(config, federation, exchange, pacing.pace.timed)
     context.counts_of_arrivals = arrivals.sets_prior
     loop = Loop(

@@ -101,7 +101,7 @@ def estimate(config: RunConfig) -> Estimate:
     sizes = federation.train_sizes
     model = build_model(config, federation.n_classes, federation.input_shape)
     sampler = ClientSampler(config.clients, config.seed, sizes)
-    pacing = pacing_of(config, federation, sampler, payload_of(model))
+    pacing = pacing_of(config, federation, sampler, payload_of(config, model))
     messages = steps = 0
     for asked, trained in pacing.planned(config.rounds):
         messages += asked

@@ -103,7 +103,7 @@ class Loop:
         self.models: dict[str, Aggregator | AuxiliaryModel] = {}
         self.saved: dict[str, Callable[[Any], None]] = {}  # models in the checkpoint that the program has not used yet
         self.memory: Callable[[], None] | None = None  # restores the methods' state at the checkpoint
-        self.last_outcome: LaneOutcome | None = None
+        self.last_outcome: LaneOutcome | None = None  # of this round; None: nobody was asked
         self.method_metrics: dict[str, float] = {}  # metrics that the methods returned for the last round
         self._started = time.monotonic()
 
@@ -207,6 +207,8 @@ class Loop:
                 model = self.model(step.model)
                 if isinstance(model, AuxiliaryModel):
                     return self._auxiliary_rounds(model, step)
+                if self.progress.round_in_step:
+                    self._estimate()  # if it goes on after the last round, no round does
                 if self.pacing is not None and self.pacing.pace.asynchronous:
                     return self._versions(model, step, self.pacing)
                 for number in range(self.progress.round_in_step + 1, step.n + 1):
@@ -260,7 +262,7 @@ class Loop:
         usable = [a for a in outcome.replies if a.usable]
         replies = self._shown(server_round, usable)
         aggregated = model.aggregate(server_round, outcome, waited, cohort.step)
-        metrics |= self._aggregated(aggregated, usable) | self._clock_metrics(sorted(cohort.late))
+        metrics |= self._aggregated(aggregated, usable) | self._clock_metrics(sorted(cohort.late | cohort.lost.keys()))
         if wrong := not_finite(outcome):
             metrics[NOT_FINITE] = float(wrong)
         metrics |= add_round(self.context.ledger, self.progress.privacy, cohort.asked, [a.metrics for a in usable])
@@ -271,8 +273,9 @@ class Loop:
         return metrics | self.method_metrics | {"time/round_s": time.monotonic() - started}
 
     def _next_round(self) -> int:
-        """Count the next round of the run; returns its number."""
+        """Count the next round of the run; returns its number. What the last one left is not shown as of this one."""
         self._estimate()
+        self.last_outcome, self.method_metrics = None, {}
         self.progress.server_round += 1
         return self.progress.server_round
 

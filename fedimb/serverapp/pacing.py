@@ -49,8 +49,10 @@ class Pacing:
         pool = pace.pool(numpy_rng(self._seed, Stream.TIER, server_round))
         cohort = self._sampler.cohort(server_round, among=None if pool is None else pool.clients, asks=pace.asks)
         size = min(self._sampler.per_round(), len(cohort.asked))
-        coming = sorted((latency.duration(c, server_round), c) for c in cohort.asked if c not in cohort.lost)
-        taken, ns = pace.closes([time for time, _ in coming], size)
+        planned = sorted((latency.duration(c, server_round), c) for c in cohort.asked)
+        coming = [(time, c) for time, c in planned if c not in cohort.lost]
+        lost = [time for time, c in planned if c in cohort.lost]
+        taken, ns = pace.closes([time for time, _ in coming], size, lost)
         late = frozenset(client for _, client in coming[taken:])
         return replace(cohort, late=late, ns=ns, virtual_s=0.0, step=1.0 if pool is None else pool.step)
 
@@ -129,7 +131,7 @@ def pacing_of(config: RunConfig, federation: Federation, sampler: ClientSampler,
     them. ``clients.slow_delay_s`` is added to the times of the clients that ``clients.slow`` makes slow.
 
     Args:
-        payload: bytes of the model's weights and buffers.
+        payload: bytes of the model's weights and buffers that are sent.
 
     Raises:
         ConfigError: a setting of the pace that does not suit these clients.

@@ -1,7 +1,8 @@
 """Reads run folders without a study file as a study: grouped by the differences between their configurations.
 
-Differences that define the problem (data, partition, clients, model, rounds, local steps) become the setting; parts are
-in the row label already; every other difference, such as a learning rate, is added to the label.
+Differences that define the problem (data, partition, clients and their times, model, rounds, local steps) become the
+setting; parts are in the row label already; every other difference, such as a learning rate, networks of the clients'
+own, or what the prior is made of, is added to the label.
 """
 
 import logging
@@ -20,10 +21,12 @@ from fedimb.study.compare import RECORD, read_compared
 from fedimb.study.design import Costs
 from fedimb.study.results import Result, StudyResults, with_stale_named
 
+_CLOCK = tuple(f"pace.{key}" for key in ("step_s", "sigma", "slow", "correlate", "rho", "jitter", "mbit_s"))
 _PROBLEM = (
     *("data.", "partition.", "clients.", "model.", "rounds", "local.epochs", "local.batch_size", "prior."),
-    *("pace.step_s", "pace.sigma", "pace.slow", "pace.correlate", "pace.rho", "pace.jitter", "pace.mbit_s"),
+    *_CLOCK,
 )
+_METHOD = ("clients.private", "clients.models", "prior.weighting")  # of what begins like the problem
 _LABELLED = (
     *("aggregator.name", "aggregation_weight", "loss.name", "sampler.name", "resampler.name", "name"),
     *("pace.name", "pace.correction"),
@@ -135,8 +138,9 @@ def disambiguate(flat: Sequence[Mapping[str, object]]) -> list[Named]:
     differing = _differing(flat)
     named = []
     for config in flat:
-        present = [key for key in differing if key in config and key not in _LABELLED]
-        problem = [key for key in present if key.startswith(_PROBLEM)]
+        owned = [key for key in differing if key in config and _owner(key, config) is not None]
+        present = [key for key in owned if not _in_label(key, config)]
+        problem = [key for key in present if key.startswith(_PROBLEM) and not key.startswith(_METHOD)]
         named.append(
             Named(
                 " ".join(f"{_short(key)}={config[key]}" for key in problem) or "default",
@@ -160,9 +164,30 @@ def _differing(flat: Sequence[Mapping[str, object]]) -> list[str]:
     return found
 
 
+def _in_label(key: str, config: Mapping[str, object]) -> bool:
+    """Whether a value needs no word: the row label has it (`fedimb.config.load.row_label`), or it is the default.
+
+    A name that was given in place of the label has no value.
+    """
+    value = str(config[key])
+    if key in _LABELLED or (key, value) in (("clients.models", "null"), ("prior.weighting", "data")):
+        return True
+    if key == "clients.private" and value == "[]":
+        return True
+    if str(config.get("name", "null")) != "null":
+        return False
+    if key == "clients.private":
+        return "*" not in value and "?" not in value  # which labels leave out
+    return key == "clients.models.average" or (key, value) == ("prior.weighting", "arrived")
+
+
 def _owner(key: str, config: Mapping[str, object]) -> object:
     """The part that a key is an argument of, in this configuration: None if it has another part; ``""`` for no part."""
     kind, _, rest = key.partition(".")
+    if key.startswith(_CLOCK):  # of every pace with a clock alike
+        return "" if str(config.get("pace.clock")).lower() == "true" else None
+    if key.startswith("clients.models."):
+        return None if "clients.models" in config else ""
     if kind in ("strategy", "calibration"):
         prefix = f"{kind}.{rest.partition('.')[0]}"
         return prefix if any(k == prefix or k.startswith(f"{prefix}.") for k in config) else None

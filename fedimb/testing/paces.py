@@ -65,6 +65,9 @@ def _check_rounds(contract: Contract, pace: RoundPace) -> None:
                 contract.expect(0 <= taken <= count, f"0 to {count} replies", taken)
                 contract.expect(isinstance(end, int) and end >= 0, "an end in whole nanoseconds", end)
                 contract.expect(not taken or end >= arrivals[taken - 1], "an end when all taken are there", end)
+                lost = sorted(_EXPECTED[count:asked].tolist())  # nobody knows that they are, before their time
+                _, later = pace.closes(arrivals, size, lost)
+                contract.expect(later >= end, f"with lost clients no end before {end}", later)
                 late = arrivals[taken:]
                 contract.expect(not late or late[0] >= end or taken >= size, "late replies come after the end", late)
 

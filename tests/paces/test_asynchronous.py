@@ -24,6 +24,25 @@ def test_sizes_that_do_not_fit_are_refused():
         Buffered(BufferedSettings(buffer=21)).sizes(20, 100)
 
 
+@pytest.mark.parametrize(
+    "pace",
+    [
+        FedAsync(FedAsyncSettings(correction="exposure")),
+        Buffered(BufferedSettings(correction="exposure", concurrency=3)),
+        Buffered(BufferedSettings(correction="exposure", buffer=1)),
+    ],
+)
+def test_a_correction_that_would_cancel_is_refused(pace):
+    with pytest.raises(
+        ConfigError, match=r"use pace=buffered with pace\.buffer of at least 2, or pace\.correction=unif"
+    ):
+        pace.sizes(20, 100)
+
+
+def test_a_correction_in_a_buffer_of_two_is_taken():
+    assert Buffered(BufferedSettings(correction="exposure", buffer=2)).sizes(2, 100) == (2, 2)
+
+
 def test_discounts_are_those_of_the_papers():
     assert Buffered(BufferedSettings()).discount(3) == 0.5
     assert Buffered(BufferedSettings(exponent=0.0)).discount(50) == 1.0
@@ -39,8 +58,16 @@ class LastFirst(RoundPace):
     def __init__(self, settings: PaceSettings):
         super().__init__(settings)
 
-    def closes(self, arrivals, size):
+    def closes(self, arrivals, size, lost=()):
         return len(arrivals), min(arrivals, default=0)
+
+
+class Hasty(RoundPace):
+    def __init__(self, settings: PaceSettings):
+        super().__init__(settings)
+
+    def closes(self, arrivals, size, lost=()):
+        return len(arrivals), max(arrivals, default=0) if not lost else (arrivals[-1] // 2 if arrivals else 0)
 
 
 class Forgetful(RoundPace):
@@ -52,7 +79,12 @@ class Forgetful(RoundPace):
 
 
 @pytest.mark.parametrize(
-    ("broken", "says"), [(LastFirst, "an end when all taken are there"), (Forgetful, "some of the clients")]
+    ("broken", "says"),
+    [
+        (LastFirst, "an end when all taken are there"),
+        (Hasty, "with lost clients no end before"),
+        (Forgetful, "some of the clients"),
+    ],
 )
 def test_the_contract_sees_what_is_wrong(broken, says, monkeypatch):
     monkeypatch.setattr(paces, "check_yaml", lambda *args: None)

@@ -39,6 +39,31 @@ def test_a_deadline_ends_the_round_unless_all_are_there():
     assert pace.closes([SECOND, 2 * SECOND], 3) == (2, 2 * SECOND)
 
 
+def test_a_lost_client_holds_the_round_until_its_planned_time():
+    """Of three asked, at 3, 5 and 9 s, one is lost: that its reply never comes is not known before its time."""
+    sync, tiered = Sync(SyncSettings(clock=True)), Tiered(TieredSettings())
+    for pace in (sync, tiered):
+        assert pace.closes([3, 5], 3, lost=[9]) == (2, 9)
+        assert pace.closes([3, 9], 3, lost=[5]) == (2, 9)
+        assert pace.closes([], 3, lost=[3, 5, 9]) == (0, 9)
+
+
+def test_oversampling_waits_for_lost_clients_only_where_replies_are_lacking():
+    pace = Oversample(OversampleSettings(over=1.5))
+    assert pace.closes([3, 5], 2, lost=[9]) == (2, 5)
+    assert pace.closes([5], 2, lost=[3, 9]) == (1, 9)
+    assert pace.closes([9], 2, lost=[3, 5]) == (1, 9)
+    assert pace.closes([], 2, lost=[3, 5, 9]) == (0, 9)
+
+
+def test_a_deadline_waits_for_lost_clients_to_its_end():
+    pace = Deadline(DeadlineSettings(after_s=5.0))
+    pace.prepare(CLIENTS, EXPECTED)
+    assert pace.closes([SECOND, 2 * SECOND], 3, lost=[3 * SECOND]) == (2, 5 * SECOND)
+    assert pace.closes([SECOND, 2 * SECOND], 3, lost=[9 * SECOND]) == (2, 5 * SECOND)
+    assert pace.closes([], 3, lost=[3 * SECOND]) == (0, 5 * SECOND)
+
+
 def test_a_deadline_by_quantile_lets_that_share_through():
     pace = Deadline(DeadlineSettings(quantile=0.8))
     pace.prepare(CLIENTS, EXPECTED)

@@ -42,6 +42,20 @@ def test_a_client_that_told_nothing_is_left_out_and_a_checkpoint_holds_all():
     assert other.prior(data).tolist() == made.prior(data).tolist()
 
 
+def test_a_prior_that_goes_on_from_a_checkpoint_is_the_same_to_the_last_bit():
+    """Each round gives the prior of the one before; a run that goes on begins with the counts of the data again."""
+    counts = np.random.default_rng(0).integers(1, 900, (9, 7))
+    data = counts.sum(axis=0).astype(float)
+    made = Arrivals(counts, tuple("abcdefg"), counts.__getitem__, whole=float(counts.sum()))
+    present = data
+    for number in range(60):
+        present = made.prior(present)
+        resumed = Arrivals(counts, tuple("abcdefg"), counts.__getitem__, whole=float(counts.sum()))
+        resumed.load(made.state())
+        assert resumed.prior(data).tolist() == present.tolist()
+        made.add([number % 9, 3 * number % 9], [counts[number % 9].sum() / 3, 10.1])
+
+
 def test_without_a_prior_or_a_clock_nothing_is_kept():
     made = Arrivals(None, ("a", "b"))
     made.add([0], [1.0])

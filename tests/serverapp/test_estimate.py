@@ -6,8 +6,10 @@ import time
 import pytest
 from small_runs import config, launch_in
 
+from fedimb.config.parts import build_model
 from fedimb.errors import ConfigError
 from fedimb.rundir.folder import RunFolder
+from fedimb.serverapp.assemble import payload_of
 from fedimb.serverapp.estimate import estimate
 
 ROWS = [
@@ -80,3 +82,11 @@ def test_warnings_are_said_once_and_the_probe_is_never_suspect(caplog):
     said = [record.getMessage() for record in caplog.records]
     assert [line for line in said if "suspect" in line] == []
     assert len([line for line in said if "hold none and never train" in line]) == 1
+
+
+def test_the_clock_counts_no_byte_of_what_stays_at_the_clients():
+    """A perceptron of 64 -> 48 -> 10: its head of 48 x 10 weights and 10 biases, 4 bytes each, is private or not."""
+    own = config("data=digits", "model=mlp", "clients.private=[head]")
+    model = build_model(own, 10, (64,))
+    assert payload_of(own, model) == 4 * (64 * 48 + 48)
+    assert payload_of(config("data=digits", "model=mlp"), model) == 4 * (64 * 48 + 48 + 48 * 10 + 10)

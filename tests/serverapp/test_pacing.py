@@ -12,8 +12,13 @@ from fedimb.config.load import config_sha, from_json, to_json
 from fedimb.deploy.study_plan.plan import site_config
 from fedimb.engine.lanes import LaneSum
 from fedimb.errors import ConfigError, RunDiverged, RunFailed
+from fedimb.paces.base import SECOND
+from fedimb.paces.latency import Latency
+from fedimb.paces.synchronous import Deadline, DeadlineSettings, Sync, SyncSettings
 from fedimb.records import to_numpy
 from fedimb.rundir.folder import RunFolder
+from fedimb.serverapp.client_sampler import ClientSampler
+from fedimb.serverapp.pacing import Pacing
 
 TABLE = ("data=synthetic_table", "model=mlp", "engine=inline", "rounds=4", "clients.count=6", "local.lr=0.1")
 
@@ -124,13 +129,51 @@ def test_fedasync_and_the_prior_of_what_arrived_learn(tmp_path):
         "loss=balanced_softmax",
         "prior.weighting=arrived",
         "rounds=12",
-        "pace.correction=exposure",
     )
     result = launch_in(tmp_path, *TABLE, *words)
     assert np.isfinite(next(iter(weights(result).values()))).all()
     facts = json.loads((result.folder / "result.json").read_text())
     assert sum(facts["prior"]["counts"]) == pytest.approx(sum(facts["train_counts"]))
     assert facts["prior"]["counts"] != pytest.approx(facts["train_counts"])
+
+
+@pytest.mark.parametrize(
+    ("pace", "lost_ends_s"),
+    [(Sync(SyncSettings(clock=True)), 0.3), (Deadline(DeadlineSettings(after_s=1.0)), 1.0)],
+)
+def test_the_clock_waits_for_lost_clients(pace, lost_ends_s):
+    """Three clients take 0.1, 0.2 and 0.3 s; whoever is lost, the round ends no earlier than without losses."""
+    settings = SyncSettings(clock=True, sigma=0, jitter=0)
+    latency = Latency(settings, 0, np.array([10, 20, 30]), payload=0)
+    clients = config("data=digits", "clients.count=3", "clients.dropout=0.3").clients
+    pacing = Pacing(pace, latency, ClientSampler(clients, 0, np.array([10, 20, 30])), clients, 0)
+    cohorts = [pacing.cohort(server_round) for server_round in range(1, 30)]
+    assert {bool(one.lost) for one in cohorts} == {True, False}
+    for one in cohorts:
+        assert one.ns == round((lost_ends_s if one.lost else 0.3) * SECOND)
+
+
+def test_steps_of_lost_clients_are_wasted(tmp_path):
+    lines = metrics(launch_in(tmp_path, *TABLE, "pace.clock=true", "clients.dropout=0.2"))
+    assert {line["data/replies"] < 6 for line in lines} == {True, False}
+    assert {(line["async/wasted_steps"] > 0) == (line["data/replies"] < 6) for line in lines} == {True}
+    assert len({line["train/steps"] + line["async/wasted_steps"] for line in lines}) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pace=buffered", "pace.concurrency=3", "pace.buffer=1", "clients.availability=0.2"),
+        ("clients.availability=0.1",),
+    ],
+)
+def test_a_round_that_nobody_begins_has_no_scores_of_clients(tmp_path, words):
+    """They were those of the last one that somebody began: of an earlier model, and gone after a resume."""
+    lines = metrics(launch_in(tmp_path, *TABLE, *words, "rounds=6", "data.validation=0.2"))
+    idle = [one for one in lines if not one["data/participants"]]
+    assert idle
+    assert any("client/macro_recall" in one for one in lines)
+    assert [key for one in idle for key in one if key.startswith("client/")] == []
 
 
 def test_a_deadline_that_most_miss_fails_the_run(tmp_path):
@@ -199,6 +242,8 @@ def test_clients_that_diverge_end_a_run_without_rounds(tmp_path):
 def test_settings_that_do_not_suit_the_clients_are_refused_before_a_run_folder_exists(tmp_path):
     with pytest.raises(ConfigError, match=r"pace\.concurrency=7, and 6 clients have rows"):
         launch_in(tmp_path, *TABLE, "pace=buffered", "pace.concurrency=7")
+    with pytest.raises(ConfigError, match=r"pace\.correction=exposure changes nothing"):
+        launch_in(tmp_path, *TABLE, "pace=fedasync", "pace.correction=exposure")
     assert not (tmp_path / "runs").exists()
 
 

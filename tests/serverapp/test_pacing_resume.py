@@ -69,7 +69,7 @@ def stopped_and_resumed(tmp_path, monkeypatch, version, after, words=WORDS):
     return folder
 
 
-@pytest.mark.parametrize(("version", "after"), [(3, False), (4, True)])
+@pytest.mark.parametrize(("version", "after"), [(3, False), (4, True), (7, True)])
 def test_interrupted_with_updates_in_flight(tmp_path, monkeypatch, whole, version, after):
     folder = stopped_and_resumed(tmp_path, monkeypatch, version, after)
     assert facts(folder) == whole

@@ -8,7 +8,7 @@ import pytest
 from seals import unseal
 from small_runs import config, launch_in
 
-from fedimb.config.load import flatten
+from fedimb.config.load import flatten, row_label
 from fedimb.errors import FedimbError
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
@@ -88,6 +88,67 @@ def test_what_the_label_has_already_or_what_changes_no_score_is_no_difference(wo
     found = disambiguate([flatten(config()), flatten(config(word))])
     assert [one.extra for one in found] == [(), ()]
     assert {one.setting for one in found} == {"default"}
+
+
+MODELS = "clients.models={kinds: {wide: {name: mlp, hidden: [%d]}}, at: {2: wide}%s}"
+
+
+@pytest.mark.parametrize(
+    ("words", "labels"),
+    [
+        ([(), ("clients.private=[head]",)], ["fedavg", "private_head"]),
+        (
+            [("clients.private=['*.bias']",), ("clients.private=['*.bias*']",)],
+            ['private_.bias clients.private=["*.bias"]', 'private_.bias clients.private=["*.bias*"]'],
+        ),
+        ([(), (MODELS % (96, ""),)], ["fedavg", "1_more_networks"]),
+        ([(MODELS % (96, ""),), (MODELS % (96, ", average: alike"),)], ["1_more_networks", "1_more_networks_alike"]),
+        (
+            [(), (MODELS % (96, ""),), (MODELS % (64, ""),)],
+            [
+                "fedavg",
+                "1_more_networks clients.models.kinds.wide.hidden=[96]",
+                "1_more_networks clients.models.kinds.wide.hidden=[64]",
+            ],
+        ),
+        (
+            [(), ("prior.weighting=effective",), ("prior.weighting=arrived",)],
+            ["fedavg", "fedavg prior.weighting=effective", "arrived_prior"],
+        ),
+        (
+            [("name=mine",), ("name=mine", "prior.weighting=arrived")],
+            ["mine", "mine prior.weighting=arrived"],
+        ),
+        (
+            [("pace=buffered",), ("pace=buffered", "pace.exponent=0"), ("pace=deadline",)],
+            ["buffered pace.exponent=0.5", "buffered pace.exponent=0.0", "deadline"],
+        ),
+        (
+            [("resampler=imovno",), ("resampler=imovno", "resampler.k=5")],
+            ["imovno resampler.k=10", "imovno resampler.k=5"],
+        ),
+    ],
+)
+def test_methods_are_rows_of_one_setting(words, labels):
+    """Of settings whose names begin like those of the problem, and of paces and resamplers: none is a problem."""
+    configs = [config(*own) for own in words]
+    found = disambiguate([flatten(one) for one in configs])
+    assert {one.setting for one in found} == {"default"}
+    assert [one.label(row_label(own, "none"), "none") for one, own in zip(found, configs, strict=True)] == labels
+
+
+def test_the_times_of_clients_are_the_problem_whatever_the_pace():
+    words = [
+        ("pace.clock=true", "pace.slow=0.1"),
+        ("pace=buffered", "pace.slow=0.3"),
+        ("pace=deadline", "pace.slow=0.3"),
+    ]
+    found = disambiguate([flatten(config(*own)) for own in words])
+    assert [one.setting for one in found] == ["slow=0.1", "slow=0.3", "slow=0.3"]
+    found = disambiguate([flatten(config(*own)) for own in (*words, ())])
+    assert found[-1].setting == "default"
+    found = disambiguate([flatten(config(*own)) for own in (*words[1:], ())])
+    assert {one.setting for one in found} == {"default"}  # without a clock no time counts
 
 
 def test_arguments_of_a_calibration_tell_its_own_rows_apart_only(made):
