@@ -18,7 +18,7 @@ from fedimb.rundir.stored import read_config
 from fedimb.study.collect import read_run, setting_of
 from fedimb.study.compare import RECORD, read_compared
 from fedimb.study.design import Costs
-from fedimb.study.results import Result, StudyResults, with_stale_named
+from fedimb.study.results import Result, StudyResults, as_shown
 
 _PROBLEM = (
     *("data.", "partition.", "clients.", "model.", "rounds", "local.epochs", "local.batch_size", "prior."),
@@ -69,7 +69,7 @@ def of_runs(paths: Sequence[Path], name: str, command: str = "") -> StudyResults
         setting: setting_of(setting, own, [r for r in results if r.setting == setting])
         for setting, own in words.items()
     }
-    return with_stale_named(StudyResults(name, "", settings, *labels_of(results), results, command))
+    return as_shown(StudyResults(name, "", settings, *labels_of(results), results, command))
 
 
 def keep(found: dict[tuple[str, str, int], Result], result: Result) -> None:
