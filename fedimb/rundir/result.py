@@ -1,7 +1,7 @@
 """The result of a finished run: summary metrics per row, confusion matrices, the model."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.contracts.platform import REPLACED
 from fedimb.errors import FedimbError, RunSuspect
 from fedimb.notebook import frame, html_table
 from fedimb.plain import JsonObject
@@ -347,6 +348,14 @@ class RunResult:
             folder.read_json(f"artifacts/{EVENTS}", {}),
             virtual_s=data.get("virtual_s", math.nan),
         )
+
+
+def since_replaced(scored: Sequence[JsonObject]) -> Sequence[JsonObject]:
+    """A row's metrics of its evaluated rounds, without those before the server last replaced the weights.
+
+    Such a round is of another model, which no mean of the final one's scores may hold.
+    """
+    return scored[max((i for i, metrics in enumerate(scored) if REPLACED in metrics), default=0) :]
 
 
 def suspect_text(by_row: Mapping[str, Mapping[str, str]]) -> str:

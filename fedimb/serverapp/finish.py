@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fedimb.config.parts import prior_label
-from fedimb.contracts.platform import REPLACED
 from fedimb.data.federation import Federation
 from fedimb.errors import FedimbError
 from fedimb.evaluation.confusion import hits_and_support
@@ -19,7 +18,7 @@ from fedimb.evaluation.ratios import mean_defined
 from fedimb.paces.base import SECOND
 from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
-from fedimb.rundir.result import EVENTS, SUBGROUPS, TAU_CURVE, WITHOUT_SITE, suspect_text
+from fedimb.rundir.result import EVENTS, SUBGROUPS, TAU_CURVE, WITHOUT_SITE, since_replaced, suspect_text
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
 from fedimb.serverapp.evaluate import Evaluator
@@ -188,7 +187,7 @@ def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float],
     """
     own = [line["metrics"] for line in folder.metrics() if line["row"] == row]
     scored = [metrics for metrics in own if "test/macro_recall" in metrics]
-    scored = scored[max((i for i, metrics in enumerate(scored) if REPLACED in metrics), default=0) :]
+    scored = since_replaced(scored)
     if not scored:
         raise FedimbError(f"{folder.path} has no evaluated round of '{row}'")
     keys = [key for key in scored[-1] if key.startswith("test/") and not key.startswith("test/recall/")]

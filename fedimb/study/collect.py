@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from fedimb.config.parts import prior_label
 from fedimb.data.federation import Federation
 from fedimb.errors import ConfigError, RunDiverged
 from fedimb.evaluation.costs import check_costs, named_costs, prior_accuracy, total_cost, weighted_accuracy
+from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.identity import read_identity
-from fedimb.rundir.result import CLASSES, RowResult, RunResult
+from fedimb.rundir.result import CLASSES, RowResult, RunResult, since_replaced
 from fedimb.rundir.seal import Damaged
 from fedimb.rundir.stored import read_config, read_federation
 from fedimb.schema import RunConfig
@@ -97,6 +98,8 @@ def _results(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
             sha=sha,
             row=rows[name].label,
             scores=_scores(run, rows[name], costs) | _over_labels(folder, rows[name].label),
+            final=rows[name].final,
+            averaged=averaged_rounds(folder.metrics(), rows[name].label, config.evaluation.last_k),
             matrix=rows[name].tested_matrix,
             recall=[r[0] for r in rows[name].recall],
             auroc=rows[name].auroc,
@@ -110,6 +113,12 @@ def _results(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
         )
         for name, label in names.items()
     ]
+
+
+def averaged_rounds(lines: Iterable[JsonObject], row: str, k: int) -> int:
+    """How many evaluated rounds a row's means are over (`fedimb.serverapp.finish.last_k_means`)."""
+    own = [line["metrics"] for line in lines if line["row"] == row]
+    return min(k, len(since_replaced([metrics for metrics in own if "test/macro_recall" in metrics])))
 
 
 def _has_ended(folder: RunFolder) -> bool:

@@ -19,7 +19,7 @@ from fedimb.study.collect import as_asked, read_cells, setting_of
 from fedimb.study.design import BarSettings, Study, study_of
 from fedimb.study.execute import Workers, execute, failures
 from fedimb.study.registration import judge, with_earlier_runs
-from fedimb.study.results import Bar, Registered, StudyResults, TuningCurve, with_stale_named, write_csv
+from fedimb.study.results import Bar, Registered, StudyResults, TuningCurve, as_shown, write_csv
 from fedimb.study.tuning import Tuned, check_tuning, curves_of, tune, write_curves, write_trials
 from fedimb.study.work import Done, Task, earlier, folder_of, judged
 
@@ -225,7 +225,7 @@ def gather(record: JsonObject, cells: Sequence[Cell], done: dict[str, Done]) -> 
         facts["at the end of their range"] = "; ".join(
             f"{label} in {s}: {' '.join(k)}" for s, label, k in record["edges"]
         )
-    return with_stale_named(
+    return as_shown(
         StudyResults(
             study.name,
             " ".join(part for part in (study.about, study.takeaway and f"Takeaway: {study.takeaway}") if part),

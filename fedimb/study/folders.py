@@ -19,7 +19,7 @@ from fedimb.rundir.stored import read_config
 from fedimb.study.collect import read_run, setting_of
 from fedimb.study.compare import RECORD, read_compared
 from fedimb.study.design import Costs
-from fedimb.study.results import Result, StudyResults, with_stale_named
+from fedimb.study.results import Result, StudyResults, as_shown
 
 _CLOCK = tuple(f"pace.{key}" for key in ("step_s", "sigma", "slow", "correlate", "rho", "jitter", "mbit_s"))
 _PROBLEM = (
@@ -72,7 +72,7 @@ def of_runs(paths: Sequence[Path], name: str, command: str = "") -> StudyResults
         setting: setting_of(setting, own, [r for r in results if r.setting == setting])
         for setting, own in words.items()
     }
-    return with_stale_named(StudyResults(name, "", settings, *labels_of(results), results, command))
+    return as_shown(StudyResults(name, "", settings, *labels_of(results), results, command))
 
 
 def keep(found: dict[tuple[str, str, int], Result], result: Result) -> None:

@@ -80,6 +80,8 @@ class Result:
         status: ``diverged``: it ended with weights or scores that are not finite; ``failed``: it did not end.
         scores: by the names of `COLUMNS`; recalls are means over the last k evaluated rounds, scores of probabilities
             are of the final round. Scores that do not apply are absent or NaN.
+        final: those of the recalls in the final round; empty of a computed row.
+        averaged: evaluated rounds behind the means: fewer than k if the server replaced the weights in between.
         matrix: final-round confusion matrix [C, C] (or [C, 2, 2] if rows have several labels) int64, or None;
             float64 where it is the mean over sites' own models (`RowResult.tested_matrix`).
         recall, auroc, auprc: per class [C] float64 of the final round, NaN if undefined; empty if not available.
@@ -101,6 +103,8 @@ class Result:
     seed: int
     status: Status = "finished"
     scores: Mapping[str, float] = field(default_factory=dict)
+    final: Mapping[str, float] = field(default_factory=dict)
+    averaged: int = 1
     matrix: NDArray[Any] | None = None
     recall: Sequence[float] = ()
     auroc: Sequence[float] = ()
@@ -339,6 +343,34 @@ def _summary(label: str, runs: Sequence[Result]) -> list[str]:
 
 def _seconds(runs: Sequence[Result]) -> list[float]:
     return [r.score("client_seconds") for r in runs]
+
+
+def as_shown(study: StudyResults) -> StudyResults:
+    """The same results as readers may compare them: by the same rounds, and stale rows called so."""
+    return with_stale_named(with_equal_rounds(study))
+
+
+def with_equal_rounds(study: StudyResults) -> StudyResults:
+    """The same results, by the final round in each setting whose rows are not means over equally many rounds.
+
+    A server that replaces the weights at the end (a re-trained head, discriminant analysis) leaves one round of its
+    model: beside a mean over rounds in which others still rise, it would seem better than it is. A fact names the rows.
+    """
+    counts: dict[str, set[int]] = {}
+    for result in study.results:
+        if result.status == "finished" and result.final:
+            counts.setdefault(result.setting, set()).add(result.averaged)
+    uneven = {setting: min(found) for setting, found in counts.items() if len(found) > 1}
+    if not uneven:
+        return study
+    results = tuple(
+        replace(r, scores={**r.scores, **r.final}) if r.setting in uneven and r.averaged > 1 else r
+        for r in study.results
+    )
+    fewest = sorted({r.label for r in study.results if r.final and r.averaged == uneven.get(r.setting)})
+    where = ", ".join(name for name in study.settings if name in uneven)
+    said = f"in {where}: {', '.join(fewest)} leave fewer rounds of their model to average than the others"
+    return replace(study, results=results, facts={**study.facts, "final round for all rows": said})
 
 
 def with_stale_named(study: StudyResults) -> StudyResults:

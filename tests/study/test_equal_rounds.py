@@ -1,0 +1,31 @@
+"""A row of one round's model is not compared with means over several rounds of others."""
+
+import numpy as np
+
+from fedimb.study.results import Result, Setting, StudyResults, with_equal_rounds
+
+
+def result(label: str, averaged: int, mean: float, final: float, setting: str = "a") -> Result:
+    scores = {"macro_recall": mean, "labels": 7.0}
+    return Result(setting, label, 0, scores=scores, final={"macro_recall": final}, averaged=averaged)
+
+
+def study(*results: Result) -> StudyResults:
+    settings = {name: Setting(name, (), (), (), np.zeros(0, np.int64)) for name in ("a", "b")}
+    return StudyResults("s", "", settings, tuple(dict.fromkeys(r.label for r in results)), None, results)
+
+
+def test_where_one_row_was_replaced_all_are_compared_by_the_final_round_and_a_fact_says_so() -> None:
+    computed = Result("a", "majority", 0, scores={"macro_recall": 0.1})
+    other = result("fedavg", 5, 0.2, 0.3, "b")
+    found = with_equal_rounds(study(result("fedavg", 5, 0.5, 0.6), result("gate", 1, 0.61, 0.61), computed, other))
+    assert [r.scores["macro_recall"] for r in found.results] == [0.6, 0.61, 0.1, 0.2]
+    assert found.results[0].scores["labels"] == 7.0
+    assert found.facts == {
+        "final round for all rows": "in a: gate leave fewer rounds of their model to average than the others"
+    }
+
+
+def test_equal_rounds_stay_as_they_are() -> None:
+    even = study(result("fedavg", 5, 0.5, 0.6), result("tau", 5, 0.4, 0.7))
+    assert with_equal_rounds(even) is even
