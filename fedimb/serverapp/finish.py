@@ -186,8 +186,7 @@ def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float],
     the server replaced the weights, earlier rounds belong to another model and do not count.
     """
     own = [line["metrics"] for line in folder.metrics() if line["row"] == row]
-    scored = [metrics for metrics in own if "test/macro_recall" in metrics]
-    scored = since_replaced(scored)
+    scored = since_replaced([metrics for metrics in own if "test/macro_recall" in metrics])
     if not scored:
         raise FedimbError(f"{folder.path} has no evaluated round of '{row}'")
     keys = [key for key in scored[-1] if key.startswith("test/") and not key.startswith("test/recall/")]

@@ -103,8 +103,6 @@ class Result:
     seed: int
     status: Status = "finished"
     scores: Mapping[str, float] = field(default_factory=dict)
-    final: Mapping[str, float] = field(default_factory=dict)
-    averaged: int = 1
     matrix: NDArray[Any] | None = None
     recall: Sequence[float] = ()
     auroc: Sequence[float] = ()
@@ -121,6 +119,8 @@ class Result:
     refused: bool = False
     tau: float = math.nan
     tau_rule: str = ""
+    final: Mapping[str, float] = field(default_factory=dict)
+    averaged: int = 1
 
     def score(self, name: str) -> float:
         """A score; NaN if absent."""
