@@ -261,7 +261,7 @@ def test_an_object_of_two_classes_is_doubted_whichever_is_asked_for(tmp_path: Pa
     both = [coco_box(edges=DOG), coco_box(category=90, edges=DOG), coco_box(44, 90, DOG)]
     file = coco(tmp_path / "i.json", both)
     for asked in (("dog",), ("cat",), ("cat", "dog"), None):
-        with pytest.raises(DataError, match="the same box as in .*: 'dog' here, 'cat' there"):
+        with pytest.raises(DataError, match=r"the same box as in .*: 'dog' here, 'cat' there"):
             cut(file, pictures, settings=CropSettings(classes=asked))
     cut(file, pictures, "skip", CropSettings(classes=("dog",)))
     (tmp_path / "again").mkdir()

@@ -113,9 +113,8 @@ def write_crops(found: Boxes, pictures: Files, to: Path, settings: CropSettings,
         ]
         done.skipped = problems.settle(len(rows))
         if not rows:
-            raise DataError(
-                "no box is left to be cut" + "".join(f"; {n} {why}" for why, n in done.left_out.items() if n)
-            )
+            reasons = "".join(f"; {n} {why}" for why, n in done.left_out.items() if n)
+            raise DataError(f"no box is left to be cut{reasons}")
         _write_list(made / "crops.csv", rows)
         made.chmod(0o755)
         if to.exists():
