@@ -337,7 +337,7 @@ class RunResult:
             data.get("attack"),
             data.get("temperature"),
             folder.read_json(f"artifacts/{EVENTS}", {}),
-            data.get("virtual_s", math.nan),
+            virtual_s=data.get("virtual_s", math.nan),
         )
 
 
