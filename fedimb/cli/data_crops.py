@@ -58,17 +58,16 @@ def crops_command(args: argparse.Namespace) -> "CropsWritten":
     """
     from fedimb.cli.output.parts import CropsWritten
     from fedimb.data.importing.boxes import read_boxes
-    from fedimb.data.importing.crops import CropSettings, of_classes, write_crops
+    from fedimb.data.importing.crops import CropSettings, write_crops
     from fedimb.data.paths import find_data
     from fedimb.data.problems import Problems
     from fedimb.data.sources.image_files import open_files
     from fedimb.text import plain
 
-    settings = CropSettings(args.context, args.min_side, args.difficult, args.mode)
+    classes = tuple(args.classes.split(",")) if args.classes else None
+    settings = CropSettings(args.context, args.min_side, args.difficult, args.mode, classes)
     problems, to = Problems(args.on_bad, "--on-bad skip"), Path(args.to)
     found = read_boxes(find_data(args.annotations), problems, origin=args.origin, site=args.site, patient=args.patient)
-    if args.classes:
-        found = of_classes(found, args.classes.split(","))
     done = write_crops(found, open_files(find_data(args.images)), to, settings, problems)
     left_out = [f"{count} boxes {why}" for why, count in done.left_out.items() if count]
     if done.trimmed:

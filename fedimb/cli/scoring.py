@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from fedimb.cli.predict_output import check_output, write_predictions
 from fedimb.config.load import row_label
 from fedimb.data.new_rows import Expected, RowBatch, store_batches
+from fedimb.data.sources.image_folder import ImageFolder
 from fedimb.data.subgroups import parse_subgroups
 from fedimb.errors import ConfigError, DataError, FedimbError
 from fedimb.evaluation.confusion import confusion_matrix
@@ -19,6 +21,7 @@ from fedimb.evaluation.thresholds import ChosenRule
 from fedimb.plain import Settings
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_file import TrainedModel
+from fedimb.rundir.new_data import place_of
 from fedimb.rundir.prediction import Predictions
 from fedimb.rundir.result import RunResult
 from fedimb.rundir.seen_rows import SeenRows
@@ -85,6 +88,8 @@ def score_to(result: RunResult, source: Settings | None, out: Path, options: Opt
     """
     options = options or Options()
     _check(options, result)
+    if options.transitions is not None:
+        _check_frames(options, source, result)
     unused = {"--id": options.id_column, "--drop": options.ignored, "--on-bad": options.on_bad != "refuse"}
     if source is None and (given := [flag for flag, value in unused.items() if value]):
         raise ConfigError(f"{given[0]} goes with DATA, which comes before it: RUN DATA {given[0]} ...")
@@ -149,6 +154,22 @@ def _check(options: Options, result: RunResult) -> None:
         )
 
 
+def _check_frames(options: Options, source: Settings | None, result: RunResult) -> None:
+    """Refuse rows of which is known before they are read that they are not frames in order."""
+    if source is None:
+        raise ConfigError(
+            "--transitions is for frames in order, and the run's own test rows are a sample: give the frames as DATA"
+        )
+    if options.on_bad == "skip":
+        raise ConfigError("--transitions with --on-bad skip would join frames that are not neighbours: leave it out")
+    made = _built(source)
+    if isinstance(made, ImageFolder) and made.has_class_folders(result.class_names):
+        raise ConfigError(
+            f"--transitions: the frames of {place_of(source)} are in a folder for each class, so their order is that "
+            "of the labels: give a folder for each film, or a CSV that lists the frames in order"
+        )
+
+
 def _chosen(model: TrainedModel, options: Options) -> ChosenRule | None:
     if options.recall is None and not options.best_f1:
         return None
@@ -208,6 +229,11 @@ def _decoded(batches: Iterator[Predictions], table: NDArray[np.float64], pattern
     if not parts:
         return
     whole = Predictions.joined(parts)
+    if len(gaps := np.flatnonzero(np.diff(whole.rows) != 1)):
+        raise DataError(
+            f"row {whole.rows[gaps[0]] + 1} was left out, so its neighbours are no frames one after the other: "
+            "--transitions needs all rows"
+        )
     predicted = np.zeros(len(whole), dtype=np.int64)
     for span in sequences(whole.ids, len(whole), pattern):
         predicted[span] = viterbi(whole.scores[span], table)
@@ -267,11 +293,14 @@ class _Seen:
 
 
 def _fingerprint(source: Settings) -> str:
+    return str(_built(source).fingerprint())
+
+
+def _built(source: Settings) -> Any:
     from fedimb import registry
 
     args = {key: value for key, value in source.items() if key not in ("name", "on_bad", "attributes")}
-    made = registry.build("source", str(source["name"]), given={"on_bad": source.get("on_bad", "refuse")}, **args)
-    return str(made.fingerprint())
+    return registry.build("source", str(source["name"]), given={"on_bad": source.get("on_bad", "refuse")}, **args)
 
 
 def _same_data(one: Settings, other: Settings) -> bool:

@@ -6,7 +6,9 @@ class being free. As in the decoding of capsule endoscopies by which part of the
 """
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -110,11 +112,16 @@ def sequences(ids: Sequence[str] | None, rows: int, pattern: str | None) -> Iter
 
     Raises:
         ConfigError: not a regular expression, or no ids to search.
-        DataError: an id in which it is not found, or a sequence that comes back after another one: its frames are not
-            in order.
+        DataError: an id in which it is not found, or frames that are not in order: a sequence that comes back after
+            another one, or ids of a sequence whose numbers fall (frame_10 before frame_2, as names sort).
     """
-    import re
+    for span in _spans(ids, rows, pattern):
+        if ids is not None:
+            _check_order(ids[span])
+        yield span
 
+
+def _spans(ids: Sequence[str] | None, rows: int, pattern: str | None) -> Iterator[slice]:
     if pattern is None:
         if rows:
             yield slice(0, rows)
@@ -140,3 +147,21 @@ def sequences(ids: Sequence[str] | None, rows: int, pattern: str | None) -> Iter
         current = name
     if rows:
         yield slice(start, rows)
+
+
+def _check_order(ids: Sequence[str]) -> None:
+    """Refuse ids that differ first in a number, and whose number falls. Names that differ in text say no order."""
+    for before, after in pairwise(ids):
+        parts = [re.split(r"([0-9]+)", text) for text in (before, after)]
+        for at, (one, other) in enumerate(zip(*parts, strict=False)):
+            if at % 2:  # a number, compared without its zeros: of more digits it is larger
+                first, second = ((len(held), held) for held in (one.lstrip("0"), other.lstrip("0")))
+                if first > second:
+                    raise DataError(
+                        f"the frame '{after}' comes after '{before}': names sort as text; fill their numbers with "
+                        "zeros (frame_002, frame_010), or give a CSV that lists the frames in order"
+                    )
+                if first < second:
+                    break
+            elif one != other:
+                break

@@ -18,6 +18,7 @@ from fedimb.errors import ConfigError, DataError
 from fedimb.evaluation.confusion import confusion_matrix
 from fedimb.rundir import new_data
 from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.model_file import load_model
 from fedimb.rundir.result import RunResult
 
 
@@ -290,8 +291,12 @@ def test_frames_in_order_get_the_classes_of_the_most_probable_sequence(run, home
         *(",".join([name, *map(str, row)]) for name, row in zip(names, stays, strict=True)),
     ]
     Path("stay.csv").write_text("\n".join(lines) + "\n")
-    assert main(["predict", "fedavg", "--out", "single.csv"]) == 0
-    assert main(["predict", "fedavg", "--transitions", "stay.csv", "--out", "whole.csv"]) == 0
+    model = load_model(run.folder)
+    x = np.random.default_rng(0).integers(0, 17, (40, *model.input_shape), dtype=np.uint8)
+    np.savez("film.npz", x=x, ids=np.array([f"frame_{i:02d}" for i in range(40)]))
+    assert main(["predict", "fedavg", "film.npz", "--out", "single.csv"]) == 0
+    assert main(["predict", "fedavg", "film.npz", "--transitions", "stay.csv", "--out", "whole.csv"]) == 0
+    np.savez("unpadded.npz", x=x, ids=np.array(sorted(f"frame_{i}" for i in range(40))))
     assert "most probable sequence of rows" in capsys.readouterr().err
     single, whole = read("single.csv"), read("whole.csv")
     scores = np.array([[float(line[f"score:{name}"]) for name in names] for line in single])
@@ -302,7 +307,10 @@ def test_frames_in_order_get_the_classes_of_the_most_probable_sequence(run, home
     for words, says in (
         (["--sequence", "x"], "--sequence goes with --transitions"),
         (["--transitions", "stay.csv", "--abstain-below", "0.9"], "leave out thresholds and --abstain-below"),
-        (["--transitions", "none.csv"], "cannot be read as a CSV of transitions"),
+        (["film.npz", "--transitions", "none.csv"], "cannot be read as a CSV of transitions"),
+        (["--transitions", "stay.csv"], "the run's own test rows are a sample: give the frames as DATA"),
+        (["film.npz", "--transitions", "stay.csv", "--on-bad", "skip"], "would join frames that are not neighbours"),
+        (["unpadded.npz", "--transitions", "stay.csv"], "'frame_2' comes after 'frame_19'"),
     ):
         assert main(["predict", "fedavg", "--out", "no.csv", *words]) == 2
         assert says in capsys.readouterr().err

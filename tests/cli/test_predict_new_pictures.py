@@ -82,6 +82,15 @@ def test_a_folder_of_pictures_one_picture_and_class_folders(run, folder, capsys)
     (folder / "labelled" / "light" / "c.png").write_bytes(picture(210))
     assert predict(run, "labelled", "--out", "labelled.csv") == 0  # one class is enough
     assert [line["true"] for line in read("labelled.csv")] == ["light"]
+    (folder / "stay.csv").write_text(",dark,light\ndark,9,1\nlight,1,9\n")
+    assert predict(run, "labelled", "--transitions", "stay.csv", "--out", "film.csv") == 2
+    assert "labelled are in a folder for each class, so their order is that of the labels" in capsys.readouterr().err
+    (folder / "film").mkdir()
+    for number in (1, 2, 10):
+        (folder / "film" / f"f{number}.png").write_bytes(picture(30))
+    assert predict(run, "film", "--transitions", "stay.csv", "--out", "film.csv") == 2
+    assert "'f2.png' comes after 'f10.png'" in capsys.readouterr().err
+    assert not (folder / "film.csv").exists()
 
 
 def test_a_list_of_pictures_without_labels(run, folder):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fedimb.cli import main
 from fedimb.data.importing.boxes import read_boxes
-from fedimb.data.importing.crops import CropSettings, of_classes, overlap, write_crops
+from fedimb.data.importing.crops import CropSettings, overlap, write_crops
 from fedimb.data.problems import Problems
 from fedimb.data.sources.image_csv import ImageCsv
 from fedimb.data.sources.image_files import open_files
@@ -239,15 +239,35 @@ def test_settings_out_of_range_and_unknown_classes_are_refused(tmp_path: Path, p
     for settings in ({"context": -1}, {"context": float("nan")}, {"min_side": 0}, {"mode": "CMYK"}):
         with pytest.raises(ConfigError, match="--"):
             CropSettings(**settings)
-    found = read_boxes(coco(tmp_path / "i.json", [coco_box(), coco_box(44, 90, DOG)]), Problems())
-    assert [box.label for box in of_classes(found, ["dog"]).boxes] == ["dog"]
+    file = coco(tmp_path / "i.json", [coco_box(), coco_box(44, 90, DOG)])
     with pytest.raises(ConfigError, match="--classes bear: there are dog, cat, bird"):
-        of_classes(found, ["bear"])
+        cut(file, pictures, settings=CropSettings(classes=("dog", "bear")))
     voc(tmp_path / "xml", "a", VOC_CAT)
     with pytest.raises(ConfigError, match="name no 'location'"):
         read_boxes(tmp_path / "xml", Problems(), site="location")
     with pytest.raises(DataError, match="its image has no 'place'"):
         cut(tmp_path / "i.json", pictures, site="place")
+
+
+def test_of_some_classes_a_picture_of_others_is_not_without_a_box(tmp_path: Path, pictures: Path) -> None:
+    file = coco(tmp_path / "i.json", [coco_box(), coco_box(edges=DOG), coco_box(44, 90, DOG)])
+    done, rows, _ = cut(file, pictures, settings=CropSettings(classes=("dog",)))
+    assert (done.without, done.pictures, done.counts) == (0, 1, {"dog": 1})
+    assert [row["label"] for row in rows] == ["dog"]
+    assert +done.left_out == {"of classes not asked for": 2}
+
+
+def test_an_object_of_two_classes_is_doubted_whichever_is_asked_for(tmp_path: Path, pictures: Path) -> None:
+    both = [coco_box(edges=DOG), coco_box(category=90, edges=DOG), coco_box(44, 90, DOG)]
+    file = coco(tmp_path / "i.json", both)
+    for asked in (("dog",), ("cat",), ("cat", "dog"), None):
+        with pytest.raises(DataError, match=r"the same box as in .*: 'dog' here, 'cat' there"):
+            cut(file, pictures, settings=CropSettings(classes=asked))
+    cut(file, pictures, "skip", CropSettings(classes=("dog",)))
+    (tmp_path / "again").mkdir()
+    twice = coco(tmp_path / "again" / "j.json", [coco_box(edges=CAT), coco_box(edges=CAT), coco_box(44, 90, DOG)])
+    done, _, _ = cut(twice, pictures, settings=CropSettings(classes=("dog",)))
+    assert done.left_out["annotated twice"] == 0  # of the classes that are cut
 
 
 def test_overlap_is_intersection_over_union() -> None:

@@ -1,5 +1,6 @@
 """The most probable sequence, against all sequences; tables of transitions; which rows are one sequence."""
 
+import re
 from itertools import pairwise, product
 
 import numpy as np
@@ -65,6 +66,26 @@ def test_other_tables_are_refused(tmp_path, text, says):
         read_transitions(table(tmp_path, text), ("a", "b"))
     with pytest.raises(DataError, match="cannot be read"):
         read_transitions(tmp_path / "none.csv", ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("ids", "pattern", "says"),
+    [
+        (["f_1.png", "f_10.png", "f_2.png"], None, "'f_2.png' comes after 'f_10.png'"),
+        (["a/f1_9", "b/f1_10", "b/f1_9b"], "^([^/]+)/", "'b/f1_9b' comes after 'b/f1_10'"),
+        (["film.dcm#2", "film.dcm#1"], None, "'film.dcm#1' comes after"),
+        (["9" * 5000, "1" + "0" * 4999], None, "fill their numbers with zeros"),
+    ],
+)
+def test_frames_whose_numbers_fall_are_refused(ids, pattern, says):
+    with pytest.raises(DataError, match=re.escape(says)):
+        list(sequences(ids, len(ids), pattern))
+
+
+def test_frames_in_the_order_of_their_numbers_pass():
+    ids = ["a.png", "a1.png", "a02.png", "a2b.png", "a10.png", "b1.png", "b1.png#9", "b1.png#10", "b2.png#1"]
+    assert list(sequences(ids, len(ids), None)) == [slice(0, len(ids))]
+    assert list(sequences(["x/10", "y/2"], 2, "^([^/]+)/")) == [slice(0, 1), slice(1, 2)]
 
 
 def test_rows_are_cut_into_sequences_by_their_ids():

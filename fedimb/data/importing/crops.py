@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +32,7 @@ class Crops:
     Attributes:
         counts: crops by class, in the order of the classes; declared classes without one have 0.
         pictures: pictures with a crop.
-        without: pictures that are listed and have no box.
+        without: pictures that are listed and have no box, of any class.
         trimmed: boxes that reached up to a pixel beyond their picture, and were cut at its edge.
         small: crops with a side below 8 pixels.
         left_out: how many boxes were left out as the annotations or settings say, by reason.
@@ -57,6 +57,7 @@ class CropSettings:
         min_side: boxes with a shorter side, in pixels, are left out.
         difficult: whether boxes that VOC marks as difficult are kept.
         mode: RGB, or L (grey).
+        classes: only these are cut, in this order; None: all.
 
     Raises:
         ConfigError: one out of range.
@@ -66,6 +67,11 @@ class CropSettings:
     min_side: int = 1
     difficult: bool = False
     mode: str = "RGB"
+    classes: tuple[str, ...] | None = None
+
+    def asks_for(self, box: Box) -> bool:
+        """Whether the class of a box is one of those that are cut."""
+        return self.classes is None or box.label in self.classes
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.context) and 0 <= self.context <= 10):
@@ -88,11 +94,14 @@ def write_crops(found: Boxes, pictures: Files, to: Path, settings: CropSettings,
 
     Raises:
         DataError: boxes that cannot be used (unless ``problems`` skips them), or none that can.
-        ConfigError: ``to`` is not empty.
+        ConfigError: ``to`` is not empty, or the settings ask for a class that no box and no category has.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ConfigError(f"{to} is there already: give a new folder")
-    done = Crops(dict.fromkeys(found.classes, 0), without=len(set(found.pictures) - {b.picture for b in found.boxes}))
+    classes = found.classes if settings.classes is None else settings.classes
+    if unknown := [name for name in classes if name not in found.classes]:
+        raise ConfigError(f"--classes {','.join(unknown)}: there are {', '.join(found.classes)}")
+    done = Crops(dict.fromkeys(classes, 0), without=len(set(found.pictures) - {b.picture for b in found.boxes}))
     kept = _kept(found.boxes, settings, problems, done)
     to.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}."))
@@ -104,7 +113,8 @@ def write_crops(found: Boxes, pictures: Files, to: Path, settings: CropSettings,
         ]
         done.skipped = problems.settle(len(rows))
         if not rows:
-            raise DataError("no box is left to be cut" + "".join(f"; {n} {why}" for why, n in done.left_out.items()))
+            reasons = "".join(f"; {n} {why}" for why, n in done.left_out.items() if n)
+            raise DataError(f"no box is left to be cut{reasons}")
         _write_list(made / "crops.csv", rows)
         made.chmod(0o755)
         if to.exists():
@@ -117,26 +127,36 @@ def write_crops(found: Boxes, pictures: Files, to: Path, settings: CropSettings,
 
 
 def _kept(boxes: Sequence[Box], settings: CropSettings, problems: Problems, done: Crops) -> dict[str, list[Box]]:
-    """Boxes by picture, without those that are left out and those that are another's again."""
+    """Boxes by picture, without those that are left out and those that are another's again.
+
+    Boxes of classes that are not asked for are compared with the others before they go: an object annotated as two
+    classes is in doubt whichever of them is asked for.
+    """
     by_picture: dict[str, list[Box]] = defaultdict(list)
     for box in boxes:
+        asked = settings.asks_for(box)
+        done.left_out["of classes not asked for"] += not asked
         if box.left_out and not (settings.difficult and box.left_out == "marked difficult"):
-            done.left_out[box.left_out] += 1
+            done.left_out[box.left_out] += asked
         elif box.edges[0] >= box.edges[2] or box.edges[1] >= box.edges[3]:
-            problems.add(box.place, f"its box {_shown(box)} has no area")
-        elif min(box.edges[2] - box.edges[0], box.edges[3] - box.edges[1]) < settings.min_side:
+            if asked:
+                problems.add(box.place, f"its box {_shown(box)} has no area")
+        elif asked and min(box.edges[2] - box.edges[0], box.edges[3] - box.edges[1]) < settings.min_side:
             done.left_out[f"with a side below {settings.min_side} pixels, of class {box.label}"] += 1
         else:
             by_picture[box.picture].append(box)
-    return {picture: _once(held, problems, done) for picture, held in by_picture.items()}
+    kept = {picture: _once(held, settings, problems, done) for picture, held in by_picture.items()}
+    return {picture: held for picture, held in kept.items() if held}
 
 
-def _once(boxes: Sequence[Box], problems: Problems, done: Crops) -> list[Box]:
-    """The boxes of a picture without a second one of the same object. Two classes for one object: neither is used."""
+def _once(boxes: Sequence[Box], settings: CropSettings, problems: Problems, done: Crops) -> list[Box]:
+    """The boxes of a picture that are asked for, without a second one of the same object. Two classes for one object:
+    neither is used."""
+    asked = [settings.asks_for(box) for box in boxes]
     twice, doubted = set[int](), set[int]()
     for i, one in enumerate(boxes):
         for j in range(i):
-            if overlap(one.edges, boxes[j].edges) < SAME:
+            if not (asked[i] or asked[j]) or overlap(one.edges, boxes[j].edges) < SAME:
                 continue
             if one.label == boxes[j].label:
                 twice.add(i)
@@ -145,7 +165,7 @@ def _once(boxes: Sequence[Box], problems: Problems, done: Crops) -> list[Box]:
                 first = boxes[j]
                 problems.add(one.place, f"the same box as in {first.place}: '{one.label}' here, '{first.label}' there")
     done.left_out["annotated twice"] += len(twice - doubted)
-    return [box for i, box in enumerate(boxes) if i not in twice | doubted]
+    return [box for i, box in enumerate(boxes) if asked[i] and i not in twice | doubted]
 
 
 def overlap(one: Sequence[float], other: Sequence[float]) -> float:
@@ -237,12 +257,3 @@ def _write_list(file: Path, rows: Sequence[dict[str, str]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     file.write_text(text.getvalue(), encoding="utf-8")
-
-
-def of_classes(found: Boxes, classes: Sequence[str]) -> Boxes:
-    """The boxes of some classes, in their order. ConfigError for one that no box and no category has."""
-    known = set(found.classes)
-    if unknown := [name for name in classes if name not in known]:
-        raise ConfigError(f"--classes {','.join(unknown)}: there are {', '.join(found.classes)}")
-    chosen = [box for box in found.boxes if box.label in set(classes)]
-    return replace(found, boxes=chosen, classes=list(classes))

@@ -109,6 +109,16 @@ class ImageFolder:
         rows = ((f"{self._files.title}/{name}", name, labels(name)) for name in pictures)
         yield from picture_batches(rows, self._decode, depth is not None, expected, problems)
 
+    def has_class_folders(self, classes: Sequence[str]) -> bool:
+        """Whether the pictures are in folders of these classes, which orders them by label.
+
+        Raises:
+            DataError: some folders are classes and some are not, or the folder cannot be read.
+        """
+        files, folders = self._walked
+        pictures = [name for name in files if PurePosixPath(name).suffix.lower() in IMAGES]
+        return self._class_depth(pictures, folders, classes) is not None
+
     def _class_depth(self, pictures: list[str], folders: list[str], classes: Sequence[str]) -> int | None:
         """At which level the folders are the run's classes; None if they are not.
 
