@@ -24,16 +24,21 @@ OWN_HEAD = {
         "own_head": "distances to a fixed simplex as head",
         "head_kind": "simplex",
         "needs_loss": ("dm_simplex",),
+        "no_posterior": "logits that are squared distances",
     },
-    ("head", "gated"): {"own_head": "a head with a gate", "head_kind": "gated"},
+    ("head", "gated"): {
+        "own_head": "a head with a gate",
+        "head_kind": "gated",
+        "no_posterior": "a gate that lowers logits by 10,000",
+    },
     ("head", "npe"): {
         "own_head": "a head that adds its estimate of the prior",
         "head_kind": "npe",
         "needs_objective": "prior_estimator",
     },
 }
-"""For ``when`` of a model: what its head is where logits are not features times weight plus bias, and its kind where a
-method needs that."""
+"""For ``when`` of a model: what its head is where logits are not features times weight plus bias, its kind where a
+method needs that, and why no temperature makes a posterior of its logits, if none does."""
 
 
 class CosineHead(nn.Linear):

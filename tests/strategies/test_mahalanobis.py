@@ -130,6 +130,8 @@ def test_a_head_that_an_inner_method_made_stays(tmp_path):
         (["clients.count=1"], "hide nothing with one client"),
         (["strategy.mahalanobis.quantile=0"], "quantile=0"),
         (["calibration=tau"], "a head with a gate"),
+        (["calibration=la_post", "calibration.la_post.tau=temperature"], r"no temperature.*give tau as a number"),
+        (["evaluation.temperature=true"], r"no temperature.*set evaluation\.temperature=false"),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path, words, says):
