@@ -264,6 +264,23 @@ def _attack_without_rounds(c: Combination) -> str | None:
     )
 
 
+def _attack_without_training(c: Combination) -> str | None:
+    """What a method asks for beside training (records ``x.*``) attackers answer honestly."""
+    idle = c.having("trains_no_client", "strategy")
+    others = [part for part in c.parts if part.kind == "attack" and part.name != "none"]
+    if not idle or not others:
+        return None
+    claims = c.having("forges_counts", "attack") and c.having("needs_prior")
+    if claims and not any(part.flags.get("sets_prior") for part in idle):
+        return None
+    part = idle[0]
+    return (
+        f"attack '{others[0].name}' lies in rounds of training, and strategy '{part.name}' with "
+        f"{part.flags['trains_no_client']} trains no client, so it would change nothing; use attack=none, or a "
+        "strategy that trains"
+    )
+
+
 def _noise_and_pace(c: Combination) -> str | None:
     paces = c.having("paced", "pace")
     if not c.noise or not paces:
@@ -684,6 +701,7 @@ RULES: tuple[Rule, ...] = (
     _training_without_rounds,
     _objective_without_rounds,
     _attack_without_rounds,
+    _attack_without_training,
     _noise_and_pace,
     _pace_of_other_models,
     _pace_of_own_models,
