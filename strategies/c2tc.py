@@ -32,7 +32,15 @@ from fedimb.strategies.base import Method, Program
 log = logging.getLogger("fedimb")
 
 
-@register("strategy", "c2tc", reveals_counts=True, reads_labels=True)
+@register(
+    "strategy",
+    "c2tc",
+    reveals_counts=True,
+    reads_labels=True,
+    trains_no_client="use=only",
+    sets_prior=True,
+    when={("use", "init"): {"trains_no_client": "", "sets_prior": False}},
+)
 class C2tc(Method):
     """One-shot condensation: the server trains on centroids that each client sends once.
 

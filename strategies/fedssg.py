@@ -33,6 +33,7 @@ from fedimb.contracts.fedssg import COVERAGE, COVERAGE_COUNTS, SAMPLES, STYLE, T
 from fedimb.errors import ConfigError, DataError, RunFailed
 from fedimb.generation.devices import average_styles
 from fedimb.generation.examples import REFUSE, Examples
+from fedimb.generation.label_filter import check_recognisable
 from fedimb.generation.preview import preview_png
 from fedimb.generation.screening import screen_samples
 from fedimb.generation.settings import settings_from
@@ -89,7 +90,8 @@ class FedSSG(Method):
         """Refuse a generator that cannot do what ``source`` asks of it.
 
         Raises:
-            ConfigError: it does not suit the rows, does not find its own, or has nothing to train or to filter by.
+            ConfigError: it does not suit the rows, does not find its own, has nothing to train or to filter by, or
+                serves rows of a class that the filter has never seen.
             DataError: the server has too few rows of a class to train it.
         """
         config, source = config_of(self.settings.generator, self.training, server, 0), self.settings.source
@@ -106,7 +108,9 @@ class FedSSG(Method):
         if source != "server_public":
             return  # built by each client
         try:
-            config.build()
+            made = config.build()
+            if config.confidence and made.rows is not None and server.has_public():
+                check_recognisable(server.public().y, made.rows.y, server.class_names())
         except DataError as error:
             raise ConfigError(f"strategy.fedssg.generator: {error}") from error
         if config.trainable:

@@ -15,9 +15,10 @@ from flwr.app import RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from fedimb.contracts.mahalanobis import BINS, DISTANCES, DISTANCES_OF, GATE, SUMS, SUMS_OF, MahalanobisSettings
-from fedimb.discriminant.gate import NEVER_FAR, edges_of, gaussians, limits
+from fedimb.discriminant.gate import edges_of, gaussians, limits
 from fedimb.errors import ConfigError
 from fedimb.models.base import buffers_of
+from fedimb.models.heads import NEVER_FAR
 from fedimb.privacy.secure_sum import from_fixed
 from fedimb.records import array_record
 from fedimb.registry import register

@@ -76,8 +76,13 @@ class _Found:
     "oneround",
     adjusts_logits=True,
     builds_head=True,
+    trains_no_client="use=alone",
     unknown_labels=("coarse",),
-    when={("use", "init"): {"adjusts_logits": False}, ("prior", "data"): {"adjusts_logits": False}},
+    when={
+        ("use", "init"): {"adjusts_logits": False, "trains_no_client": ""},
+        ("use", "post"): {"trains_no_client": ""},
+        ("prior", "data"): {"adjusts_logits": False},
+    },
 )
 class OneRound(Method):
     """A head from class statistics, which clients send once.

@@ -38,7 +38,12 @@ from fedimb.strategies.base import Method, Program
 _KEPT = "weights/"
 
 
-@register("strategy", "public", reveals_counts=True)
+@register(
+    "strategy",
+    "public",
+    reveals_counts=True,
+    when={("use", "only"): {"trains_no_client": "use=only", "sets_prior": True}},
+)
 class Public(Method):
     """What the server's own labelled rows are worth without generating anything: FedSSG's controls.
 

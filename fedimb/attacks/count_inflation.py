@@ -26,7 +26,7 @@ class InflationSettings(AttackSettings):
     class_id: int | None = None
 
 
-@register("attack", "count_inflation")
+@register("attack", "count_inflation", forges_counts=True)
 class CountInflation(Attack):
     """Claims many times its rows, all of one class.
 

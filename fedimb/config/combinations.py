@@ -32,6 +32,7 @@ class Combination:
     ``own_models`` says what clients do not share: ``kinds`` (networks of their own), ``alike`` (of these the first
     layers are shared), ``private`` (weights that stay at each), and ``bounds`` if single clients' influence is bounded.
     ``clip`` and ``noise`` are applied to updates, ``weight`` is the ``aggregation_weight``, ``view`` that of the prior.
+    ``temperature``: whether the run measures that of its model (``evaluation.temperature``).
     """
 
     parts: tuple[Entry, ...]
@@ -44,6 +45,7 @@ class Combination:
     view: str | None = None
     unknown: str | None = None
     own_models: frozenset[str] = frozenset()
+    temperature: bool = False
 
     def having(self, flag: str, *kinds: str) -> list[Entry]:
         """Parts (of these kinds, or of any) that declare the flag."""
@@ -89,6 +91,20 @@ def _temperature_of_no_posterior(c: Combination) -> str | None:
     return (
         f"calibration.{users[0].name}.tau={rule} scales logits to the clients' posterior, but {part.kind} "
         f"'{part.name}' trains them for another class prior; use loss=ce and sampler=shuffle, or give tau as a number"
+    )
+
+
+def _temperature_of_a_hard_decision(c: Combination) -> str | None:
+    """Logits whose size is no evidence: their least log loss is at whichever end of the range is tried."""
+    heads, users = c.having("no_posterior", "model"), c.having("tau_rule", "calibration")
+    if not heads or not (users or c.temperature):
+        return None
+    setting = f"calibration.{users[0].name}.tau={users[0].flags['tau_rule']}" if users else "evaluation.temperature"
+    remedy = "give tau as a number" if users else "set evaluation.temperature=false"
+    return (
+        f"{setting} scales logits to probabilities, but model '{heads[0].name}' has {heads[0].flags['own_head']}, "
+        f"{heads[0].flags['no_posterior']}, of which no temperature makes probabilities; {remedy}, or use "
+        "model.head=linear"
     )
 
 
@@ -245,6 +261,23 @@ def _attack_without_rounds(c: Combination) -> str | None:
     return (
         f"pace '{paces[0].name}' has no rounds, in which attack '{others[0].name}' would begin and attackers meet; use "
         "pace=sync, or attack=none"
+    )
+
+
+def _attack_without_training(c: Combination) -> str | None:
+    """What a method asks for beside training (records ``x.*``) attackers answer honestly."""
+    idle = c.having("trains_no_client", "strategy")
+    others = [part for part in c.parts if part.kind == "attack" and part.name != "none"]
+    if not idle or not others:
+        return None
+    claims = c.having("forges_counts", "attack") and c.having("needs_prior")
+    if claims and not any(part.flags.get("sets_prior") for part in idle):
+        return None
+    part = idle[0]
+    return (
+        f"attack '{others[0].name}' lies in rounds of training, and strategy '{part.name}' with "
+        f"{part.flags['trains_no_client']} trains no client, so it would change nothing; use attack=none, or a "
+        "strategy that trains"
     )
 
 
@@ -682,6 +715,7 @@ RULES: tuple[Rule, ...] = (
     _double_correction,
     _double_correction_in_training,
     _temperature_of_no_posterior,
+    _temperature_of_a_hard_decision,
     _temperature_with_noise,
     _resampler_with_a_method,
     _resampler_and_counts,
@@ -694,6 +728,7 @@ RULES: tuple[Rule, ...] = (
     _training_without_rounds,
     _objective_without_rounds,
     _attack_without_rounds,
+    _attack_without_training,
     _noise_and_pace,
     _pace_of_other_models,
     _pace_of_own_models,

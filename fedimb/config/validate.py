@@ -124,7 +124,7 @@ def _combination(
     prior, privacy = config.prior, config.privacy
     weight = config.aggregation_weight
     given = prior.provenance, prior.weighting, task, privacy.clip, privacy.noise, weight, prior.view
-    return Combination(parts, *given, unknown, _own_models(config))
+    return Combination(parts, *given, unknown, _own_models(config), config.evaluation.temperature)
 
 
 def _own_models(config: RunConfig) -> frozenset[str]:

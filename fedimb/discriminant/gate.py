@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.errors import DataError, RunFailed
+from fedimb.models.heads import NEVER_FAR
 from fedimb.privacy.secure_sum import to_fixed
 
-NEVER_FAR = 1e30
-"""Limit of a class without a gate: finite, since weights that are not are refused."""
 _MOST = 2.0**40  # of a sum: in units of 2**-20 many clients' sums fit 63 bits
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -82,7 +81,8 @@ def gaussians(sums: Floats, classes: int, width: int, shrinkage: float) -> tuple
 def limits(counts: NDArray[np.int64], edges: Floats, quantile: float, min_count: int) -> Floats:
     """The limit of each class [C]: the lowest bin edge up to which at least ``quantile`` of its rows lie.
 
-    `NEVER_FAR` for a class of fewer than ``min_count`` rows, or whose quantile lies in the last bin, which has no edge.
+    `fedimb.models.heads.NEVER_FAR`, no gate, for a class of fewer than ``min_count`` rows, or whose quantile lies in
+    the last bin, which has no edge.
 
     Args:
         counts: [C, bins] rows of each class by their squared distance.

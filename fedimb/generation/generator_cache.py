@@ -25,7 +25,7 @@ from fedimb.data.store import cache_dir
 from fedimb.errors import ConfigError, nearest
 from fedimb.generation.base import Generator, Progress
 from fedimb.generation.examples import Examples
-from fedimb.generation.label_filter import recognised_samples, recogniser
+from fedimb.generation.label_filter import check_recognisable, recognised_samples, recogniser
 from fedimb.generation.training import Training, train_generator
 from fedimb.tracking.lock import locked
 
@@ -159,7 +159,8 @@ class GeneratorCache:
         Ready-made rows are read anew each time: their file may have changed.
 
         Raises:
-            DataError: see `Generator.sample` and `fedimb.generation.label_filter.recognised_samples`.
+            DataError: see `Generator.sample` and, with a filter, `check_recognisable` and `recognised_samples` of
+                `fedimb.generation.label_filter`.
         """
         if not self.config.trainable:
             return self._drawn(y, d, seed)
@@ -178,6 +179,7 @@ class GeneratorCache:
         rng, shown = torch.Generator().manual_seed(seed), self.working("samples", len(y))
         if not confidence:
             return generator.sample(y, d, rng, shown)
+        check_recognisable(self.examples.y, y, self.config.class_names)
         recognise = recogniser(self.examples, seed)
         return recognised_samples(generator, recognise, confidence, y, d, rng, self.config.class_names, shown)
 

@@ -62,6 +62,25 @@ def recogniser(examples: Examples, seed: int) -> Recogniser:
     return recognise
 
 
+def check_recognisable(real: Tensor, asked: Tensor, names: Sequence[str]) -> None:
+    """Refuse classes of which there are no real rows: every sample of theirs would be recognised as another class.
+
+    Args:
+        real: int64 [n] classes of the rows that the classifier learns from.
+        asked: int64 [m] classes of samples.
+        names: of the classes.
+
+    Raises:
+        DataError: names these classes.
+    """
+    if lacking := sorted(set(asked.unique().tolist()) - set(real.unique().tolist())):
+        raise DataError(
+            f"a filter by pseudo-labels has no real rows of {', '.join(repr(names[c]) for c in lacking)}, so it would "
+            "drop every sample of these classes: give it such rows, make none of these classes, or leave the "
+            "generator's confidence out"
+        )
+
+
 def _some(y: Tensor, generator: torch.Generator) -> Tensor:
     """Positions of up to 500 rows of each class."""
     order = torch.randperm(len(y), generator=generator)

@@ -24,16 +24,21 @@ OWN_HEAD = {
         "own_head": "distances to a fixed simplex as head",
         "head_kind": "simplex",
         "needs_loss": ("dm_simplex",),
+        "no_posterior": "logits that are squared distances",
     },
-    ("head", "gated"): {"own_head": "a head with a gate", "head_kind": "gated"},
+    ("head", "gated"): {
+        "own_head": "a head with a gate",
+        "head_kind": "gated",
+        "no_posterior": "a gate that lowers logits by 10,000",
+    },
     ("head", "npe"): {
         "own_head": "a head that adds its estimate of the prior",
         "head_kind": "npe",
         "needs_objective": "prior_estimator",
     },
 }
-"""For ``when`` of a model: what its head is where logits are not features times weight plus bias, and its kind where a
-method needs that."""
+"""For ``when`` of a model: what its head is where logits are not features times weight plus bias, its kind where a
+method needs that, and why no temperature makes a posterior of its logits, if none does."""
 
 
 class CosineHead(nn.Linear):
@@ -276,10 +281,12 @@ class GatedHead(nn.Linear):
     """Logits = w_c'x + b_c, and lower by `GATED` for a class from which the feature lies too far.
 
     A feature lies too far from class c if |R'(x - m_c)|^2 > r_c, its squared Mahalanobis distance to the class's mean.
-    The prediction is then the next class that it is near enough to; a feature that is near to none keeps its logits but
-    for a common number, which changes neither a prediction nor a probability. m, R and r are 0 until ``strategy=
-    mahalanobis`` sets them after training (`fedimb.strategies.mahalanobis`), which gates nothing; they are sent with
-    the model, and training leaves them as they are.
+    If that is the predicted class, the prediction is the next class that it is near enough to; a feature that is near
+    to none keeps its logits. A class with r_c = `NEVER_FAR` has no gate: nothing is known to be near to it, so it keeps
+    the rows that are predicted as it and gets none from a class that is too far. Logits lowered by `GATED` are a hard
+    decision: softmax of them is no probability to rely on. m, R and r are 0 until ``strategy=mahalanobis`` sets them
+    after training (`fedimb.strategies.mahalanobis`), which gates nothing; they are sent with the model, and training
+    leaves them as they are.
 
     Args:
         in_features: feature width d.
@@ -297,7 +304,12 @@ class GatedHead(nn.Linear):
         logits = F.linear(features, self.weight, self.bias)
         if self.training:  # a gradient of 0, so that optimisers and aggregators find one
             return logits + 0 * (self.means.sum() + self.root.sum() + self.reach.sum())
-        return logits - GATED * (self.distances(features) > self.reach).to(logits.dtype)
+        gated = self.reach < NEVER_FAR
+        near = gated & (self.distances(features) <= self.reach)
+        first = logits.argmax(-1, keepdim=True)
+        moves = (gated & ~near).gather(-1, first)  # only to where a row is near: not to a class without a gate
+        lowered = near.any(-1, keepdim=True) & ~near & (gated | moves)
+        return logits - GATED * lowered.to(logits.dtype)
 
     def distances(self, features: Tensor) -> Tensor:
         """Features [n, d] -> squared Mahalanobis distances to the classes' means [n, C]."""
@@ -308,6 +320,8 @@ class GatedHead(nn.Linear):
 
 GATED = 1e4
 """What a `GatedHead` takes off the logit of a class that is too far: more than any logit, and finite."""
+NEVER_FAR = 1e30
+"""Limit of a class without a gate in a `GatedHead`: finite, since weights that are not are refused."""
 
 
 def unit(rows: Tensor) -> Tensor:

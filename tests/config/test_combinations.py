@@ -1,7 +1,10 @@
 from pathlib import Path
 
+import pytest
+
 from fedimb import registry
 from fedimb.config.combinations import RULES, Combination, matrix, refusal
+from fedimb.config.validate import GIVEN
 
 
 def _parts(*names: tuple[str, str]) -> tuple[registry.Entry, ...]:
@@ -10,6 +13,33 @@ def _parts(*names: tuple[str, str]) -> tuple[registry.Entry, ...]:
 
 def test_no_rule_refuses_the_empty_combination() -> None:
     assert {rule(Combination((), provenance)) for rule in RULES for provenance in (None, "none", "local")} == {None}
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        ("attack=sign_flip strategy=c2tc", True),
+        ("attack=label_flip strategy=oneround", True),
+        ("attack=label_flip strategy=public strategy.public.use=only", True),
+        ("attack=count_inflation strategy=c2tc calibration=la_post", True),  # which has a prior of its own
+        ("attack=count_inflation strategy=oneround strategy.oneround.prior=data", True),
+        ("attack=count_inflation strategy=oneround strategy.oneround.prior=data calibration=la_post", False),
+        ("attack=sign_flip strategy=c2tc strategy.c2tc.use=init", False),
+        ("attack=sign_flip strategy=oneround strategy.oneround.use=post", False),
+        ("attack=sign_flip strategy=oneround strategy.oneround.use=init", False),
+        ("attack=sign_flip strategy=public", False),
+        ("attack=none strategy=c2tc", False),
+    ],
+)
+def test_an_attack_needs_clients_that_train(words: str, refused: bool) -> None:
+    parts = []
+    for kind, name in (word.split("=") for word in words.split() if "." not in word):
+        args = registry.check_args(kind, name, {}, given=GIVEN[kind])
+        more = [word.split("=") for word in words.split() if word.startswith(f"{kind}.{name}.")]
+        parts.append(registry.get(kind, name).set_to(args | {key.split(".")[-1]: value for key, value in more}))
+    reason = refusal(Combination(tuple(parts)))
+    assert ("trains no client, so it would change nothing; use attack=none" in (reason or "")) == refused
+    assert refused or reason is None
 
 
 def test_double_correction_needs_both(toys: list[Path]) -> None:

@@ -103,6 +103,20 @@ def test_rows_of_one_class_confirm_it_and_none_are_refused():
         recogniser(Examples(real.x[:0], real.y[:0], real.d[:0]), 0)
 
 
+@pytest.mark.parametrize("kind", ["file", "table_flow"])
+def test_a_class_without_real_rows_is_named_and_not_dropped(tmp_path, monkeypatch, kind):
+    real = clouds(20)
+    left = Examples(real.x[:20], real.y[:20], real.d[:20])
+    file = archive(tmp_path / "made.npz", clouds(5, seed=1)) if kind == "file" else {"name": kind}
+    cache = cached(file | {"confidence": 0.6}, left)
+    if kind != "file":
+        monkeypatch.setattr(GeneratorCache, "generator", None)  # refused before anything is drawn
+    with pytest.raises(DataError, match=r"no real rows of 'right', so it would drop every sample.*confidence out"):
+        cache.samples(ids(0, 1), ids(0, 0), 0)
+    if kind == "file":
+        assert len(cache.samples(ids(0, 0), ids(0, 0), 0)) == 2
+
+
 def test_a_file_that_changes_is_read_again(tmp_path):
     file = archive(tmp_path / "made.npz", clouds(3, seed=1))
     first = cached(file).samples(ids(0), ids(0), 0)

@@ -1,5 +1,7 @@
 """FedSSG as a run: who makes samples, what clients train on, what is counted, what waits, what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fedssg_runs import metrics_of, report_of
@@ -12,6 +14,7 @@ from fedimb.data.public import public_rows
 from fedimb.errors import ConfigError, DataError, RunFailed, RunWaiting
 from fedimb.generation.outbox.box import Outbox
 from fedimb.serverapp.launch import resume
+from fedimb.serverapp.server import Server
 
 TABLE = (
     "data=synthetic_table",
@@ -140,6 +143,21 @@ def test_what_a_generator_cannot_do_for_a_source_is_refused_before_any_work(tmp_
     words, _ = ready_made(tmp_path, **changes)
     with pytest.raises(ConfigError, match=says):
         launch_in(tmp_path, *TABLE, *FAST, words, *more)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ready_made_rows_of_a_class_that_the_filter_has_not_seen_are_refused_before_any_work(tmp_path, monkeypatch):
+    words, _ = ready_made(tmp_path, confidence=0.6)
+    public = Server.public
+
+    def without_the_last(server):
+        rows = public(server)
+        kept = rows.y < len(server.class_names()) - 1
+        return replace(rows, x=rows.x[kept], y=rows.y[kept], d=rows.d[kept])
+
+    monkeypatch.setattr(Server, "public", without_the_last)
+    with pytest.raises(ConfigError, match=r"strategy\.fedssg\.generator: a filter.* no real rows of '[^']+', so it"):
+        launch_in(tmp_path, *PUBLIC, words)
     assert not (tmp_path / "runs").exists()
 
 

@@ -9,9 +9,9 @@ from safetensors.numpy import load_file
 from small_runs import config, launch_in
 
 from fedimb.data.prepare import prepare
-from fedimb.discriminant.gate import NEVER_FAR, distance_counts, edges_of, feature_sums, gaussians, limits
+from fedimb.discriminant.gate import distance_counts, edges_of, feature_sums, gaussians, limits
 from fedimb.errors import ConfigError
-from fedimb.models.heads import GATED, GatedHead
+from fedimb.models.heads import GATED, NEVER_FAR, GatedHead
 from fedimb.privacy.secure_sum import from_fixed
 
 TABLE = ("data=synthetic_table", "data.source.rows=600", "data.source.features=6", "engine=inline", "rounds=2")
@@ -38,9 +38,29 @@ def test_a_row_far_from_the_first_class_goes_to_the_next_that_is_near():
     assert head.distances(x)[0].tolist() == pytest.approx([4.0, 0.0, 4.0])  # (1 - 5)^2 / 4, 0, (1 - 0)^2 * 4
     assert plain.argmax(1).tolist() == [0, 0, 0]
     assert found.argmax(1).tolist() == [1, 1, 0]  # the third is far from all: as without the gate
-    assert torch.equal(found[2], plain[2] - GATED)
+    assert found[0].tolist() == pytest.approx([3 - GATED, 2, 1 - GATED])
+    assert torch.equal(found[2], plain[2])
     head.train()
     assert torch.equal(head(x), plain)
+
+
+@pytest.mark.parametrize("ungated", ["few rows", "rows beyond the last edge"])
+def test_a_class_without_a_gate_gets_no_rows_that_are_far_and_keeps_its_own(ungated):
+    last = [0, 3] if ungated == "few rows" else [0, 30]  # of class 2: bins up to .25 and above
+    few = limits(np.array([[30, 0], [30, 0], last]), np.array([0.25]), 0.95, min_count=10)
+    assert few.tolist() == [0.25, 0.25, NEVER_FAR]
+    head = GatedHead(1, 3).eval()
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[0.0], [0], [0]]))
+        head.bias.copy_(torch.tensor([3.0, 1, 2]))
+        head.means.copy_(torch.tensor([[0.0], [4], [8]]))
+        head.root.fill_(1.0)
+        head.reach.copy_(torch.from_numpy(few))
+        # near 0: stays; near 1 only: to 1, past the likelier class 2; near none, even at class 2's mean: stays
+        assert head(torch.tensor([[0.2], [4.2], [90.0], [8.0]])).argmax(1).tolist() == [0, 1, 0, 0]
+        assert torch.equal(head(torch.tensor([[90.0]])), head.bias[None])
+        head.bias.copy_(torch.tensor([2.0, 1, 3]))
+        assert head(torch.tensor([[0.2], [4.2], [90.0]])).argmax(1).tolist() == [2, 2, 2]
 
 
 def test_gaussians_are_those_of_all_rows_and_limits_are_quantiles():
@@ -110,6 +130,8 @@ def test_a_head_that_an_inner_method_made_stays(tmp_path):
         (["clients.count=1"], "hide nothing with one client"),
         (["strategy.mahalanobis.quantile=0"], "quantile=0"),
         (["calibration=tau"], "a head with a gate"),
+        (["calibration=la_post", "calibration.la_post.tau=temperature"], r"no temperature.*give tau as a number"),
+        (["evaluation.temperature=true"], r"no temperature.*set evaluation\.temperature=false"),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path, words, says):

@@ -65,6 +65,7 @@ def test_an_untrained_estimator_changes_no_logit():
         (["model.head=simplex"], "works with loss dm_simplex only"),
         (["model.head=simplex", "loss=dm_simplex", "calibration=la_post"], "double correction"),
         (["model.head=simplex", "loss=dm_simplex", "calibration=tau"], "distances to a fixed simplex"),
+        (["model.head=simplex", "loss=dm_simplex", "evaluation.temperature=true"], "no temperature makes prob"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_work(words, says):
