@@ -303,7 +303,7 @@ class GatedHead(nn.Linear):
         """Features [n, d] -> logits [n, C]."""
         logits = F.linear(features, self.weight, self.bias)
         if self.training:  # a gradient of 0, so that optimisers and aggregators find one
-            return logits + 0 * (self.means.sum() + self.root.sum() + self.reach.sum())
+            return logits + sum((0 * own).sum() for own in (self.means, self.root, self.reach))  # dense, not expanded
         gated = self.reach < NEVER_FAR
         near = gated & (self.distances(features) <= self.reach)
         first = logits.argmax(-1, keepdim=True)
