@@ -13,7 +13,7 @@ from fedimb.data.signal_transforms import Spectrogram
 from fedimb.data.sources.clahe import Clahe
 from fedimb.plain import Settings
 
-_PLAIN: Settings = {"clahe": None, "mode": None, "transform": None, "zscore": "channel", "l2_normalise": False}
+ROW_SETTINGS: Settings = {"clahe": None, "mode": None, "transform": None, "zscore": "channel", "l2_normalise": False}
 """Setting -> its value at which rows are as in their file, as rows of a source without it are; of ``mode`` none: the
 number of channels tells pictures apart."""
 
@@ -31,14 +31,14 @@ def row_settings(source: Settings) -> Settings:
     found: Settings = {}
     for key, parameter in registry.parameters("source", name).items():
         value = source.get(key, parameter.default)
-        if key in _PLAIN and value is not inspect.Parameter.empty:
+        if key in ROW_SETTINGS and value is not inspect.Parameter.empty:
             found[key] = _filled(key, value)
-    return {key: found[key] for key in _PLAIN if key in found}
+    return {key: found[key] for key in ROW_SETTINGS if key in found}
 
 
 def as_in_the_file(key: str, value: object) -> bool:
     """Whether a setting leaves rows as they are in their file."""
-    return key == "mode" or bool(value == _PLAIN[key])
+    return key == "mode" or bool(value == ROW_SETTINGS[key])
 
 
 def shown(value: object) -> str:
