@@ -247,8 +247,9 @@ PLATFORM = Contract(
             Record(
                 INPUTS,
                 "config",
-                "names of a table's columns or of a signal's channels, in their order, and what made embeddings; so "
-                "that all sites mean the same by them",
+                "names of a table's columns or of a signal's channels, in their order, what made embeddings, and the "
+                "settings that change values as they are read (clahe, mode, transform, zscore, l2_normalise); so that "
+                "all sites mean the same by them",
                 "operational",
                 max_bytes=MOST_NAMES + 256,
                 optional=True,

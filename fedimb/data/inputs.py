@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedimb.data.scaling import Scaling, column_sums
 from fedimb.data.windows import SignalFacts
 from fedimb.errors import DataError
-from fedimb.plain import JsonObject
+from fedimb.plain import JsonObject, Settings
 
 _VALUES = 1 << 22  # values read at a time for the range
 _OUTSIDE = 0.01  # share of the values of new rows that may lie outside the training range before they are refused
@@ -104,6 +104,8 @@ class Inputs:
         label_names: label in the files -> class name; None where labels are the names or the ids.
         signal: of windows of signals: rate and channels; None for other rows.
         encoder: of embeddings: what made them; None if that is not known.
+        row_settings: settings of their source that change values (`fedimb.data.row_settings`); empty if it has none, or
+            they are not known (a deployment, whose sites' sources are their own).
     """
 
     shape: tuple[int, ...]
@@ -115,6 +117,7 @@ class Inputs:
     label_names: dict[str, str] | None = None
     signal: SignalFacts | None = None
     encoder: str | None = None
+    row_settings: Settings = field(default_factory=dict)
 
     def facts(self) -> JsonObject:
         """As plain values, for JSON."""
@@ -128,6 +131,7 @@ class Inputs:
             "label_names": self.label_names,
             **({} if self.signal is None else {"signal": self.signal.facts()}),
             **({} if self.encoder is None else {"encoder": self.encoder}),
+            **({"row_settings": self.row_settings} if self.row_settings else {}),
         }
 
     @staticmethod
@@ -144,6 +148,7 @@ class Inputs:
             facts.get("label_names"),
             SignalFacts.from_facts(told) if (told := facts.get("signal")) else None,
             facts.get("encoder"),
+            facts.get("row_settings") or {},
         )
 
 

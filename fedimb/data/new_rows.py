@@ -17,6 +17,7 @@ from fedimb.data.identifiers import Names
 from fedimb.data.inputs import Inputs
 from fedimb.data.labels import complete, none_class
 from fedimb.data.problems import Problems
+from fedimb.data.row_settings import as_in_the_file, row_settings, shown
 from fedimb.data.store import ATTRIBUTES, Store, open_source
 from fedimb.data.windows import SignalFacts
 from fedimb.errors import ConfigError, DataError
@@ -132,6 +133,7 @@ def open_new_rows(
     if not isinstance(name := source.get("name"), str):
         raise ConfigError("a source needs a name, for example --source name=npz path=new.npz")
     made = registry.build("source", name, given={"on_bad": on_bad}, **args)
+    check_row_settings(f"source '{name}'", row_settings(source), expected)
     if isinstance(made, NewRows):
         return made.new_rows(expected, problems), made.fingerprint, problems
     if expected.id_column or expected.ignored:
@@ -210,6 +212,34 @@ def check_encoder(place: str, found: str | None, expected: Expected) -> None:
         raise DataError(
             f"{place} was embedded by '{found}', the run was trained on rows of '{wanted}': embed the rows with that"
         )
+
+
+def check_row_settings(place: str, found: Settings, expected: Expected) -> None:
+    """Refuse rows to predict that are read with other settings than those a model was trained on.
+
+    Args:
+        place: names the rows in messages.
+        found: as `fedimb.data.row_settings.row_settings` gives them; empty for an array.
+
+    Raises:
+        DataError: one differs. Where only one side has the setting and uses it, a note tells it.
+    """
+    wanted = expected.inputs.row_settings
+    for key in dict.fromkeys([*wanted, *found]):
+        if key in wanted and key in found:
+            if wanted[key] != found[key]:
+                remedy = f"{key}={shown(wanted[key])}"
+                raise DataError(
+                    f"{place} reads rows with {key}={shown(found[key])}, the run was trained on rows read with "
+                    f"{remedy}: give {remedy} (data.source.{key}=... where data=... is given)"
+                )
+            continue
+        value = wanted.get(key, found.get(key))
+        if not as_in_the_file(key, value):
+            which = "the run's rows were" if key in wanted else "these rows are"
+            expected.notes.append(
+                f"{place}: only {which} read with {key}={shown(value)}: the others are taken to be made alike"
+            )
 
 
 def check_classes(given: tuple[str, ...], wanted: tuple[str, ...]) -> None:

@@ -1,4 +1,5 @@
-"""What sites call the columns, channels or encoder of their rows: it must be the same, in the same order, at all.
+"""What sites call the columns, channels or encoder of their rows, and with which settings they read them: it must be
+the same, in the same order, at all.
 
 Arrays of one shape average without an error whatever their columns mean: a site whose table has two columns exchanged
 would train, and every score would be of a mixture.
@@ -9,15 +10,19 @@ import json
 from collections.abc import Mapping
 
 from fedimb.contracts.platform import MOST_NAMES
+from fedimb.data.row_settings import ROW_SETTINGS, as_in_the_file, row_settings, shown
 from fedimb.data.store import Store
 from fedimb.errors import DataError
+from fedimb.plain import Settings
 from fedimb.text import clean_text
 
 _HASH = "sha256:"
+_SETTINGS = "settings"
 
 
-def input_names(store: Store) -> str:
-    """What a row's inputs are called, as ASCII text: JSON of columns, channels and encoder; "" if nothing names them.
+def input_names(store: Store, source: Settings) -> str:
+    """What a row's inputs are called, as ASCII text: JSON of columns, channels, encoder and the settings of ``source``
+    that change values (`fedimb.data.row_settings`); "" if there are none.
 
     More than `MOST_NAMES` characters are sent as their hash.
     """
@@ -30,6 +35,8 @@ def input_names(store: Store) -> str:
         found["channels"] = list(store.signal.channels)
     if store.encoder is not None:
         found["encoder"] = store.encoder
+    if settings := row_settings(source):
+        found[_SETTINGS] = settings
     if not found:
         return ""
     text = json.dumps(found)
@@ -48,7 +55,9 @@ def check_input_names(names: Mapping[str, str]) -> str | None:
     Raises:
         DataError: two sites differ; names both, and the first difference.
     """
-    said = {site: text for site, text in names.items() if text}
+    parted = {site: _parted(text) for site, text in names.items()}
+    notes = _check_settings({site: settings for site, (_, settings) in parted.items()})
+    said = {site: text for site, (text, _) in parted.items() if text}
     for site, text in said.items():
         first = next(iter(said))
         if text != said[first]:
@@ -57,8 +66,46 @@ def check_input_names(names: Mapping[str, str]) -> str | None:
                 "sites (--like FILE), with the same columns in the same order"
             )
     if said and (silent := [site for site in names if site not in said]):
-        return f"{', '.join(silent)}: nothing names the columns there; they are taken to be those of {next(iter(said))}"
-    return None
+        first = next(iter(said))
+        notes.append(f"{', '.join(silent)}: nothing names the columns there; they are taken to be those of {first}")
+    return "; ".join(notes) or None
+
+
+def _parted(text: str) -> tuple[str, Settings]:
+    """What a site said, without its settings, and these; a text that is no such JSON is kept whole."""
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):  # a hash, or made up
+        return text, {}
+    if not isinstance(said, dict) or not isinstance(settings := said.pop(_SETTINGS, None), dict):
+        return text, {}
+    return json.dumps(said) if said else "", settings
+
+
+def _check_settings(said: Mapping[str, Settings]) -> list[str]:
+    """Refuse sites that read their rows with other settings. A source without a setting says nothing of it: if others
+    use it, that is what is returned, in words.
+
+    Raises:
+        DataError: two sites differ; names both, and both values.
+    """
+    notes = []
+    for key in dict.fromkeys(key for settings in said.values() for key in settings):
+        held = {site: settings[key] for site, settings in said.items() if key in settings}
+        first, value = next(iter(held.items()))
+        for site, other in held.items():
+            if other != value:
+                raise DataError(
+                    f"rows are read with {_shown(key)}={_value(value)} at {first} and {_value(other)} at "
+                    f"{site}: register the data with the same {_shown(key)} at all sites"
+                )
+        silent = [site for site in said if site not in held]
+        if silent and key in ROW_SETTINGS and not as_in_the_file(key, value):
+            notes.append(
+                f"{', '.join(silent)}: nothing says whether rows are read with {_shown(key)}={_value(value)} there, as "
+                f"at {first}; they are taken to be"
+            )
+    return notes
 
 
 def _difference(one: str, first: str, other: str, second: str) -> str:
@@ -82,6 +129,11 @@ def _difference(one: str, first: str, other: str, second: str) -> str:
     except (ValueError, AttributeError, TypeError):
         pass  # hashes, or a reply that is no such text: then only that they differ is known
     return f"{one} and {other} name their columns differently"
+
+
+def _value(value: object) -> str:
+    """The value of a setting that a site sent, for a message."""
+    return clean_text(shown(value))[:200]
 
 
 def _shown(name: object) -> str:

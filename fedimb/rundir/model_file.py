@@ -18,7 +18,7 @@ from fedimb import registry
 from fedimb.atomic import write_atomic
 from fedimb.data.federation import Federation
 from fedimb.data.inputs import InputCheck, Inputs
-from fedimb.data.new_rows import Expected, RowBatch, batch_rows, open_new_rows
+from fedimb.data.new_rows import Expected, RowBatch, batch_rows, check_row_settings, open_new_rows
 from fedimb.data.scaling import Scaling, prepared
 from fedimb.errors import ConfigError, DataError, FedimbError, nearest
 from fedimb.evaluation.thresholds import ChosenRule, DecisionRule, choose
@@ -194,6 +194,7 @@ class TrainedModel(nn.Module):
         else:
             if expected.id_column or expected.ignored:
                 raise ConfigError("id_column and ignored are for tables in files: an array has no names of columns")
+            check_row_settings("the array", {}, expected)
             batches = _array_batches(data)
         for batch in batches:
             check.add(batch.x)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fedimb import registry
 from fedimb.data.federation import Federation
 from fedimb.data.inputs import Inputs, has_colour, value_range
+from fedimb.data.row_settings import row_settings
 from fedimb.data.store import ATTRIBUTES
 from fedimb.errors import DataError, FedimbError
 from fedimb.plain import JsonObject, Settings
@@ -59,8 +60,11 @@ class Origin:
         if "inputs" not in facts:
             return Origin(Inputs(tuple(facts["input_shape"]), ""), task=task)
         counts = facts["prior_counts"]
+        inputs = Inputs.from_facts(facts["inputs"])
+        if not inputs.row_settings and inputs.dtype:  # an older file says them among the settings of the source
+            inputs = replace(inputs, row_settings=row_settings(facts["source"]))
         return Origin(
-            Inputs.from_facts(facts["inputs"]),
+            inputs,
             facts["source"],
             facts["calibration"],
             None if counts is None else np.array(counts, dtype=np.float64),
@@ -103,7 +107,7 @@ def inputs_of(federation: Federation) -> Inputs:
         columns = _columns_of(federation)
     low, high = (None, None) if store.scaled is not None else value_range(store.x, [federation.train.rows])
     colour = has_colour(store.x, federation.train.rows)
-    about = (store.label_names, store.signal, store.encoder)
+    about = (store.label_names, store.signal, store.encoder, row_settings(federation.source))
     return Inputs(store.input_shape, str(store.x.dtype), low, high, columns, colour, *about)
 
 

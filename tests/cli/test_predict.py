@@ -18,7 +18,6 @@ from fedimb.errors import ConfigError, DataError
 from fedimb.evaluation.confusion import confusion_matrix
 from fedimb.rundir import new_data
 from fedimb.rundir.folder import RunFolder
-from fedimb.rundir.model_file import load_model
 from fedimb.rundir.result import RunResult
 
 
@@ -291,8 +290,7 @@ def test_frames_in_order_get_the_classes_of_the_most_probable_sequence(run, home
         *(",".join([name, *map(str, row)]) for name, row in zip(names, stays, strict=True)),
     ]
     Path("stay.csv").write_text("\n".join(lines) + "\n")
-    model = load_model(run.folder)
-    x = np.random.default_rng(0).integers(0, 17, (40, *model.input_shape), dtype=np.uint8)
+    x = np.random.default_rng(0).integers(0, 17, (40, *run.model.input_shape), dtype=np.uint8)
     np.savez("film.npz", x=x, ids=np.array([f"frame_{i:02d}" for i in range(40)]))
     assert main(["predict", "fedavg", "film.npz", "--out", "single.csv"]) == 0
     assert main(["predict", "fedavg", "film.npz", "--transitions", "stay.csv", "--out", "whole.csv"]) == 0

@@ -93,6 +93,20 @@ def test_a_folder_of_pictures_one_picture_and_class_folders(run, folder, capsys)
     assert not (folder / "film.csv").exists()
 
 
+def test_pictures_equalised_otherwise_than_the_runs_are_refused(run, folder, capsys):
+    assert fedimb.load_model(run.folder).origin.inputs.row_settings == {"clahe": None, "mode": "L"}
+    (folder / "equal").mkdir()
+    (folder / "equal" / "a.png").write_bytes(picture(30))
+    source = ["name=image_folder", "path=equal", "mode=L", "size=[4,4]"]
+    assert predict(run, "--source", *source, "--out", "equal.csv") == 0
+    assert predict(run, "--source", *source, "clahe={tiles: 2}", "--out", "no.csv") == 2
+    assert "clahe={clip: 2.0, tiles: 2}, the run was trained on rows read with clahe=null" in capsys.readouterr().err
+    words = ["data=image_folder", *(f"data.source.{word}" for word in source[1:]), "data.source.clahe={tiles: 2}"]
+    assert predict(run, *words, "--out", "no.csv") == 2
+    assert "give clahe=null (data.source.clahe=..." in capsys.readouterr().err
+    assert not (folder / "no.csv").exists()
+
+
 def test_a_list_of_pictures_without_labels(run, folder):
     (folder / "list.csv").write_text("path,ward\nnew2/x.png,7\nnew2/gone.png,8\nnew2/y.png,7\n")
     (folder / "new2").mkdir()

@@ -1,6 +1,7 @@
 """Sites whose columns, channels or encoders differ are refused by name; of one shape, they average as if alike."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,13 +42,40 @@ def table(*names, **categories):
 )
 def test_two_sites_that_differ_are_refused_with_both_names(one, other, said):
     with pytest.raises(DataError) as caught:
-        check_input_names({"linz": input_names(one), "va": input_names(other)})
+        check_input_names({"linz": input_names(one, {}), "va": input_names(other, {})})
     assert said in str(caught.value)
     assert "--like FILE" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ({"clahe": {"tiles": 4}}, {}, "clahe={clip: 2.0, tiles: 4} at linz and null at va: register"),
+        ({"clahe": {"tiles": 4}}, {"clahe": {"tiles": 4, "clip": 3}}, "{clip: 3, tiles: 4} at va"),
+        ({}, {"name": "image_csv", "mode": "L"}, "mode=RGB at linz and L at va"),
+        ({"name": "embeddings_npz", "l2_normalise": True}, {"name": "embeddings_npz"}, "l2_normalise=true at linz"),
+        ({"name": "signals_npz", "transform": {"name": "stft"}}, {"name": "signals_npz"}, "transform={name: stft,"),
+    ],
+)
+def test_sites_that_read_their_rows_with_other_settings_are_refused(one, other, said):
+    sources = {site: {"name": "image_folder", **source} for site, source in (("linz", one), ("va", other))}
+    texts = {site: input_names(store(), source) for site, source in sources.items()}
+    with pytest.raises(DataError, match=re.escape(said)):
+        check_input_names(texts)
+    assert check_input_names({"linz": texts["linz"], "va": texts["linz"]}) is None
+
+
+def test_a_site_that_cannot_say_how_its_rows_are_read_is_named():
+    equal = input_names(store(), {"name": "image_folder", "clahe": {}})
+    assert check_input_names({"linz": equal, "va": ""}) == (
+        "va: nothing says whether rows are read with clahe={clip: 2.0, tiles: 8} there, as at linz; "
+        "they are taken to be"
+    )
+    assert check_input_names({"linz": input_names(store(), {"name": "image_folder"}), "va": ""}) is None
+
+
 def test_sites_that_agree_pass_and_one_that_names_nothing_is_said():
-    named = input_names(table("age", "sex", sex=("f", "m")))
+    named = input_names(table("age", "sex", sex=("f", "m")), {})
     assert check_input_names({"linz": named, "va": named}) is None
     assert check_input_names({"linz": "", "va": ""}) is None
     assert check_input_names({"linz": named, "va": ""}) == (
@@ -56,11 +84,11 @@ def test_sites_that_agree_pass_and_one_that_names_nothing_is_said():
 
 
 def test_of_categories_and_of_very_many_names_only_a_hash_leaves():
-    assert "f=" not in (text := input_names(table("sex", sex=("rare-value", "m"))))
+    assert "f=" not in (text := input_names(table("sex", sex=("rare-value", "m")), {}))
     assert "rare-value" not in text
     assert json.loads(text)["columns"] == ["sex"]
     many = [table(*(f"{word}{i}" for i in range(10_000))) for word in ("gene", "Gene")]
-    texts = {site: input_names(one) for site, one in zip(("linz", "va"), many, strict=True)}
+    texts = {site: input_names(one, {}) for site, one in zip(("linz", "va"), many, strict=True)}
     assert all(len(text) < 100 < MOST_NAMES for text in texts.values())
     with pytest.raises(DataError, match="linz and va name their columns differently"):
         check_input_names(texts)
@@ -69,7 +97,7 @@ def test_of_categories_and_of_very_many_names_only_a_hash_leaves():
 @pytest.mark.parametrize("forged", ["{", "[]", "7", '{"columns": 3}', '{"columns": [[1], 2]}'])
 def test_a_text_that_a_site_made_up_is_refused_and_raises_nothing_else(forged):
     with pytest.raises(DataError):
-        check_input_names({"linz": input_names(table("age", "dose")), "va": forged})
+        check_input_names({"linz": input_names(table("age", "dose"), {}), "va": forged})
 
 
 @pytest.fixture

@@ -333,7 +333,7 @@ def _joined(run: NodeRun) -> RecordDict:
     if store.signal is not None and store.signal.rate_hz is not None:
         about |= {"rate": store.signal.rate_hz}
     reply = RecordDict({names.SITE: ConfigRecord(about)})  # type: ignore[arg-type]
-    if text := input_names(store):
+    if text := input_names(store, run.data.about["source"]):
         reply[names.INPUTS] = ConfigRecord({"names": text})
     if store.scaled is not None:
         sums = sums_of_rows(store.x, train).reshape(3, -1)

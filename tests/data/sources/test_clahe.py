@@ -106,3 +106,50 @@ def test_a_source_equalises_what_it_reads_and_says_so_in_its_fingerprint(tmp_pat
     np.savez(tmp_path / "new.npz", x=np.zeros((1, 1, 16, 16), np.uint8))
     with pytest.raises(ConfigError, match=r"equalised as they were read \(clahe\), and source 'npz' cannot"):
         source_for(tmp_path / "new.npz", trained, Inputs((1, 16, 16), "uint8"))
+
+
+def test_a_source_without_the_runs_clahe_is_refused_and_one_that_cannot_say_is_noted():
+    from fedimb.data.new_rows import Expected, check_row_settings, open_new_rows
+    from fedimb.data.row_settings import row_settings
+    from fedimb.errors import DataError
+
+    equal = {"name": "image_folder", "path": "x", "clahe": {"clip": 3.0}}
+    trained = Inputs((3, 16, 16), "uint8", row_settings=row_settings(equal))
+    assert Inputs.from_facts(trained.facts()) == trained
+    assert trained.row_settings["clahe"] == {"clip": 3.0, "tiles": 8}
+    plain = Inputs((3, 16, 16), "uint8", row_settings=row_settings({"name": "image_csv", "path": "x"}))
+    for inputs, source, says in (
+        (trained, {"name": "image_folder", "path": "x"}, r"with clahe=null, .*give clahe=\{clip: 3.0, tiles: 8\}"),
+        (trained, equal | {"clahe": {"clip": 2.0}}, r"give clahe=\{clip: 3.0, tiles: 8\}"),
+        (trained, {"name": "image_csv", "path": "x"}, r"source 'image_csv' reads rows with clahe=null"),
+        (plain, equal, "give clahe=null"),
+    ):
+        with pytest.raises(DataError, match=says):
+            open_new_rows(source, Expected(inputs, ("a", "b"), "multiclass"))
+    expected = Expected(trained, ("a", "b"), "multiclass")
+    check_row_settings("x", row_settings(equal | {"clahe": {"tiles": 8, "clip": 3}}), expected)
+    assert not expected.notes
+    check_row_settings("the array", {}, expected)
+    assert expected.notes == [
+        "the array: only the run's rows were read with clahe={clip: 3.0, tiles: 8}: the others are taken to be made "
+        "alike"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "key"),
+    [
+        ({"name": "embeddings_npz", "l2_normalise": True}, {"name": "embeddings_npz"}, "l2_normalise"),
+        ({"name": "signals_npz", "transform": {"name": "stft", "hop": 8}}, {"name": "signals_npz"}, "transform"),
+        ({"name": "signals_npz", "zscore": "window"}, {"name": "recordings", "window_s": 1.0}, "zscore"),
+        ({"name": "image_folder", "mode": "L"}, {"name": "image_csv"}, "mode"),
+    ],
+)
+def test_other_settings_that_change_rows_are_refused_alike(one, other, key):
+    from fedimb.data.new_rows import Expected, check_row_settings
+    from fedimb.data.row_settings import row_settings
+    from fedimb.errors import DataError
+
+    inputs = Inputs((2,), "float32", row_settings=row_settings(one))
+    with pytest.raises(DataError, match=f"with {key}="):
+        check_row_settings("x", row_settings(other), Expected(inputs, ("a",), "multiclass"))
