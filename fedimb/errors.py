@@ -94,7 +94,7 @@ def nearest(wrong: str, valid: Iterable[str]) -> str:
     names = sorted(set(valid))
     if close := difflib.get_close_matches(wrong, names, n=1, cutoff=0.5):
         return f" Did you mean '{close[0]}'?"
-    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
     return f" Valid: {shown}." if names else ""
 
 

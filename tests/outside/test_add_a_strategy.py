@@ -140,7 +140,7 @@ def test_without_the_package_the_name_is_unknown(small, capsys):
     assert main(["run", *small]) == 2
     line = capsys.readouterr().err
     assert "toy" in line
-    assert "plain" in line
+    assert "Valid: active, " in line
 
 
 def test_undeclared_record_does_not_leave(leaky, fedimb, small, labels, tmp_path):
