@@ -88,8 +88,7 @@ class C2tc(Method):
             run.initial = weights
             yield from self.inner_program(run)
             return
-        if run.counts is not None and run.estimate is None:
-            run.counts = np.bincount(y.numpy(), minlength=run.n_classes).astype(np.float64)
+        run.trained_on(np.bincount(y.numpy(), minlength=run.n_classes))
         yield Replace({name: weights[name] for name in parameters_of(server.model())})
 
     def _trained(self, server: Server, x: Tensor, y: Tensor) -> RecordDict:

@@ -92,28 +92,28 @@ class Public(Method):
             made = yield ServerWork("public_pretrain", lambda: self._pretrained(server))
             run.initial = arrays_of(made, "weights")
         if self.settings.use == "only":
-            _trained_on(run, counts)
+            run.trained_on(counts)
             yield Replace({name: run.initial[name] for name in parameters_of(server.model())})
             return
         if self.settings.use == "share":
             content = {"x": rows.x.numpy(), "y": rows.y.numpy()}
             holders = yield Query(SHARE, RecordDict({ROWS: array_record(content)}))
             if run.counts is not None:
-                _trained_on(run, run.counts + len(holders) * counts)
+                run.trained_on(run.counts + len(holders) * counts)
         if self.settings.use == "client" and run.counts is not None:
             weight = self.settings.weight
-            _trained_on(run, run.counts + (1.0 if weight is None else weight / counts.sum()) * counts)
+            run.trained_on(run.counts + (1.0 if weight is None else weight / counts.sum()) * counts)
         yield from self.inner_program(run)
         if self.settings.use == "head":
             made = yield ServerWork("public_head", lambda: self._head_on_rows(run, server))
-            _trained_on(run, counts)
+            run.trained_on(counts)
             yield Replace(arrays_of(made, "weights"))
 
     def _calibrated(self, run: RunContext, server: Server) -> Program:
         yield from self.inner_program(run)
         replies = yield Query(GAUSSIANS_OF, model="global")
         made = yield ServerWork("public_ccvr", lambda: self._head_on_gaussians(run, server, replies))
-        _trained_on(run, np.ones(run.n_classes))
+        run.trained_on(np.ones(run.n_classes))
         yield Replace(arrays_of(made, "weights"))
 
     def _pretrained(self, server: Server) -> RecordDict:
@@ -183,12 +183,6 @@ class Public(Method):
         content = RecordDict({names.ARRAYS: array_record({name: trained[name] for name in start})})
         content[names.METRICS] = MetricRecord(metrics)  # type: ignore[arg-type]
         return Message(content, reply_to=sent)
-
-
-def _trained_on(run: RunContext, counts: np.ndarray) -> None:
-    """Set the class counts of post-hoc corrections, if anything needs them and they are not estimated."""
-    if run.counts is not None and run.estimate is None:
-        run.counts = counts
 
 
 def _refuse_buffers(server: Server) -> None:

@@ -252,7 +252,8 @@ def program(
 
     That are the clients' losses by temperature, if they are wanted, and their scores, if the server cannot score.
     """
-    sets_prior = any(registry.flags("strategy", name).get("sets_prior") for name in config.strategy)
+    methods = [registry.get("strategy", name).set_to(args or {}) for name, args in config.strategy.items()]
+    sets_prior = any(method.flags.get("sets_prior") for method in methods)
     if needs_counts(config) and not (sets_prior and config.prior.provenance == "clear_sum"):
         yield from gather_prior(config, federation, context)
     if not any(registry.flags("strategy", name).get("cycles") for name in config.strategy):

@@ -91,6 +91,14 @@ class RunContext:
     search_taus: Callable[[], RecordDict] = RecordDict
     final: str = "global"
 
+    def trained_on(self, counts: np.ndarray) -> None:
+        """Set the class counts [C] of corrections to those of the rows that the final model was trained on.
+
+        Nothing changes if no part of the run asks for counts, or if they are estimated from the weights.
+        """
+        if self.estimate is None and (self.counts is not None or self.method_sets_prior):
+            self.counts = counts.astype(np.float64)
+
 
 @dataclass
 class Progress:

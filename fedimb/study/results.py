@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +103,7 @@ class Result:
     seed: int
     status: Status = "finished"
     scores: Mapping[str, float] = field(default_factory=dict)
-    matrix: NDArray[Any] | None = None
+    matrix: NDArray[np.int64] | NDArray[np.float64] | None = None
     recall: Sequence[float] = ()
     auroc: Sequence[float] = ()
     auprc: Sequence[float] = ()

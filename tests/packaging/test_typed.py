@@ -94,7 +94,7 @@ assert_type(fedimb.make_report(result).save("report.html"), Path)
 assert_type(done.failures, list[str])
 assert_type(done.results.labels, tuple[str, ...])
 assert_type(done.results.results[0].status, Literal["finished", "diverged", "failed"])
-assert_type(done.results.results[0].matrix, NDArray[np.int64] | None)
+assert_type(done.results.results[0].matrix, NDArray[np.int64] | NDArray[np.float64] | None)
 assert_type(done.results.scores("default", "fedavg", "minority_recall"), dict[int, float])
 """
 

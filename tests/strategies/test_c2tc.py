@@ -56,7 +56,12 @@ def test_the_model_is_trained_on_the_clients_centroids_and_no_weights_travel(tmp
     assert result.prior_counts.tolist() == held.tolist()  # what la_post corrects for is what was trained on
     lines = [line["metrics"] for line in RunFolder(result.folder).metrics()]
     line = next(line for line in lines if "comm/up_bytes" in line)
-    assert line["comm/up_bytes"] == line["comm/up_bytes/class_counts"] + line["comm/up_bytes/c2tc_centroids"]
+    assert line["comm/up_bytes"] == line["comm/up_bytes/c2tc_centroids"]  # nobody is asked for counts besides
+
+
+def test_what_trains_after_the_centroids_is_corrected_for_the_clients_rows(tmp_path):
+    result = launch_in(tmp_path, *OWN, "strategy.c2tc.use=init", "calibration=[none,la_post]", "rounds=1")
+    assert result.prior_counts.tolist() == result.train_counts.tolist()
 
 
 def test_a_floor_that_nobody_reaches_is_said(tmp_path):
