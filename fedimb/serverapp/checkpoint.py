@@ -24,7 +24,6 @@ from fedimb.rundir.checkpoints import Checkpoints
 from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp.aggregator import Aggregator, chain
 from fedimb.serverapp.auxiliary_model import AuxiliaryModel
-from fedimb.serverapp.context import Progress
 from fedimb.serverapp.loop import Loop
 from fedimb.serverapp.monitor import ALARM, RESET, Monitor
 from fedimb.serverapp.old_state import state_of_snapshot
@@ -129,7 +128,7 @@ class FolderCheckpointer:
         final = loop.context.final
         if final in loop.models and (last or server_round % self._evaluate_every == 0):
             model = loop.models[final]
-            scores = self._evaluate(model.parameters, model.buffers, loop.context.counts, loop.last_outcome)
+            scores = self._evaluate(model.parameters, model.buffers, loop.context.counts, loop.rounds.last_outcome)
         now = int(time.time() * 1000)
         by_row = {row: metrics | scores[row] for row in self._rows}
         for row, values in by_row.items():
@@ -204,7 +203,7 @@ class FolderCheckpointer:
             self.folder.truncate_metrics(0)
             return False
         arrays, info = saved.arrays, saved.info
-        loop.progress = Progress(**info["progress"])
+        loop.progress.load(info["progress"])
 
         methods = chain(loop.method)[:-1]
         if "state_dicts" in info:
