@@ -8,8 +8,8 @@ before. With ``memory: 0`` this is fine-tuning, with a memory of all rows it is 
 Prior and counts are of the rows trained on in the phase.
 
 Rehearsal with herding and an equal share of the memory for every class is iCaRL's (Rebuffi et al., CVPR 2017), without
-its nearest-mean classifier and its distillation. Which classes a phase has: `fedimb.data.partitioners.class_incremental`.
-How well they are still found: `fedimb.evaluation.phases`.
+its nearest-mean classifier and its distillation. Which classes a phase has:
+`fedimb.data.partitioners.class_incremental`. How well they are still found: `fedimb.evaluation.phases`.
 """
 
 import json
@@ -79,6 +79,11 @@ class ClassIncremental(Method):
             raise ConfigError(
                 "strategy=class_incremental scores every phase's model on the server's test rows, and there are none; "
                 "set data.test, as in {name: stratified, fraction: 0.2}"
+            )
+        if server.timed():
+            raise ConfigError(
+                "strategy=class_incremental with pace.clock=true: the clock plans how long clients take by all of "
+                "their rows, and they train on those of one phase; set pace.clock=false"
             )
         self._plan(server.rounds(), self._phases)
 

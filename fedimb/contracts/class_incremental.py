@@ -10,10 +10,10 @@ from fedimb.registry import register
 from fedimb.registry.arguments import Count, PositiveCount
 
 PHASE = "x.phase"
-"""Sent to the clients: the ``number`` of the phase, 1-based, and the ids of its ``classes`` and of those ``before``."""
+"""Sent to the clients: the phase's ``number``, 1-based, and the class ids ``new`` in it and ``old`` from before."""
 SEEN = "x.phase_rows"
 BEGIN = "class_incremental_begin"
-"""Query at the start of each phase: choose the memory among the rows trained on so far, then show those of the phase."""
+"""Query at the start of each phase: choose the memory among the rows trained on last, then show those of the phase."""
 STATE_OF_PHASE = "phase"
 """Record of a client's state: ``new``, class ids of its phase, and ``old``, those of all phases before, int64 each."""
 OF_PHASE = "data/phase"

@@ -62,8 +62,8 @@ class Federation:
         test_counts: [C] int64 rows of each class that score the run: the test set, or without one the validation rows;
             None if they are not known (a deployment, a run of 0.1).
         labels: which client annotates which class, and what its other labels say; None: every client annotates all.
-        phases: class ids of each phase in which classes appear, ascending; empty: all are there from the start. Who holds
-            which rows does not depend on them.
+        phases: class ids of each phase in which classes appear, ascending; empty: all are there from the start. Who
+            holds which rows does not depend on them.
         pairs: public key (hex) of each client by id, if clients agree on masks with each other (at hospitals).
         sha: hex sha256 over the index lists in client order, test rows, class names and fingerprint.
     """

@@ -1,10 +1,10 @@
 """Recall by phase, where classes arrive in phases, and what is forgotten of earlier ones.
 
-Chaudhry et al., "Riemannian Walk for Incremental Learning: Understanding Forgetting and Intransigence", ECCV 2018: with
-a_{k,j} the score on phase j's classes after phase k, the forgetting of phase j after the last phase P is
-f_j = max over l < P of a_{l,j}, minus a_{P,j}, for j < P, and their mean is the run's. The score here is the mean recall
-of the phase's classes among all classes, also those to come: nobody tells the model which phase a row is of. Forgetting
-is negative where later phases have helped.
+Chaudhry et al., "Riemannian Walk for Incremental Learning: Understanding Forgetting and Intransigence", ECCV 2018:
+with a_{k,j} the score on phase j's classes after phase k, the forgetting of phase j after the last phase P is
+f_j = max over l < P of a_{l,j}, minus a_{P,j}, for j < P, and their mean is the run's. The score here is the mean
+recall of the phase's classes among all classes, also those to come: nobody tells the model which phase a row is of.
+Forgetting is negative where later phases have helped.
 """
 
 from collections.abc import Mapping, Sequence

@@ -55,6 +55,10 @@ class Server:
         """Configured training rounds."""
         return self._config.rounds
 
+    def timed(self) -> bool:
+        """Whether a simulated clock runs beside the rounds."""
+        return bool(self._config.pace.get("clock"))
+
     def tests(self) -> bool:
         """Whether the server has test rows, so that a model can be scored after any round."""
         return len(self._federation.test) > 0
