@@ -144,6 +144,9 @@ class RunResult:
         events: of a run on windows of recordings: row label -> class -> ``events``, ``detected``, ``sensitivity``,
             ``false_alarms``, ``hours``, ``false_alarms_per_hour`` of the final model on the test rows
             (`fedimb.evaluation.events`); else empty.
+        phases: of a run that trained classes in phases: ``classes``: ids of each phase, and ``rows``: row label ->
+            ``recall`` [P][P] of phase j's classes (columns) after phase k (rows), ``forgetting`` of each phase but the
+            last, and ``mean_forgetting`` (`fedimb.evaluation.phases`); else empty.
         site: whose `model` is meant, where sites have models of their own; see `fedimb.rundir.model_file.load_model`.
         virtual_s: seconds on the clock of the run's pace; NaN without a clock.
     """
@@ -171,6 +174,7 @@ class RunResult:
     events: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
     site: str | None = None
     virtual_s: float = math.nan
+    phases: JsonObject = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -347,6 +351,7 @@ class RunResult:
             temperature=data.get("temperature"),
             events=folder.read_json(f"artifacts/{EVENTS}", {}),
             virtual_s=data.get("virtual_s", math.nan),
+            phases=data.get("phases", {}),
         )
 
 

@@ -20,6 +20,7 @@ from fedimb.evaluation.domains import Domains, domain_recalls
 from fedimb.evaluation.intervals import bootstrap_scores
 from fedimb.evaluation.metrics import TESTED, hits_and_support, named_scores, scores
 from fedimb.evaluation.multilabel import bootstrap_labels
+from fedimb.evaluation.phases import phase_recalls
 from fedimb.evaluation.probabilities import ProbabilityScores, probabilities_of, probability_scores
 from fedimb.evaluation.subgroups import subgroup_metrics
 from fedimb.models.base import Classifier, load_into
@@ -198,6 +199,7 @@ class Evaluator:
             self.matrices[row] = matrix
             metrics[row] = named_scores(matrix, minority, names) | clients
             metrics[row] |= self._by_domain(row, adjusted)
+            metrics[row] |= phase_recalls(matrix, self._federation.phases) if self._federation.phases else {}
             if self._of_subgroups is not None:
                 tables = self._of_subgroups.tables(self.labels[row], self._y, adjusted)
                 self.subgroups[row] = tables

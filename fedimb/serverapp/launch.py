@@ -291,6 +291,8 @@ def execute(
             progress = stack.enter_context(ProgressBar(config.rounds))
         progress.title(run_label(config))
         progress.note(federation.minority_line())
+        if federation.phases:
+            progress.note(federation.phases_line())
         torch.set_num_threads(1)  # the same bits as on any engine, and no competition with the workers for cores
         running = stack.enter_context(_engine(engine, config))
         _record_processes(folder, running)  # the head's folder, before a process starts that could be left behind

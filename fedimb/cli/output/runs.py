@@ -136,6 +136,32 @@ class Temperature(Part):
     cost: dict[str, Number]
 
 
+class PhaseRow(Part):
+    """One row of a run that trained classes in phases.
+
+    Attributes:
+        recall: [phase][phase], of the classes of the second phase after the first.
+        forgetting: of each phase but the last: its highest recall before the last phase, minus that after it.
+        mean_forgetting: their mean.
+    """
+
+    recall: list[list[Number]]
+    forgetting: list[Number]
+    mean_forgetting: Number
+
+
+class Phases(Part):
+    """Recall and forgetting where classes arrive in phases.
+
+    Attributes:
+        classes: class ids of each phase.
+        rows: by row label.
+    """
+
+    classes: list[list[int]]
+    rows: dict[str, PhaseRow]
+
+
 class RunFinished(Output):
     """A finished run. The exit code is 3 if it is suspect and its configuration refuses that.
 
@@ -159,6 +185,7 @@ class RunFinished(Output):
         temperature: what held-out rows say of the strength of post-hoc correction; null if none were scored.
         events: row label -> class -> events, detected, sensitivity, false_alarms, hours, false_alarms_per_hour of
             windows of recordings; empty of other data.
+        phases: recall and forgetting by phase; null unless classes were trained in phases.
         suspect: why the run should not be trusted; empty if nothing was seen.
         meaning: one sentence on what the result means.
     """
@@ -184,6 +211,7 @@ class RunFinished(Output):
     attack: dict[str, Any] | None
     temperature: Temperature | None
     events: dict[str, dict[str, dict[str, Number]]]
+    phases: Phases | None
     suspect: str
     meaning: str
 
@@ -208,6 +236,7 @@ class RunFinished(Output):
                 for group in table["groups"]
             ],
             "train_counts": result.train_counts.tolist(),
+            "phases": result.phases or None,
             "suspect": result.suspect,
             "exit_code": RunSuspect.exit_code if refuse and result.refused else 0,
             "meaning": run_sentence(result),

@@ -148,7 +148,7 @@ def site_config(text: str) -> RunConfig:
 
     Raises:
         ConfigError: it is not valid here, it names its model by an import path, it has a simulated attack or clock,
-            a prior that follows arrivals, or a partition that draws what clients annotate.
+            a prior that follows arrivals, or a partition that draws what clients annotate or when classes appear.
     """
     try:
         model = json.loads(text)["model"]
@@ -175,6 +175,11 @@ def site_config(text: str) -> RunConfig:
         raise ConfigError(
             f"partition={config.partition['name']} draws for simulated clients which classes they annotate; real sites "
             "declare it: set data.labels.annotated={SITE: [CLASS, ...]}, and another partition"
+        )
+    if phased := [p for p in (config.partition["name"],) if registry.flags("partition", p).get("phased")]:
+        raise ConfigError(
+            f"partition={phased[0]} says in which phase simulated clients see a class, and real sites' rows are not "
+            "the server's to hold back; use another partition"
         )
     return config
 
