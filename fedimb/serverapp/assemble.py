@@ -167,11 +167,12 @@ def arrivals_of(config: RunConfig, federation: Federation, exchange: Exchange, t
 
     follows = config.prior.weighting == "arrived" and needs_counts(config)
     counts = federation.counts if timed else None
+    kept = federation.n_clients if config.clients.models is not None else 0
     if not follows:
-        return Arrivals(counts, federation.class_names)
+        return Arrivals(counts, federation.class_names, clients=kept)
     uniform = resolved_weight(config, contracts_of(config)) == "uniform"
     whole = float(len(exchange.client_sampler.eligible) if uniform else federation.train_sizes.sum())
-    return Arrivals(counts, federation.class_names, told, whole)
+    return Arrivals(counts, federation.class_names, told, whole, kept)
 
 
 def check_networks(config: RunConfig, federation: Federation) -> None:
@@ -267,7 +268,8 @@ def program(
     if config.evaluation.temperature:
         evaluator.held_out = yield from gather_losses(context, federation)
     if not len(federation.test):
-        evaluator.take((yield from gather_scores(context, config, federation, evaluator.taus)))
+        idle = evaluator.idle_clients()
+        evaluator.take((yield from gather_scores(context, config, federation, evaluator.taus, idle)))
     yield from gather_explanations(context, config, federation)
 
 
@@ -368,7 +370,9 @@ def build_loop(
         evaluator = Evaluator(config, federation, attackers)
     else:
         models = site_models(config, kinds, server.holders(), federation.client_names)
-        evaluator = SiteEvaluator(config, federation, layout, models, lambda: _client_states(folder, exchange))
+        evaluator = SiteEvaluator(
+            config, federation, layout, models, lambda: _client_states(folder, exchange), lambda: loop.arrivals.seen
+        )
 
     def sent(loop: Loop, metrics: dict[str, dict[str, float]]) -> None:
         progress.round(loop, metrics)

@@ -1,6 +1,7 @@
 """Writes the results of a finished run: result.json with summary metrics and cost, confusion matrices, the model."""
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,15 @@ from fedimb.evaluation.ratios import mean_defined
 from fedimb.paces.base import SECOND
 from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
-from fedimb.rundir.result import EVENTS, SUBGROUPS, TAU_CURVE, WITHOUT_SITE, since_replaced, suspect_text
+from fedimb.rundir.result import (
+    EVENTS,
+    SUBGROUPS,
+    TAU_CURVE,
+    WITHOUT_SITE,
+    since_replaced,
+    suspect_text,
+    untrained_text,
+)
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
 from fedimb.serverapp.evaluate import Evaluator
@@ -31,6 +40,8 @@ from fedimb.serverapp.monitor import Monitor
 from fedimb.serverapp.panels import phases_panel, tau_panel
 from fedimb.serverapp.subgroups import subgroups_artifact
 from fedimb.serverapp.temperature import curve_of
+
+log = logging.getLogger("fedimb")
 
 MOST_LEFT_OUT = 64
 """Clients up to which scores are also computed without each in turn."""
@@ -54,6 +65,9 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
     """Write result.json and the artifacts of a finished run; returns why it is suspect, or ``""``."""
     model = loop.model(loop.context.final)
     evaluator(model.parameters, model.buffers, loop.context.counts, None)
+    untrained = evaluator.untrained()
+    if untrained is not None:
+        log.warning("%s", untrained_text(untrained))
     rows: list[JsonObject] = []
     monitor = Monitor(config.evaluation.last_k, folder.metrics(), evaluator.tested)
     suspect: dict[str, dict[str, str]] = {}
@@ -135,6 +149,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             **({"temperature": temperature} if (temperature := _temperature(folder, evaluator)) else {}),
             **({"phases": _phases(folder, federation, phases)} if phases else {}),
             **({"left_out": left_out.facts()} if left_out.replies else {}),
+            **({"untrained": untrained} if untrained else {}),
             **({"attack": attackers.facts()} if attackers else {}),
             **({"virtual_s": loop.progress.virtual_ns / SECOND} if loop.pacing and loop.pacing.pace.timed else {}),
         },
