@@ -23,6 +23,7 @@ LARGEST_FACTOR = 10.0
 _ROUNDS_BEFORE = 2  # arrivals in units of the clients, before weights are corrected
 
 DROPPED, STALE, UNFINISHED = "dropped out", "too stale", "in flight at the end"
+FAILED = "no usable reply"
 
 
 @dataclass(frozen=True)
@@ -168,18 +169,22 @@ class Dispatch:
         if lost:
             own = replace(own, ends_ns=now_ns, lost=lost)
         else:
-            own = replace(own, ends_ns=now_ns, makes=version + 1, weight=self._weight(own.client))
+            own = replace(own, ends_ns=now_ns, makes=version + 1, weight=self.factor(own.client))
+            self._count(own.client)
         self.trainings[number] = own
         return own
 
-    def _weight(self, client: int) -> float:
-        clients, weight = len(self.rules.clients), 1.0
-        if self.rules.correction == "exposure" and self._arrived >= _ROUNDS_BEFORE * clients:
-            share = (self._seen.get(client, 0) + 1) / (self._arrived + clients)
-            weight = min(LARGEST_FACTOR, max(1 / LARGEST_FACTOR, 1 / clients / share))
+    def factor(self, client: int) -> float:
+        """The factor on the client's weight, if it arrived next."""
+        clients = len(self.rules.clients)
+        if self.rules.correction != "exposure" or self._arrived < _ROUNDS_BEFORE * clients:
+            return 1.0
+        share = (self._seen.get(client, 0) + 1) / (self._arrived + clients)
+        return min(LARGEST_FACTOR, max(1 / LARGEST_FACTOR, 1 / clients / share))
+
+    def _count(self, client: int) -> None:
         self._seen[client] = self._seen.get(client, 0) + 1
         self._arrived += 1
-        return weight
 
     def _drawn(self, rng: np.random.Generator) -> int | None:
         """A client that can begin, each with the same probability; None: nobody can."""

@@ -190,7 +190,12 @@ class FolderCheckpointer:
             "metrics_size": self._metrics_size,
             "pending": pending,
         }
+        if loop.live is not None:
+            open_, info["live"] = loop.live.state()
+            arrays |= {f"live/{k}": v for k, v in open_.items()}
         self._saved.write(arrays, info)
+        if loop.live is not None:
+            loop.live.forget()
         exchange.versions.commit()
 
     def restore(self, loop: Loop) -> bool:
@@ -240,6 +245,8 @@ class FolderCheckpointer:
             said.update(zip(own["clients"].tolist(), own["rows"], strict=True) if own else ())
         loop.pending.load(_below(arrays, "pending/"), info.get("pending", {}))
         loop.arrivals.load(_below(arrays, "arrivals/"))
+        if loop.live is not None:
+            loop.live.load(_below(arrays, "live/"), info.get("live", {}))
         traffic = info["traffic"]
         exchange.traffic.up.update(traffic["up"])
         exchange.traffic.down.update(traffic["down"])

@@ -18,9 +18,10 @@ from fedimb.contracts import platform as names
 from fedimb.engine.lanes import WEIGHT, ClientReply, Instruction, LaneOutcome, Place
 from fedimb.errors import RunDiverged, RunFailed, RunWaiting
 from fedimb.paces.base import SECOND
-from fedimb.paces.schedule import DROPPED, Version, as_csv
+from fedimb.paces.schedule import DROPPED, Training, Version, as_csv
+from fedimb.plain import JsonObject
 from fedimb.privacy.ledger import add_round
-from fedimb.records import array_record
+from fedimb.records import Arrays, array_record
 from fedimb.serverapp.aggregator import Aggregator, chain, check_complete
 from fedimb.serverapp.arrivals import Arrivals
 from fedimb.serverapp.auxiliary_model import AuxiliaryModel
@@ -70,6 +71,23 @@ class Checkpointer(Protocol):
         """Checkpoint now."""
 
 
+class LiveTraining(Protocol):
+    """Trains where arrivals are not known before; `fedimb.serverapp.live.Live` takes them from sites."""
+
+    def run(self, loop: "Loop", model: Aggregator, step: Rounds, pacing: Pacing) -> None:
+        """Execute a step from the loop's progress."""
+
+    def state(self) -> tuple[Arrays, JsonObject]:
+        """Arrays and plain values for a checkpoint."""
+        ...
+
+    def load(self, arrays: Arrays, info: JsonObject) -> None:
+        """Inverse of `state`."""
+
+    def forget(self) -> None:
+        """Remove what the checkpoint just written makes superfluous."""
+
+
 class Loop:
     """Runs one program.
 
@@ -82,6 +100,7 @@ class Loop:
         evaluate_clients: whether clients also send a confusion matrix of the received model.
         pacing: who is in time in each round of training; None: everybody, and no clock runs.
         arrivals: whose updates the model is made of; None: nothing is reported of them.
+        live: takes replies as they come, of a training without rounds; None: a schedule says when they do.
     """
 
     def __init__(
@@ -94,11 +113,12 @@ class Loop:
         evaluate_clients: bool = False,
         pacing: Pacing | None = None,
         arrivals: Arrivals | None = None,
+        live: LiveTraining | None = None,
     ) -> None:
         self.method, self.exchange, self.context, self.checkpointer = method, exchange, context, checkpointer
         self._program, self.evaluate_clients = program, evaluate_clients
         self.progress = Progress()
-        self.pacing, self.arrivals = pacing, arrivals or Arrivals(None, ())
+        self.pacing, self.arrivals, self.live = pacing, arrivals or Arrivals(None, ()), live
         self.pending = Pending(pacing is not None and pacing.pace.asynchronous and pacing.asynchronous.mixes)
         self.models: dict[str, Aggregator | AuxiliaryModel] = {}
         self.saved: dict[str, Callable[[Any], None]] = {}  # models in the checkpoint that the program has not used yet
@@ -209,6 +229,8 @@ class Loop:
                     return self._auxiliary_rounds(model, step)
                 if self.progress.round_in_step:
                     self._estimate()  # if it goes on after the last round, no round does
+                if self.pacing is not None and self.live is not None:
+                    return self.live.run(self, model, step, self.pacing)
                 if self.pacing is not None and self.pacing.pace.asynchronous:
                     return self._versions(model, step, self.pacing)
                 for number in range(self.progress.round_in_step + 1, step.n + 1):
@@ -216,7 +238,7 @@ class Loop:
                     metrics = self._train_round(model, step.model)
                     if unmoved(before, model.parameters):
                         metrics[UNMOVED] = 1.0
-                    self._round_done(number)
+                    self.round_done(number)
                     self.checkpointer.after_round(self, metrics, last=number == step.n)
                 return None
             case Query():
@@ -243,7 +265,7 @@ class Loop:
             RunFailed: fewer usable replies than configured, or weights that do not match the model's.
         """
         started = time.monotonic()
-        server_round = self._next_round()
+        server_round = self.next_round()
         pacing = self.pacing
         cohort = self.exchange.client_sampler.cohort(server_round) if pacing is None else pacing.cohort(server_round)
         self.progress.virtual_s += cohort.virtual_s
@@ -272,22 +294,22 @@ class Loop:
         self.last_outcome = outcome
         return metrics | self.method_metrics | {"time/round_s": time.monotonic() - started}
 
-    def _next_round(self) -> int:
+    def next_round(self) -> int:
         """Count the next round of the run; returns its number. What the last one left is not shown as of this one."""
         self._estimate()
         self.last_outcome, self.method_metrics = None, {}
         self.progress.server_round += 1
         return self.progress.server_round
 
-    def _train_messages(self, model: Aggregator, name: str, clients: Sequence[int]) -> list[Instruction]:
-        """This round's train messages for these clients, sorted."""
+    def _train_messages(self, model: Aggregator, name: str, clients: Sequence[int], **more: Any) -> list[Instruction]:
+        """This round's train messages for these clients, sorted; ``more`` is in their step records."""
         self.exchange.versions.message += 1
         nodes = {self.exchange.client_sampler.node(c): c for c in clients}
         server_round = self.progress.server_round
         instructions = model.configure(server_round, nodes)
         about: dict[str, Any] = {"evaluate": self.evaluate_clients, "model": name, "resets": self.progress.resets}
-        about |= {} if self.context.ledger is None else {"cohort": len(clients)}
-        return self.exchange.complete(instructions, server_round, model.common_buffers, self._sent_counts(), **about)
+        about |= more if self.context.ledger is None else {"cohort": len(clients), **more}
+        return self.exchange.complete(instructions, server_round, model.common_buffers, self.sent_counts(), **about)
 
     def _shown(self, server_round: int, usable: Sequence[ClientReply]) -> list[Reply]:
         """The clients' records ``x.*``, shown to the methods before aggregation."""
@@ -309,7 +331,7 @@ class Loop:
 
     def _clock_metrics(self, wasted: Sequence[int]) -> dict[str, float]:
         """Metrics of a run with a clock: its time, arrivals by class, steps of clients nobody waits for."""
-        if self.pacing is None or not self.pacing.pace.timed:
+        if self.pacing is None or not self.pacing.timed:
             return {}
         metrics = {"time/virtual_s": self.progress.virtual_ns / SECOND, **self.arrivals.metrics()}
         return metrics | {"async/wasted_steps": float(self.pacing.steps(wasted))}
@@ -331,7 +353,7 @@ class Loop:
             metrics = self._version(model, step.model, version, number, pacing)
             if unmoved(weights, model.parameters):
                 metrics[UNMOVED] = 1.0
-            self._round_done(number)
+            self.round_done(number)
             self.checkpointer.after_round(self, metrics, last=number == step.n)
         self.pending.clear()
 
@@ -342,30 +364,55 @@ class Loop:
             RunFailed: too few of the last replies are usable, or weights do not match the model's.
         """
         started = time.monotonic()
-        server_round = self._next_round()
+        server_round = self.next_round()
         metrics = {"data/participants": float(len(version.starts)), **self.context.learning_rates(server_round)}
         concerned = [one.client for one in version.starts or version.arrivals]
-        instructions = self._train_messages(model, name, concerned) if concerned else []
+        instructions = self._train_messages(model, name, concerned, version=number - 1) if concerned else []
         if version.starts:
             self._train_starts(model, version, instructions, pacing)
         arrived = self.pending.take(number)
         self._check_recent(arrived, pacing)
+        request = instructions[0][1] if instructions else None
+        metrics |= self.make_version(model, arrived, request, version.arrivals, concerned)
+        metrics |= self._clock_metrics([one.client for one in version.starts if one.makes is None])
+        metrics["async/version"] = float(number)
+        metrics["async/in_flight"] = float(version.in_flight)
+        return metrics | {"time/round_s": time.monotonic() - started}
+
+    def make_version(
+        self,
+        model: Aggregator,
+        arrived: Arrived,
+        request: Message | None,
+        arrivals: Sequence[Training],
+        asked: Sequence[int],
+    ) -> dict[str, float]:
+        """Make the next version of the model of what has arrived, and return its metrics.
+
+        Args:
+            request: any train message of this version; None: nobody was asked, and nothing has arrived.
+            arrivals: the trainings that it is made of.
+            asked: clients that began with the version before it.
+
+        Raises:
+            RunFailed, RunDiverged: see `Aggregator.apply_update`.
+        """
+        server_round, pacing = self.progress.server_round, self.pacing
         replies = self._shown(server_round, arrived.replies)
         aggregated: dict[str, float] = {}
         if arrived.replies:
+            assert pacing is not None
+            assert request is not None, "what arrives was asked for"
             pace = pacing.asynchronous
             update = arrived.mean_update(model.parameters, pace.mixes, pace.rate)
-            means, request = arrived.mean_buffers(), instructions[0][1]
-            aggregated = model.apply_update(server_round, update, means, arrived.replies, request)
-        metrics |= self._aggregated(aggregated, arrived.replies)
-        metrics |= self._clock_metrics([one.client for one in version.starts if one.makes is None])
-        metrics |= mean_staleness(version.arrivals, self.arrivals.counts, self.context.class_names)
-        metrics["async/in_flight"] = float(version.in_flight)
+            aggregated = model.apply_update(server_round, update, arrived.mean_buffers(), arrived.replies, request)
+        metrics = self._aggregated(aggregated, arrived.replies)
+        metrics |= mean_staleness(arrivals, self.arrivals.counts, self.context.class_names)
         if wrong := sum(math.isinf(a.metrics.get("train_loss", 0.0)) for a in arrived.replies) + len(arrived.diverged):
             metrics[NOT_FINITE] = float(wrong)
-        metrics |= add_round(None, self.progress.privacy, concerned, [a.metrics for a in arrived.replies])
+        metrics |= add_round(None, self.progress.privacy, asked, [a.metrics for a in arrived.replies])
         self.method_metrics = self._notify_methods(server_round, replies)
-        return metrics | self.method_metrics | {"time/round_s": time.monotonic() - started}
+        return metrics | self.method_metrics
 
     def _train_starts(
         self, model: Aggregator, version: Version, instructions: Sequence[Instruction], pacing: Pacing
@@ -423,7 +470,7 @@ class Loop:
         for number in range(first, step.n):
             self._auxiliary_round(model, step.model, number)
             shown(1)
-            self._round_done(number + 1)
+            self.round_done(number + 1)
             self.checkpointer.checkpoint(self)
 
     def _auxiliary_round(self, model: AuxiliaryModel, name: str, number: int) -> None:
@@ -453,7 +500,7 @@ class Loop:
         if usable:
             model.parameters = model.mean(usable)
 
-    def _round_done(self, number: int) -> None:
+    def round_done(self, number: int) -> None:
         """Count a round of the current step, from 1; a checkpoint may follow."""
         self.progress.round_in_step = number
         self._clock()
@@ -467,7 +514,7 @@ class Loop:
         before = model.parameters
         model.replace(step.weights)
         self.progress.server_round += 1
-        self._round_done(1)
+        self.round_done(1)
         learned = step.model == "global" and bool(self.context.initial)  # before any round, by the method itself
         still = {UNMOVED: 1.0} if unmoved(before, model.parameters) and not learned else {}
         self.checkpointer.after_round(self, {names.REPLACED: 1.0} | still, last=True)
@@ -490,7 +537,7 @@ class Loop:
         if self.context.estimate is not None and self.progress.server_round and "global" in self.models:
             self.context.counts = self.context.estimate(self.models["global"].parameters)
 
-    def _sent_counts(self) -> np.ndarray | None:
+    def sent_counts(self) -> np.ndarray | None:
         """The counts that messages carry, if a part of the run uses them at the clients."""
         return self.context.counts if self.context.clients_need_counts else None
 
@@ -504,7 +551,7 @@ class Loop:
             for c in map(int, self.exchange.client_sampler.eligible)
             if step.to is None or c in step.to
         ]
-        instructions = self.exchange.complete(instructions, self.progress.server_round, {}, self._sent_counts())
+        instructions = self.exchange.complete(instructions, self.progress.server_round, {}, self.sent_counts())
         where = f"query {step.name}"
         outcome = self.exchange.send(step.name, instructions, {}, False, where, step.everyone, step.at_least)
         return [Reply(a.client, a.content) for a in outcome.replies if a.usable]
