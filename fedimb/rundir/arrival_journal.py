@@ -12,6 +12,7 @@ after it, and then with new ones: to the weights that this order gives.
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -133,16 +134,18 @@ class ArrivalJournal:
     def forget_before(self, number: int) -> None:
         """Remove the replies of arrivals before ``number``; their lines stay."""
         for path in self._folder.glob("*.safetensors"):
-            try:
-                if int(path.stem) < number:
-                    path.unlink()
-            except (ValueError, OSError):
-                continue  # not ours; or it stays, which costs its space only
+            if path.stem.isdecimal() and int(path.stem) < number:
+                path.unlink(missing_ok=True)
 
     def _file(self, number: int) -> Path:
         return self._folder / f"{number:06d}.safetensors"
 
 
+def remove_replies(folder: Path) -> None:
+    """Remove all replies of a run that has ended: nobody needs what single clients sent any more; the lines stay."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
 _REMEDY = "put back a copy of the file from a backup, or start a new run"
 
-__all__ = ["FILE", "FOLDER", "Arrival", "ArrivalJournal", "read_arrivals"]
+__all__ = ["FILE", "FOLDER", "Arrival", "ArrivalJournal", "read_arrivals", "remove_replies"]

@@ -20,6 +20,7 @@ from fedimb.engine.lanes import LaneOutcome
 from fedimb.errors import FedimbError
 from fedimb.plain import JsonObject
 from fedimb.records import Arrays, pack, unpack
+from fedimb.rundir.arrival_journal import remove_replies
 from fedimb.rundir.checkpoints import Checkpoints
 from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp.aggregator import Aggregator, chain
@@ -116,8 +117,9 @@ class FolderCheckpointer:
         return self._saved.fall_back(why)
 
     def seal_end(self) -> None:
-        """Seal the result and the artifacts of a run that has ended."""
+        """Seal the result and the artifacts of a run that has ended; single clients' replies are not kept."""
         self._saved.seal_end()
+        remove_replies(self.folder.path)
 
     def after_round(self, loop: Loop, metrics: dict[str, float], last: bool) -> None:
         """Evaluate if due, queue the round's lines, checkpoint if due."""

@@ -30,8 +30,8 @@ def check_parts(plan: StudyPlan, config: RunConfig) -> None:
     from fedimb.serverapp.aggregator import chain
     from fedimb.serverapp.assemble import build_method, check_head, check_networks, needs_counts
     from fedimb.serverapp.class_prior import check_prior
-    from fedimb.serverapp.client_scores import check_scores
     from fedimb.serverapp.client_sampler import ClientSampler
+    from fedimb.serverapp.client_scores import check_scores
     from fedimb.serverapp.explanations import check_explanations
     from fedimb.serverapp.pacing import pacing_of
     from fedimb.serverapp.temperature import check_taus
