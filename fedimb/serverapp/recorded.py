@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from flwr.app import Error, Message
+from safetensors.numpy import load_file
 
 from fedimb import registry
 from fedimb.engine.channel import Received
@@ -14,6 +16,7 @@ from fedimb.schema import RunConfig
 
 RECORDED = "recorded.jsonl"
 """The arrivals that a run repeats, in its folder: a copy of another run's arrivals.jsonl."""
+_MODEL = Path("artifacts", "model", "model.safetensors")
 
 
 def recorded_arrivals(folder: Path) -> bytes:
@@ -47,6 +50,31 @@ def check_repeatable(config: RunConfig) -> None:
         )
     if config.engine["name"] == "flower":
         raise ConfigError("engine=flower cannot repeat arrivals on record; set engine=inline or ray")
+
+
+def differing_weights(recorded: Path, repeated: Path) -> str:
+    """How the final weights of two finished runs differ, in words; empty if each bit is equal.
+
+    Raises:
+        ConfigError: the recorded run has no final weights.
+    """
+    if not (recorded / _MODEL).is_file():
+        raise ConfigError(f"{recorded} has not finished, so there are no weights to compare with; {repeated} is whole")
+    before, after = (load_file(folder / _MODEL) for folder in (recorded, repeated))
+    if {name: value.shape for name, value in before.items()} != {name: value.shape for name, value in after.items()}:
+        return f"the weights are not those of {recorded}: other names or shapes"
+    by_name = {
+        name: float(np.abs(value.astype(np.float64) - after[name]).max(initial=0.0))
+        for name, value in before.items()
+        if value.tobytes() != after[name].tobytes()
+    }
+    if not by_name:
+        return ""
+    most = max(by_name, key=lambda name: by_name[name])
+    return (
+        f"the weights differ from those of {recorded} by up to {by_name[most]:.1g} ('{most}'): other data, code or "
+        "arithmetic than at its sites"
+    )
 
 
 class RecordedChannel:
