@@ -151,7 +151,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             **({"left_out": left_out.facts()} if left_out.replies else {}),
             **({"untrained": untrained} if untrained else {}),
             **({"attack": attackers.facts()} if attackers else {}),
-            **({"virtual_s": loop.progress.virtual_ns / SECOND} if loop.pacing and loop.pacing.pace.timed else {}),
+            **({"virtual_s": loop.progress.virtual_ns / SECOND} if loop.pacing and loop.pacing.timed else {}),
         },
     )
     evaluator.save(folder.path / "artifacts", loop.context.counts)
