@@ -9,16 +9,14 @@ from torch import Tensor
 from fedimb import registry
 from fedimb.clientapp.context import ClientContext, Site
 from fedimb.clients.base import Client, coreset_record, set_coreset
+from fedimb.clients.candidates import candidates_of
 from fedimb.contracts.coreset import CENTRES, CENTRES_OF, CHOOSE, CHOSEN, MEANS, CoresetSettings
-from fedimb.encoders.checks import unit_rows
-from fedimb.encoders.embed import embed, open_encoder
+from fedimb.encoders.embed import open_encoder
 from fedimb.errors import ConfigError
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
 from fedimb.selection.centres import class_means
 from fedimb.selection.coresets.base import Candidates, CoresetRule
-from fedimb.training.forward import forward_batched
-from fedimb.training.local import optimizer_of, train_locally
 from fedimb.training.spec import TrainSpec
 
 
@@ -71,7 +69,7 @@ class CoresetClient(Client):
         keep = math.ceil(self.settings.keep * len(labels)) if per_class is None else int(per_class.sum())
         kept, steps = torch.arange(0), 0
         if len(labels):  # a client without labelled rows has nothing to choose from yet
-            candidates, steps = self._candidates(content, labels, classes, context)
+            candidates, steps = self._candidates(content, context)
             kept = self.rule.select(candidates, keep, per_class)
         context.state["chosen"] = coreset_record(kept, context)
         counts = {
@@ -81,37 +79,12 @@ class CoresetClient(Client):
         }
         return RecordDict({CHOSEN: array_record(counts)})
 
-    def _candidates(
-        self, content: RecordDict, labels: Tensor, classes: int, context: ClientContext
-    ) -> tuple[Candidates, int]:
+    def _candidates(self, content: RecordDict, context: ClientContext) -> tuple[Candidates, int]:
         """What the rule reads at this client, and the local steps spent on computing it."""
-        needs, found, steps = self.rule.needs, dict[str, Tensor](), 0
-        view = context.data.known_view
-        if needs & {"features", "logits"}:
-            features, logits = context.forward(view)
-            found |= {"features": features.cpu(), "logits": logits.cpu()}
-        if "embeddings" in needs:
-            data, encoder = context.data, open_encoder(self.settings.encoder, context.data.store)
-            if encoder.uses_model:
-                found["embeddings"] = unit_rows(context.forward(view)[0].cpu())
-            else:
-                found["embeddings"] = unit_rows(embed(encoder, data.store, data.rows(view), data.scaling))
+        needs, own, given = self.rule.needs, self.settings, dict[str, Tensor]()
         if "centres" in needs:
-            found["centres"] = torch.from_numpy(arrays_of(content, CENTRES)["centres"])
+            given["centres"] = torch.from_numpy(arrays_of(content, CENTRES)["centres"])
         if "global_counts" in needs:
-            found["global_counts"] = torch.from_numpy(arrays_of(content, "x.global")["counts"]).double()
-        if "history" in needs:
-            found["history"], steps = self._history(context)
-        return Candidates(labels, classes, context.generator(), **found), steps
-
-    def _history(self, context: ClientContext) -> tuple[Tensor, int]:
-        """Probabilities [epochs, n, C] after each epoch of training the received model on all own labelled rows."""
-        x, y = context.data.tensors(context.data.known_view)
-        per_epoch = math.ceil(len(y) / context.config.local.batch_size)
-        spec = context.spec().change(steps=per_epoch, objectives=())
-        generator, optimizer = context.generator(device=x.device), optimizer_of(context.model, spec)
-        found = []
-        for _ in range(self.settings.epochs):
-            train_locally(context.model, x, y, spec, generator, optimizer=optimizer)
-            found.append(forward_batched(context.model, x)[1].softmax(1).cpu())
-        return torch.stack(found), per_epoch * self.settings.epochs
+            given["global_counts"] = torch.from_numpy(arrays_of(content, "x.global")["counts"]).double()
+        view = context.data.known_view
+        return candidates_of(view, needs, context, encoder=own.encoder, epochs=own.epochs, given=given)

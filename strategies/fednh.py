@@ -46,7 +46,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return scaled
 
 
-@register("strategy", "fednh", needs_head="prototype", reveals_counts=True)
+@register("strategy", "fednh", needs_head="prototype", reveals_counts=True, any_phase=True)
 class FedNH(Method):
     """FedNH: the head is a set of class prototypes, fixed at the clients and moved slowly by the server.
 

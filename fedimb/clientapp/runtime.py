@@ -133,6 +133,7 @@ class ClientRuntime:
             self._load(message)
             sent = message.content.array_records.get(names.ARRAYS, ()) if self.config.clients.private else ()
             self._private_weights.load(pending.context.state, sent)
+            pending.context.untrained = self._private_weights.never_trained(pending.context.state, sent)
             with seeded(self._seed(pending.context)):
                 if category == "train":
                     prepared = self.training.prepare(pending.context, _evaluate(message))

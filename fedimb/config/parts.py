@@ -215,6 +215,13 @@ def check_client_parts(
         probe_model(config.model["name"], build_model(config, len(counts), input_shape), input_shape)
 
 
+def corrects_by_own_counts(config: RunConfig) -> bool:
+    """Whether a calibration corrects each site's own model by the class counts that this site alone has."""
+    calibrations = [registry.flags("calibration", calibration_part(name)) for name in config.calibration]
+    own = bool(config.clients.private) and config.prior.provenance == "local"
+    return own and any(flags.get("needs_prior", False) for flags in calibrations)
+
+
 def contracts_of(config: RunConfig) -> list[Contract]:
     """The platform's contract, including what the local objectives send, then one per method, outermost first.
 

@@ -1,6 +1,6 @@
 """The `data` and `partition` groups of the configuration, checked before any work."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -19,6 +19,9 @@ from fedimb.plain import Settings
 
 ABOUT = ("source", "licence", "citation", "split", "flaws")
 """What `data.about` may say of a data set: where it is from, terms of use, whom to cite, the split, known flaws."""
+
+WRAPS = ("annotates", "phased")
+"""Flags of partitions around another one: they draw what clients annotate, or when a class appears."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +119,13 @@ def partition_parts(raw: dict[str, object]) -> tuple[str, dict[str, object]]:
 
 
 def inner_partition(args: Settings) -> tuple[str, Settings]:
-    """(name, arguments) of the partition that deals the rows for one that only draws labels (flag ``annotates``).
+    """(name, arguments) of the partition that deals the rows for one that says something of the classes (`WRAPS`).
 
     Args:
         args: its arguments; ``rows`` is that partition, ``iid`` without one.
 
     Raises:
-        ConfigError: no name, or a partition that itself draws who annotates what.
+        ConfigError: no name, or a partition that does not deal rows itself.
     """
     rows = args.get("rows")
     if rows is None:
@@ -130,9 +133,36 @@ def inner_partition(args: Settings) -> tuple[str, Settings]:
     if not isinstance(rows, dict) or not isinstance(rows.get("name"), str):
         raise ConfigError(f"partition.rows={rows!r}: give a partition, as in partition.rows={{name: iid}}")
     name = str(rows["name"])
-    if registry.flags("partition", name).get("annotates"):
-        raise ConfigError(f"partition.rows: partition '{name}' draws labels itself; give one that deals rows")
+    if wraps(name):
+        raise ConfigError(
+            f"partition.rows: partition '{name}' has its rows dealt by another itself; give one that deals rows"
+        )
+    if registry.flags("partition", name).get("virtual"):
+        raise ConfigError(
+            f"partition.rows: partition '{name}' deals no rows, as its clients are drawn when they are asked; give "
+            "another, such as dirichlet"
+        )
     return name, {key: value for key, value in rows.items() if key != "name"}
+
+
+def wraps(name: str) -> bool:
+    """Whether a partition has its rows dealt by another one, and itself says something of the classes (`WRAPS`)."""
+    return any(registry.flags("partition", name).get(flag) for flag in WRAPS)
+
+
+def inner_dealer(rows: Settings | None, columns: Mapping[str, Any]) -> Callable[..., Any]:
+    """The partitioner that deals the rows for another, built.
+
+    Args:
+        rows: its name and arguments; None: ``iid``.
+        columns: ``patients``, ``sites``, ``site_names`` of the rows, of which it gets those that it takes.
+
+    Raises:
+        ConfigError: as `inner_partition`.
+    """
+    name, args = inner_partition({"rows": rows})
+    built: Callable[..., Any] = registry.build("partition", name, given=columns, **args)
+    return built
 
 
 def _whole(value: object) -> bool:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from fedimb.data.views import ClientData
 
 Rows = NDArray[np.int64]
+Phases = tuple[tuple[int, ...], ...]
+"""Class ids of each phase."""
 CHANGED = "partition.npz is not the one partition.json was written with; copy both again"
 _NAMED = 20  # classes named in a line
 
@@ -60,6 +62,8 @@ class Federation:
         test_counts: [C] int64 rows of each class that score the run: the test set, or without one the validation rows;
             None if they are not known (a deployment, a run of 0.1).
         labels: which client annotates which class, and what its other labels say; None: every client annotates all.
+        phases: class ids of each phase in which classes appear, ascending; empty: all are there from the start. Who
+            holds which rows does not depend on them.
         pairs: public key (hex) of each client by id, if clients agree on masks with each other (at hospitals).
         sha: hex sha256 over the index lists in client order, test rows, class names and fingerprint.
     """
@@ -79,6 +83,7 @@ class Federation:
         public: Rows | None = None,
         test_counts: NDArray[np.int64] | None = None,
         labels: LabelSpaces | None = None,
+        phases: Phases = (),
     ) -> None:
         self.source = source
         self.store_path = store_path
@@ -92,6 +97,7 @@ class Federation:
         self.scaling = scaling
         self.test_counts = test_counts
         self.labels = labels
+        self.phases = phases
         self.pairs: dict[int, str] = {}
         self.public = np.zeros(0, np.int64) if public is None else public
         self.sha = self.hash_with(fingerprint)
@@ -244,6 +250,11 @@ class Federation:
             line += f"; no {what} rows: {some(classes)}" if classes else ""
         return line
 
+    def phases_line(self) -> str:
+        """One line: the classes of each phase; empty without phases."""
+        named = [some([self.class_names[c] for c in classes]) for classes in self.phases]
+        return "phases: " + "; ".join(f"{number}: {text}" for number, text in enumerate(named, 1)) if named else ""
+
     def exposure(self) -> dict[str, NDArray[np.generic]]:
         """Who holds each class; see `fedimb.data.exposure.exposure`."""
         return exposure(self.counts)
@@ -322,6 +333,7 @@ class Federation:
             "test_counts": None if self.test_counts is None else self.test_counts.tolist(),
             "exposure": {name: values.tolist() for name, values in self.exposure().items()},
             **({} if self.labels is None else {"labels": self.labels.facts()}),
+            **({"phases": [list(classes) for classes in self.phases]} if self.phases else {}),
         }
 
     @staticmethod
@@ -360,6 +372,7 @@ class Federation:
             public=saved.public,
             test_counts=None if (tested := facts.get("test_counts")) is None else np.array(tested, dtype=np.int64),
             labels=LabelSpaces.from_facts(facts["labels"], len(facts["class_names"])) if "labels" in facts else None,
+            phases=tuple(tuple(classes) for classes in facts.get("phases", ())),
         )
 
     def __getstate__(self) -> dict[str, object]:

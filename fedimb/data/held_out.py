@@ -95,4 +95,5 @@ def fold_federation(federation: Federation, folds: Folds, fold: int) -> Federati
         public=federation.public,
         test_counts=federation.test_counts,
         labels=federation.labels,
+        phases=federation.phases,
     )

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb import registry
-from fedimb.data.config import DataConfig, inner_partition, partition_parts
-from fedimb.data.federation import Federation, some
+from fedimb.data.config import DataConfig, inner_partition, partition_parts, wraps
+from fedimb.data.federation import Federation, Phases, some
 from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.split import official_test_unused, split_findings
 from fedimb.data.findings.stage import settle
@@ -92,6 +92,8 @@ def prepare_unsettled(
     held, counts, spaces = _labelled(config, store, held, partitioner if annotates else None, seed)
     strata = _strata(held, store, spaces)
     train, validation = _sides(held, strata, config.validation, cut.validation, kept_whole, seed)
+    phased = registry.flags("partition", partition_name).get("phased")
+    phases = _phases(partitioner, train, store, seed) if phased else ()
     federation = Federation(
         source=source,
         store_path=store.path.absolute(),
@@ -105,6 +107,7 @@ def prepare_unsettled(
         public=cut.public,
         test_counts=store.class_counts(cut.test) if len(cut.test) else None,
         labels=spaces,
+        phases=phases,
         scaling=None if store.scaled is None else scaling_of_rows(store.x, train, store.scaled),
     )
     if federation.test_counts is None:
@@ -234,7 +237,20 @@ def _sides(
 
 def _deals(name: str, args: dict[str, Any]) -> str:
     """The partition that deals the rows: this one, or the one inside it."""
-    return inner_partition(args)[0] if registry.flags("partition", name).get("annotates") else name
+    return inner_partition(args)[0] if wraps(name) else name
+
+
+def _phases(partitioner: Any, train: RowLists, store: Store, seed: int) -> Phases:
+    """When each class appears, from a partition that says so, by the clients' rows to train on."""
+    if store.targets is not None:
+        raise DataError(
+            "partition=class_incremental: these rows have several labels, so none appears in one phase; use data with "
+            "one class per row, or another partition"
+        )
+    found: Phases = partitioner.classes(
+        store.class_counts(train.rows), store.class_names, numpy_rng(seed, Stream.PARTITION, 3)
+    )
+    return found
 
 
 def _drawn(partitioner: Any, counts: NDArray[np.int64], none: int | None, seed: int) -> NDArray[np.bool_]:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     import torch
 
 Rows = NDArray[np.int64]
-SETTABLE = ("labelled", "pool", "coreset")
+SETTABLE = ("labelled", "pool", "coreset", "phase")
+CUTS = ("labelled", "coreset", "phase")
+"""Views that ``trained_on`` is reduced to, where they are set."""
 MISMATCHED = "mismatched"
 QueryView = Literal["train", "mismatched"]
 VIEWS = ("train", "validation", "trained_on", MISMATCHED, *SETTABLE)
@@ -66,8 +68,9 @@ def known_classes(y: "torch.Tensor", n_classes: int) -> "torch.Tensor | None":
 class ClientData:
     """One client's views.
 
-    ``train`` and ``validation`` never change. A method may set ``labelled``, ``pool`` and ``coreset``, each
-    within ``train``. ``trained_on``: ``train`` restricted to ``labelled`` and ``coreset`` if they are set.
+    ``train`` and ``validation`` never change. A method may set ``labelled``, ``pool``, ``coreset`` and
+    ``phase``, each within ``train``. ``trained_on``: ``train`` restricted to ``labelled``, ``coreset`` and ``phase`` if
+    they are set.
     ``mismatched``: in the order of ``train``, for each row another row of its class that this client does not hold
     (`fedimb.data.longtail.redraw`).
 
@@ -217,7 +220,7 @@ class ClientData:
         """Sorted int64 rows of the store. DataError for an unknown view or one not set yet."""
         if view == "trained_on":
             rows = self._rows["train"]
-            for cut in ("labelled", "coreset"):
+            for cut in CUTS:
                 if cut in self._rows:
                     rows = np.intersect1d(rows, self._rows[cut], assume_unique=True)
             return rows if self._given is None else rows[self._labels(rows) != UNKNOWN]
@@ -253,7 +256,7 @@ class ClientData:
         If rows have several labels (`task` multilabel), y is float32 [m, C] of 0 and 1; `primary` gives one class per
         row. An unknown cell is NaN, and a coarse label of a row with one class is C + j (`label_sets`).
         """
-        if view == "trained_on" and self._given is None and not {"labelled", "coreset"} & self._rows.keys():
+        if view == "trained_on" and self._given is None and not set(CUTS) & self._rows.keys():
             view = "train"  # the same rows: one copy in memory
         import torch
 

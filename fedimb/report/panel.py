@@ -4,6 +4,7 @@ import textwrap
 
 from fedimb.report.admission import alarm_lines, left_out_lines, without_lines
 from fedimb.report.meaning import run_sentence
+from fedimb.report.phases import phase_lines
 from fedimb.report.subgroups import subgroup_lines
 from fedimb.report.table import result_panel
 from fedimb.report.temperature import temperature_lines
@@ -33,7 +34,7 @@ def panels(result: RunResult) -> str:
         )
         for row in result.rows
     ]
-    notes = [*temperature_lines(result), *subgroup_lines(result), *without_lines(result)]
+    notes = [*phase_lines(result), *temperature_lines(result), *subgroup_lines(result), *without_lines(result)]
     notes += [*left_out_lines(result), *alarm_lines(result)]
     if notes:
         parts.append("\n".join(notes))

@@ -72,17 +72,24 @@ class Aggregator:
         self.parameters, self.buffers = dict(parameters), dict(buffers)
         self._dtypes = {k: v.dtype for k, v in parameters.items()}
 
-    def reduction(self, limits: WeightLimits, places: Mapping[int, Place] | None = None) -> Reduction:
+    def reduction(
+        self,
+        limits: WeightLimits,
+        places: Mapping[int, Place] | None = None,
+        sent: tuple[Arrays, Arrays] | None = None,
+    ) -> Reduction:
         """What lanes do with the replies to this round's messages.
 
         Args:
             limits: on the weights of the cohort's clients.
             places: client id -> the sum that its reply is added to; None: one for all.
+            sent: weights and buffers that the messages carry; None: the present ones.
         """
         if not self.linear:
             return False
-        weights = Scale.of(self.parameters, limits, self._value_ratio)
-        buffers = Scale.of(self.buffers, limits, self._value_ratio)
+        parameters, own = sent or (self.parameters, self.buffers)
+        weights = Scale.of(parameters, limits, self._value_ratio)
+        buffers = Scale.of(own, limits, self._value_ratio)
         if places is not None:
             return Reduce(weights, buffers, places=places)
         aggregator = chain(self.strategy)[-1]

@@ -8,9 +8,11 @@ import math
 import time
 from collections.abc import Sequence
 
+from flwr.app import Message
+
 from fedimb.engine.lanes import Instruction, Place
 from fedimb.errors import RunDiverged, RunFailed
-from fedimb.paces.schedule import DROPPED, Version, as_csv
+from fedimb.paces.schedule import DROPPED, Training, Version, as_csv
 from fedimb.privacy.ledger import add_round
 from fedimb.serverapp.aggregator import Aggregator, check_complete
 from fedimb.serverapp.monitor import NOT_FINITE
@@ -18,6 +20,43 @@ from fedimb.serverapp.pacing import Pacing
 from fedimb.serverapp.pending import Arrived, Pending, mean_staleness
 from fedimb.serverapp.steps import Rounds
 from fedimb.serverapp.training_rounds import TrainingRounds
+
+
+def make_version(
+    rounds: TrainingRounds,
+    model: Aggregator,
+    arrived: Arrived,
+    request: Message | None,
+    arrivals: Sequence[Training],
+    asked: Sequence[int],
+) -> dict[str, float]:
+    """Make the next version of the model of what has arrived, and return its metrics.
+
+    Args:
+        rounds: shows and counts what arrived.
+        request: any train message of this version; None: nobody was asked, and nothing has arrived.
+        arrivals: the trainings that it is made of.
+        asked: clients that began with the version before it.
+
+    Raises:
+        RunFailed, RunDiverged: see `Aggregator.apply_update`.
+    """
+    server_round, pacing = rounds.progress.server_round, rounds.pacing
+    replies = rounds.show(server_round, arrived.replies)
+    aggregated: dict[str, float] = {}
+    if arrived.replies:
+        assert pacing is not None
+        assert request is not None, "what arrives was asked for"
+        pace = pacing.asynchronous
+        update = arrived.mean_update(model.parameters, pace.mixes, pace.rate)
+        aggregated = model.apply_update(server_round, update, arrived.mean_buffers(), arrived.replies, request)
+    metrics = rounds.add_arrived(aggregated, arrived.replies)
+    metrics |= mean_staleness(arrivals, rounds.arrivals.counts, rounds.context.class_names)
+    if wrong := sum(math.isinf(a.metrics.get("train_loss", 0.0)) for a in arrived.replies) + len(arrived.diverged):
+        metrics[NOT_FINITE] = float(wrong)
+    metrics |= add_round(None, rounds.progress.privacy, asked, [a.metrics for a in arrived.replies])
+    rounds.method_metrics = rounds.notify_methods(server_round, replies)
+    return metrics | rounds.method_metrics
 
 
 class AsynchronousTraining:
@@ -57,27 +96,17 @@ class AsynchronousTraining:
         server_round = rounds.next_round()
         metrics = {"data/participants": float(len(version.starts)), **rounds.context.learning_rates(server_round)}
         concerned = [one.client for one in version.starts or version.arrivals]
-        instructions = rounds.messages(model, name, concerned) if concerned else []
+        instructions = rounds.messages(model, name, concerned, version=number - 1) if concerned else []
         if version.starts:
             self._train_starts(model, version, instructions)
         arrived = self._pending.take(number)
         self._check_recent(arrived)
-        replies = rounds.show(server_round, arrived.replies)
-        aggregated: dict[str, float] = {}
-        if arrived.replies:
-            pace = self._pacing.asynchronous
-            update = arrived.mean_update(model.parameters, pace.mixes, pace.rate)
-            means, request = arrived.mean_buffers(), instructions[0][1]
-            aggregated = model.apply_update(server_round, update, means, arrived.replies, request)
-        metrics |= rounds.add_arrived(aggregated, arrived.replies)
+        request = instructions[0][1] if instructions else None
+        metrics |= make_version(rounds, model, arrived, request, version.arrivals, concerned)
         metrics |= rounds.clock_metrics([one.client for one in version.starts if one.makes is None])
-        metrics |= mean_staleness(version.arrivals, rounds.arrivals.counts, rounds.context.class_names)
+        metrics["async/version"] = float(number)
         metrics["async/in_flight"] = float(version.in_flight)
-        if wrong := sum(math.isinf(a.metrics.get("train_loss", 0.0)) for a in arrived.replies) + len(arrived.diverged):
-            metrics[NOT_FINITE] = float(wrong)
-        metrics |= add_round(None, rounds.progress.privacy, concerned, [a.metrics for a in arrived.replies])
-        rounds.method_metrics = rounds.notify_methods(server_round, replies)
-        return metrics | rounds.method_metrics | {"time/round_s": time.monotonic() - started}
+        return metrics | {"time/round_s": time.monotonic() - started}
 
     def _train_starts(self, model: Aggregator, version: Version, instructions: Sequence[Instruction]) -> None:
         """Train the clients that begin with this version and will arrive; their updates are then pending."""

@@ -20,6 +20,7 @@ from fedimb.engine.lanes import LaneOutcome
 from fedimb.errors import FedimbError
 from fedimb.plain import JsonObject
 from fedimb.records import Arrays, pack, unpack
+from fedimb.rundir.arrival_journal import remove_replies
 from fedimb.rundir.checkpoints import Checkpoints
 from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp.aggregator import Aggregator, chain
@@ -115,8 +116,9 @@ class FolderCheckpointer:
         return self._saved.fall_back(why)
 
     def seal_end(self) -> None:
-        """Seal the result and the artifacts of a run that has ended."""
+        """Seal the result and the artifacts of a run that has ended; single clients' replies are not kept."""
         self._saved.seal_end()
+        remove_replies(self.folder.path)
 
     def after_round(self, loop: Loop, metrics: dict[str, float], last: bool) -> None:
         """Evaluate if due, queue the round's lines, checkpoint if due."""
@@ -189,7 +191,12 @@ class FolderCheckpointer:
             "metrics_size": self._metrics_size,
             "pending": pending,
         }
+        if loop.live is not None:
+            open_, info["live"] = loop.live.state()
+            arrays |= {f"live/{k}": v for k, v in open_.items()}
         self._saved.write(arrays, info)
+        if loop.live is not None:
+            loop.live.forget()
         exchange.versions.commit()
 
     def restore(self, loop: Loop) -> bool:
@@ -239,6 +246,8 @@ class FolderCheckpointer:
             said.update(zip(own["clients"].tolist(), own["rows"], strict=True) if own else ())
         loop.pending.load(_below(arrays, "pending/"), info.get("pending", {}))
         loop.arrivals.load(_below(arrays, "arrivals/"))
+        if loop.live is not None:
+            loop.live.load(_below(arrays, "live/"), info.get("live", {}))
         traffic = info["traffic"]
         exchange.traffic.up.update(traffic["up"])
         exchange.traffic.down.update(traffic["down"])

@@ -17,11 +17,13 @@ from fedimb.data.held_out import FOLDS
 from fedimb.data.prepare import prepare
 from fedimb.rundir.folder import RunFolder
 from fedimb.schema import RunConfig, ScheduleConfig
+from fedimb.serverapp.aggregator import chain
 from fedimb.serverapp.assemble import build_method, check_parts, payload_of
 from fedimb.serverapp.client_sampler import ClientSampler
 from fedimb.serverapp.launch import launch
 from fedimb.serverapp.pacing import pacing_of
 from fedimb.serverapp.progress import ProgressBar
+from fedimb.serverapp.server import Server
 from fedimb.serverapp.temperature import at_tau_one, fold_config, folds_needed, labelled_rows
 
 _RAY_START_S = 4.5  # head and actors; measured 3-9 s on two cores, quiet and busy
@@ -109,6 +111,8 @@ def estimate(config: RunConfig) -> Estimate:
     with tempfile.TemporaryDirectory() as scratch:
         quiet = {"engine": {"name": "inline"}, "tracking": {"name": "none"}, "output_dir": scratch}
         method: Any = build_method(config, federation.n_clients)[0]
+        for part in chain(method)[:-1]:  # some know only by the data how few rounds they can run
+            part.check_server(Server(config, federation))
         rounds = method.shortest()
         # A schedule is of all rounds, and costs nothing.
         local = config.local.model_copy(update={"schedule": ScheduleConfig()})

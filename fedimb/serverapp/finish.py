@@ -1,24 +1,35 @@
 """Writes the results of a finished run: result.json with summary metrics and cost, confusion matrices, the model."""
 
 import json
+import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from fedimb.config.parts import prior_label
+from fedimb.contracts.class_incremental import OF_PHASE
 from fedimb.data.federation import Federation
 from fedimb.errors import FedimbError
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.events import EventScores
 from fedimb.evaluation.intervals import wilson
 from fedimb.evaluation.metrics import scores
+from fedimb.evaluation.phases import FORGETTING, forgetting, recall_after
 from fedimb.evaluation.ratios import mean_defined
 from fedimb.paces.base import SECOND
 from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
-from fedimb.rundir.result import EVENTS, SUBGROUPS, TAU_CURVE, WITHOUT_SITE, since_replaced, suspect_text
+from fedimb.rundir.result import (
+    EVENTS,
+    SUBGROUPS,
+    TAU_CURVE,
+    WITHOUT_SITE,
+    since_replaced,
+    suspect_text,
+    untrained_text,
+)
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
 from fedimb.serverapp.evaluate import Evaluator
@@ -26,9 +37,11 @@ from fedimb.serverapp.events import events_artifact, events_of
 from fedimb.serverapp.influence import capped_counts
 from fedimb.serverapp.loop import Loop
 from fedimb.serverapp.monitor import Monitor
-from fedimb.serverapp.panels import tau_panel
+from fedimb.serverapp.panels import phases_panel, tau_panel
 from fedimb.serverapp.subgroups import subgroups_artifact
 from fedimb.serverapp.temperature import curve_of
+
+log = logging.getLogger("fedimb")
 
 MOST_LEFT_OUT = 64
 """Clients up to which scores are also computed without each in turn."""
@@ -52,13 +65,20 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
     """Write result.json and the artifacts of a finished run; returns why it is suspect, or ``""``."""
     model = loop.model(loop.context.final)
     evaluator(model.parameters, model.buffers, loop.context.counts, None)
+    untrained = evaluator.untrained()
+    if untrained is not None:
+        log.warning("%s", untrained_text(untrained))
     rows: list[JsonObject] = []
     monitor = Monitor(config.evaluation.last_k, folder.metrics(), evaluator.tested)
     suspect: dict[str, dict[str, str]] = {}
     events: dict[str, dict[str, EventScores]] = {}
+    phases: dict[str, JsonObject] = {}
     for row in [row for row in evaluator.labels if row in evaluator.matrices]:
         matrix = evaluator.matrices[row]
         mean, final = last_k_means(folder, row, config.evaluation.last_k)
+        if (by_phase := _by_phase(folder, row, federation)) is not None:
+            phases[row] = by_phase
+            mean[FORGETTING] = final[FORGETTING] = by_phase["mean_forgetting"]
         intervals: dict[str, list[float]] = {}
         if config.evaluation.bootstrap:
             rng = numpy_rng(config.seed, Stream.BOOTSTRAP)
@@ -127,13 +147,32 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             "seed": config.seed,
             "privacy": loop.context.ledger.account(loop.progress.privacy) if loop.context.ledger else None,
             **({"temperature": temperature} if (temperature := _temperature(folder, evaluator)) else {}),
+            **({"phases": _phases(folder, federation, phases)} if phases else {}),
             **({"left_out": left_out.facts()} if left_out.replies else {}),
+            **({"untrained": untrained} if untrained else {}),
             **({"attack": attackers.facts()} if attackers else {}),
-            **({"virtual_s": loop.progress.virtual_ns / SECOND} if loop.pacing and loop.pacing.pace.timed else {}),
+            **({"virtual_s": loop.progress.virtual_ns / SECOND} if loop.pacing and loop.pacing.timed else {}),
         },
     )
     evaluator.save(folder.path / "artifacts", loop.context.counts)
     return suspect_text(suspect)
+
+
+def _by_phase(folder: RunFolder, row: str, federation: Federation) -> JsonObject | None:
+    """Recall after each phase and what was forgotten, of one row; None if no method trained by phases."""
+    lines = [line["metrics"] for line in folder.metrics() if line["row"] == row]
+    table = recall_after(lines, OF_PHASE, len(federation.phases)) if federation.phases else None
+    if table is None:
+        return None
+    lost = forgetting(table)
+    return {"recall": table.tolist(), "forgetting": lost.tolist(), "mean_forgetting": float(mean_defined(lost))}
+
+
+def _phases(folder: RunFolder, federation: Federation, by_row: Mapping[str, JsonObject]) -> JsonObject:
+    """What the result says of the phases, and the panel of it for the report."""
+    classes = [[federation.class_names[c] for c in own] for own in federation.phases]
+    folder.artifact("panels/phases.json", phases_panel(classes, {row: one["recall"] for row, one in by_row.items()}))
+    return {"classes": [list(own) for own in federation.phases], "rows": dict(by_row)}
 
 
 def _temperature(folder: RunFolder, evaluator: Evaluator) -> JsonObject | None:

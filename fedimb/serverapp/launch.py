@@ -11,6 +11,7 @@ from typing import ParamSpec, TypedDict, TypeVar
 
 import torch
 
+from fedimb.atomic import write_atomic
 from fedimb.config.load import config_sha, run_label
 from fedimb.config.parts import with_pooled
 from fedimb.data.federation import Federation
@@ -39,6 +40,7 @@ from fedimb.serverapp.exchange import StateGone
 from fedimb.serverapp.finish import keep_scores, write_result
 from fedimb.serverapp.fold_runs import folds_on
 from fedimb.serverapp.progress import ProgressBar
+from fedimb.serverapp.recorded import RECORDED, check_repeatable, recorded_arrivals
 from fedimb.tracking.mlflow import MlflowTracker, NoTracker, Tracker, resolve_uri
 from fedimb.tracking.sender import Sender
 
@@ -73,6 +75,7 @@ def launch(
     engine: Engine | None = None,
     progress: ProgressBar | None = None,
     tracked: bool | Sender = True,
+    arrivals: Path | None = None,
 ) -> RunResult:
     """Run a configuration in a new run folder.
 
@@ -81,6 +84,8 @@ def launch(
         progress: a bar shared by several runs; None creates one.
         tracked: False sends nothing to MLflow; `fedimb.tracking.mlflow.sync` can later. True sends from this process, a
             sender from its own.
+        arrivals: folder of a run at sites without rounds, whose order of arrivals is repeated; None: the pace's clock
+            decides.
 
     Raises:
         ConfigError, DataError: raised before a run folder is created.
@@ -92,6 +97,9 @@ def launch(
     check_gpu(config.engine)
     check_arithmetic(config)
     _check_output_dir(config)
+    recorded = None if arrivals is None else recorded_arrivals(arrivals)
+    if recorded is not None:
+        check_repeatable(config)
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
     return_freed_memory()
     config = with_pooled(config, federation)
@@ -104,6 +112,8 @@ def launch(
     try:
         with _storage_errors(folder):
             folder.lock()
+            if recorded is not None:
+                write_atomic(folder.path / RECORDED, recorded)
             write_start(folder, config, federation)
             return execute(folder, config, federation, engine, progress, tracked)
     finally:
@@ -291,6 +301,8 @@ def execute(
             progress = stack.enter_context(ProgressBar(config.rounds))
         progress.title(run_label(config))
         progress.note(federation.minority_line())
+        if federation.phases:
+            progress.note(federation.phases_line())
         torch.set_num_threads(1)  # the same bits as on any engine, and no competition with the workers for cores
         running = stack.enter_context(_engine(engine, config))
         _record_processes(folder, running)  # the head's folder, before a process starts that could be left behind

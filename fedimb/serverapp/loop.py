@@ -14,6 +14,8 @@ from flwr.serverapp.strategy import Strategy
 
 from fedimb.contracts import platform as names
 from fedimb.errors import RunFailed, RunWaiting
+from fedimb.plain import JsonObject
+from fedimb.records import Arrays
 from fedimb.serverapp.aggregator import Aggregator
 from fedimb.serverapp.arrivals import Arrivals
 from fedimb.serverapp.asynchronous_training import AsynchronousTraining
@@ -65,6 +67,23 @@ class Checkpointer(Protocol):
         """Checkpoint now."""
 
 
+class LiveTraining(Protocol):
+    """Trains where arrivals are not known before; `fedimb.serverapp.live.Live` takes them from sites."""
+
+    def run(self, loop: "Loop", model: Aggregator, step: Rounds, pacing: Pacing) -> None:
+        """Execute a step from the loop's progress."""
+
+    def state(self) -> tuple[Arrays, JsonObject]:
+        """Arrays and plain values for a checkpoint."""
+        ...
+
+    def load(self, arrays: Arrays, info: JsonObject) -> None:
+        """Inverse of `state`."""
+
+    def forget(self) -> None:
+        """Remove what the checkpoint just written makes superfluous."""
+
+
 class Loop:
     """Runs one program.
 
@@ -77,6 +96,7 @@ class Loop:
         evaluate_clients: whether clients also send a confusion matrix of the received model.
         pacing: who is in time in each round of training; None: everybody, and no clock runs.
         arrivals: whose updates the model is made of; None: nothing is reported of them.
+        live: takes replies as they come, of a training without rounds; None: a schedule says when they do.
     """
 
     def __init__(
@@ -89,9 +109,11 @@ class Loop:
         evaluate_clients: bool = False,
         pacing: Pacing | None = None,
         arrivals: Arrivals | None = None,
+        live: LiveTraining | None = None,
     ) -> None:
         self.method, self.exchange, self.context, self.checkpointer = method, exchange, context, checkpointer
         self._program, self.pacing, self.arrivals = program, pacing, arrivals or Arrivals(None, ())
+        self.live = live
         self.models: dict[str, Aggregator | AuxiliaryModel] = {}
         self.rounds = TrainingRounds(method, exchange, context, self.models, evaluate_clients, pacing, self.arrivals)
         self.progress = self.rounds.progress
@@ -222,6 +244,8 @@ class Loop:
         """The rounds of the run's own model, or its versions, from the current progress."""
         if self.progress.round_in_step:
             self.rounds.estimate()  # if it goes on after the last round, no round does
+        if self.live is not None and self.pacing is not None:
+            return self.live.run(self, model, step, self.pacing)
         if self.asynchronous is not None:
             self.asynchronous.begin(step)
         for number in range(self.progress.round_in_step + 1, step.n + 1):
@@ -232,7 +256,7 @@ class Loop:
                 metrics = self.rounds.train(model, step.model)
             if unmoved(before, model.parameters):
                 metrics[UNMOVED] = 1.0
-            self._round_done(number)
+            self.round_done(number)
             self.checkpointer.after_round(self, metrics, last=number == step.n)
         if self.asynchronous is not None:
             self.asynchronous.end()
@@ -250,7 +274,7 @@ class Loop:
         for number in range(first, step.n):
             self._auxiliary_round(model, step.model, number)
             shown(1)
-            self._round_done(number + 1)
+            self.round_done(number + 1)
             self.checkpointer.checkpoint(self)
 
     def _auxiliary_round(self, model: AuxiliaryModel, name: str, number: int) -> None:
@@ -262,7 +286,7 @@ class Loop:
             return
         model.train(self.exchange, cohort, number, self.progress.server_round, where)
 
-    def _round_done(self, number: int) -> None:
+    def round_done(self, number: int) -> None:
         """Count a round of the current step, from 1; a checkpoint may follow."""
         self.progress.round_in_step = number
         self._clock()
@@ -276,7 +300,7 @@ class Loop:
         before = model.parameters
         model.replace(step.weights)
         self.progress.server_round += 1
-        self._round_done(1)
+        self.round_done(1)
         learned = step.model == "global" and bool(self.context.initial)  # before any round, by the method itself
         still = {UNMOVED: 1.0} if unmoved(before, model.parameters) and not learned else {}
         self.checkpointer.after_round(self, {names.REPLACED: 1.0} | still, last=True)

@@ -1,6 +1,7 @@
 """Figures of a method for the report, in the run folder's ``artifacts/panels/``; the report draws them."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -22,6 +23,24 @@ def tau_panel(curve: Sequence[tuple[float, Mapping[str, float]]], found: Mapping
         "tau": [tau for tau, _ in curve],
         "scores": {name: [own[name] for _, own in curve] for name in ("macro_recall", "minority_recall")},
         "found": dict(found),
+    }
+    return (json.dumps(panel) + "\n").encode()
+
+
+def phases_panel(classes: Sequence[Sequence[str]], recall: Mapping[str, Sequence[Sequence[float]]]) -> bytes:
+    """The content of ``panels/<name>.json`` for recall by phase; the report draws a line for each phase's classes.
+
+    Args:
+        classes: class names of each phase.
+        recall: by row, [P, P]: of phase j's classes (columns) after phase k (rows).
+    """
+    first = next(iter(recall))
+    panel = {
+        "title": "recall of each phase's classes",
+        "caption": f"Mean recall on test rows, among all classes, after each phase, of row {first}; what a line loses "
+        "from its highest point to the end is that phase's forgetting.",
+        "phases": [list(own) for own in classes],
+        "recall": [[None if math.isnan(value) else value for value in own] for own in recall[first]],
     }
     return (json.dumps(panel) + "\n").encode()
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedimb.config.parts import build_model, seeded, spec_of_rows
 from fedimb.config.site_models import kind_configs
-from fedimb.data.federation import Federation
+from fedimb.data.federation import Federation, Phases
 from fedimb.data.public import PublicRows, public_rows
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.records import Arrays
@@ -46,6 +46,22 @@ class Server:
     def domains(self) -> tuple[str, ...]:
         """Names of the source's sites (devices); empty if it has none."""
         return self._federation.domains
+
+    def phases(self) -> Phases:
+        """Class ids of each phase in which classes appear; empty if all are there from the start."""
+        return self._federation.phases
+
+    def rounds(self) -> int:
+        """Configured training rounds."""
+        return self._config.rounds
+
+    def timed(self) -> bool:
+        """Whether a simulated clock runs beside the rounds."""
+        return bool(self._config.pace.get("clock"))
+
+    def tests(self) -> bool:
+        """Whether the server has test rows, so that a model can be scored after any round."""
+        return len(self._federation.test) > 0
 
     def holders(self) -> list[int]:
         """Ids of the clients with rows to train on."""

@@ -113,14 +113,14 @@ class TrainingRounds:
         if self.context.estimate is not None and self.progress.server_round and "global" in self._models:
             self.context.counts = self.context.estimate(self._models["global"].parameters)
 
-    def messages(self, model: Aggregator, name: str, clients: Sequence[int]) -> list[Instruction]:
-        """This round's train messages for these clients, sorted."""
+    def messages(self, model: Aggregator, name: str, clients: Sequence[int], **more: Any) -> list[Instruction]:
+        """This round's train messages for these clients, sorted; ``more`` is in their step records."""
         self.exchange.versions.message += 1
         nodes = {self.exchange.client_sampler.node(c): c for c in clients}
         server_round, counts = self.progress.server_round, self.context.counts_sent
         instructions = model.configure(server_round, nodes)
         about: dict[str, Any] = {"evaluate": self._evaluate_clients, "model": name, "resets": self.progress.resets}
-        about |= {} if self.context.ledger is None else {"cohort": len(clients)}
+        about |= more if self.context.ledger is None else {"cohort": len(clients), **more}
         return self.exchange.complete(instructions, server_round, model.common_buffers, counts, **about)
 
     def show(self, server_round: int, usable: Sequence[ClientReply]) -> list[Reply]:
@@ -143,7 +143,7 @@ class TrainingRounds:
 
     def clock_metrics(self, wasted: Sequence[int]) -> dict[str, float]:
         """Metrics of a run with a clock: its time, arrivals by class, steps of clients nobody waits for."""
-        if self.pacing is None or not self.pacing.pace.timed:
+        if self.pacing is None or not self.pacing.timed:
             return {}
         metrics = {"time/virtual_s": self.progress.virtual_ns / SECOND, **self.arrivals.metrics()}
         return metrics | {"async/wasted_steps": float(self.pacing.steps(wasted))}

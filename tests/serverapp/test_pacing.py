@@ -227,10 +227,13 @@ def test_refused_before_work(words, says):
         config("data=digits", *words)
 
 
-@pytest.mark.parametrize("words", [("pace=buffered",), ("pace.clock=true",), ("prior.weighting=arrived",)])
+@pytest.mark.parametrize(
+    "words",
+    [("pace=oversample",), ("pace.clock=true",), ("prior.weighting=arrived",), ("pace=buffered", "pace.slow=0.5")],
+)
 def test_a_plan_for_real_sites_with_a_simulated_clock_is_refused(words):
     own = config("data=digits", *words)
-    with pytest.raises(ConfigError, match=r"real sites have their own; set pace=sync|between sites set"):
+    with pytest.raises(ConfigError, match=r"real sites have their own|between sites set|real sites take"):
         site_config(to_json(own))
 
 

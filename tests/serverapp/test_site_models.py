@@ -13,7 +13,7 @@ from fedimb.clientapp.private_weights import STATE
 from fedimb.clientapp.state import StateStore
 from fedimb.data.federation import Federation
 from fedimb.engine.ray import RayEngine
-from fedimb.errors import ConfigError
+from fedimb.errors import ConfigError, RunFailed
 from fedimb.records import load_arrays, to_numpy
 from fedimb.report.panel import panels
 from fedimb.serverapp.client_scores import check_scores
@@ -219,3 +219,60 @@ def test_predictions_are_of_the_site_that_is_named(folder):
     ordinary = trained(folder, "ordinary")
     with pytest.raises(ConfigError, match="has one model for all its sites"):
         fedimb.load_model(ordinary.folder, site="client-1")
+
+
+TWO_OF_THREE = ("clients.participation=0.5", "rounds=1")
+ONE_OF_THREE = ("clients.participation=0.3", "rounds=1")
+
+
+def asked(result):
+    """The clients that took part, from what they have kept."""
+    return sorted(map(int, load_arrays(result.folder / "checkpoint.safetensors")[1]["versions"]))
+
+
+def test_a_private_head_that_was_never_trained_is_in_no_score(folder):
+    result = trained(folder, "never", PRIVATE, *TWO_OF_THREE, "evaluation.bootstrap=20")
+    took_part = asked(result)
+    missing = [f"client-{k}" for k in range(3) if k not in took_part]
+    assert len(missing) == 1
+    assert result.untrained == {"sites": missing, "rows": 0}
+    assert result.rows[0].copies == len(took_part)
+    assert result.rows[0].confusion.sum() == 24 * len(took_part)
+    assert result.rows[0].defined_clients == len(took_part)
+    federation = Federation.load(result.folder)
+    rows, labels = (values[federation.test] for values in (federation.store.x, federation.store.y))
+    recalls = []
+    for client in took_part:
+        with torch.no_grad():
+            said = fedimb.load_model(result.folder, site=f"client-{client}")(rows).argmax(dim=1).numpy()
+        recalls.append(np.mean([(said[labels == c] == c).mean() for c in range(3)]))
+    assert result.rows[0].final["macro_recall"] == pytest.approx(np.mean(recalls))
+    assert f"({', '.join(missing)}): their own model was never trained" in " ".join(panels(result).split())
+    with pytest.raises(ConfigError, match=f"that of '{missing[0]}' was never trained"):
+        fedimb.load_model(result.folder, site=missing[0])
+
+
+def test_a_network_that_nobody_trained_is_in_no_score(folder):
+    (idle,) = {0, 1, 2} - set(asked(trained(folder, "never-alone", PRIVATE, *TWO_OF_THREE)))
+    kinds = f"clients.models={{kinds: {{other: {{name: mlp, hidden: [6]}}}}, at: {{{idle}: other}}}}"
+    result = trained(folder, "never-kind", kinds, *TWO_OF_THREE)
+    assert result.untrained == {"sites": [f"client-{idle}"], "rows": 0}
+    assert result.rows[0].copies == 2  # the others share one network, which was trained
+    assert json.loads((result.folder / "artifacts" / "models" / "index.json").read_text()).keys() == {"model"}
+
+
+def test_a_run_without_a_trained_model_to_score_fails(folder):
+    words = ["data.test={name: none}", "data.validation=0.3", *ONE_OF_THREE]
+    with pytest.raises(RunFailed, match="no site that has rows to score on has trained its model"):
+        trained(folder, "never-all", PRIVATE, *words)  # only the site of one row, which validates nothing
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_client_with_an_untrained_head_counts_no_validation_row(folder, secure):
+    words = ["data.test={name: none}", "data.validation=0.3", f"evaluation.secure={secure}".lower(), "seed=1"]
+    result = trained(folder, f"never-score-{secure}", PRIVATE, *words, *ONE_OF_THREE)
+    held = Federation.load(result.folder).validation.sizes
+    counted = sum(held[k] for k in asked(result))
+    assert result.untrained["rows"] == held.sum() - counted > 0
+    assert result.rows[0].confusion.sum() == counted > 0
+    assert bool(result.untrained["sites"]) != secure  # masks hide whose rows they are

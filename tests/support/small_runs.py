@@ -17,6 +17,7 @@ def config(*overrides: str, dirs=()):
 TINY = {
     "active": ("cycles=2", "budget=4", "local_epochs=2"),
     "c2tc": ("use=init", "keep=0.5", "min_count=2", "epochs=1"),
+    "class_incremental": ("memory=6",),
     "creff": ("per_class=3", "match_steps=2", "head_epochs=2"),
     "fairfal": ("cycles=2", "budget=4", "local_epochs=2"),
     "fediic": ("steps=5",),
@@ -40,6 +41,7 @@ def needs_of_methods(*methods: str) -> list[str]:
     flags = [registry.flags("strategy", name) for name in methods]
     needed = [f"model.head={one['needs_head']}" for one in flags if one.get("needs_head")]
     needed += [f"loss={one['needs_loss'][0]}" for one in flags if one.get("needs_loss")]
+    needed += ["partition=class_incremental" for one in flags if one.get("phased")]
     needed += [f"clients.private={list(one['needs_private'])}" for one in flags if one.get("needs_private")]
     return needed + ["local.augmentation=[{name: noise}]" for one in flags if one.get("two_views")]
 

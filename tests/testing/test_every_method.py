@@ -10,6 +10,10 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "fairfal": {"cycles": 2, "budget": 4, "local_epochs": 2},
     "fedssg": {"training": {"steps": 2}, "pretrain": 1, "force": True, "run_words": ["data.public=3"]},
     "c2tc": {"min_count": 2, "keep": 0.5, "epochs": 1, "use": "init"},
+    "class_incremental": {
+        "memory": 4,
+        "run_words": ["partition=class_incremental", "partition.rows={name: by_column, column: site}"],
+    },
     "creff": {"per_class": 3, "match_steps": 2, "head_epochs": 2, "min_count": 1},
     "fediic": {
         "min_count": 1,
@@ -30,7 +34,8 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "scope": {"warmup": 1},
 }
 LONG = (
-    *("active", "c2tc", "climb", "coreset", "creff", "fairfal", "feature_select", "fediic", "fednh", "fedproto"),
+    *("active", "c2tc", "class_incremental", "climb", "coreset", "creff", "fairfal", "feature_select", "fediic"),
+    *("fednh", "fedproto"),
     *("fedrela", "fedrep", "fedssg", "fedyoyo", "herocrystal", "mahalanobis", "oneround", "public", "rucr"),
 )
 """Left to the slow test below, which has every method; one that is added later is in both."""

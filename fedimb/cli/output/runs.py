@@ -104,6 +104,18 @@ class Subgroup(Part):
     gap: Number
 
 
+class Untrained(Part):
+    """Sites whose own model was never trained, and is in no score.
+
+    Attributes:
+        sites: their names; empty if the sum of masked matrices hides them.
+        rows: their validation rows, where those score the run.
+    """
+
+    sites: list[str]
+    rows: int
+
+
 class TemperatureCurve(Part):
     """Held-out log loss by temperature.
 
@@ -136,6 +148,32 @@ class Temperature(Part):
     cost: dict[str, Number]
 
 
+class PhaseRow(Part):
+    """One row of a run that trained classes in phases.
+
+    Attributes:
+        recall: [phase][phase], of the classes of the second phase after the first.
+        forgetting: of each phase but the last: its highest recall before the last phase, minus that after it.
+        mean_forgetting: their mean.
+    """
+
+    recall: list[list[Number]]
+    forgetting: list[Number]
+    mean_forgetting: Number
+
+
+class Phases(Part):
+    """Recall and forgetting where classes arrive in phases.
+
+    Attributes:
+        classes: class ids of each phase.
+        rows: by row label.
+    """
+
+    classes: list[list[int]]
+    rows: dict[str, PhaseRow]
+
+
 class RunFinished(Output):
     """A finished run. The exit code is 3 if it is suspect and its configuration refuses that.
 
@@ -153,12 +191,14 @@ class RunFinished(Output):
         client_seconds, steps, labels: training time and optimiser steps over all clients, labelled rows used.
         privacy: settings and epsilons of a run with noise on its updates; null without.
         left_out: replies that the server did not use (the first 100), and clients set aside.
+        untrained: sites that no score is of, as their own model was never trained; null if all were trained.
         without_site: row label -> site -> final macro_recall and minority_recall without its matrix, and its rows.
         subgroups: scores by subgroup; empty unless data.subgroups is set.
         attack: of a simulated attack its name, the clients that attack and the round of its start; null without.
         temperature: what held-out rows say of the strength of post-hoc correction; null if none were scored.
         events: row label -> class -> events, detected, sensitivity, false_alarms, hours, false_alarms_per_hour of
             windows of recordings; empty of other data.
+        phases: recall and forgetting by phase; null unless classes were trained in phases.
         suspect: why the run should not be trusted; empty if nothing was seen.
         meaning: one sentence on what the result means.
     """
@@ -179,11 +219,13 @@ class RunFinished(Output):
     labels: Number
     privacy: dict[str, Number] | None
     left_out: list[LeftOut]
+    untrained: Untrained | None
     without_site: dict[str, dict[str, dict[str, Number]]]
     subgroups: list[Subgroup]
     attack: dict[str, Any] | None
     temperature: Temperature | None
     events: dict[str, dict[str, dict[str, Number]]]
+    phases: Phases | None
     suspect: str
     meaning: str
 
@@ -208,6 +250,7 @@ class RunFinished(Output):
                 for group in table["groups"]
             ],
             "train_counts": result.train_counts.tolist(),
+            "phases": result.phases or None,
             "suspect": result.suspect,
             "exit_code": RunSuspect.exit_code if refuse and result.refused else 0,
             "meaning": run_sentence(result),

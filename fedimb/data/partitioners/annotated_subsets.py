@@ -7,8 +7,7 @@ other organs (Shi et al., Medical Image Analysis 2021): a row keeps its class, b
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb import registry
-from fedimb.data.config import inner_partition
+from fedimb.data.config import inner_dealer
 from fedimb.errors import ConfigError, DataError
 from fedimb.plain import Settings
 from fedimb.registry import register
@@ -45,9 +44,7 @@ class AnnotatedSubsets:
                 f"partition 'annotated_subsets': classes={classes}: give a number of at least 1, or [fewest, most]"
             )
         self.fewest, self.most = bounds
-        name, args = inner_partition({"rows": rows})
-        columns = {"patients": patients, "sites": sites, "site_names": site_names}
-        self.inner = registry.build("partition", name, given=columns, **args)
+        self.inner = inner_dealer(rows, {"patients": patients, "sites": sites, "site_names": site_names})
 
     def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
         """``n_clients`` sorted int64 lists of positions into ``y`` [n]; a list may be empty."""

@@ -23,7 +23,8 @@ from fedimb.data.scaling import Scaling, scaling_of
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.federation import DeployedFederation, declared_labels
 from fedimb.deploy.coordinator.signed_messages import SignedMessages
-from fedimb.deploy.coordinator.site_grid import DeployedGrid, Timeouts
+from fedimb.deploy.coordinator.site_channel import SiteGrid
+from fedimb.deploy.coordinator.site_grid import Timeouts
 from fedimb.deploy.coordinator.standby import refuse_standby
 from fedimb.deploy.files import parse_settings
 from fedimb.deploy.input_names import check_input_names
@@ -156,7 +157,7 @@ class _SiteEngine:
             raise ConfigError(f"{folder.path / DEPLOYED} lists other sites than the plan ({', '.join(sites)})")
         signed = SignedMessages(Deployment.of_run(folder.path), plan, folder.path.name)
         aside = LeftOut(folder.path, about.sites).aside(_FOREVER)
-        self._grid = DeployedGrid(flower, about.sites, folder.path, timeouts, signed, frozenset(aside))
+        self._grid = SiteGrid(flower, about.sites, folder.path, timeouts, signed, frozenset(aside))
         shared = {
             "run": folder.path.name,
             "plan": (folder.path / "plan.json").read_text(encoding="utf-8"),
@@ -204,7 +205,7 @@ class _SiteEngine:
         )
         self.federation.pairs = {client: site.key for client, site in enumerate(joined)}
 
-    def grid(self, job: Job) -> DeployedGrid:
+    def grid(self, job: Job) -> SiteGrid:
         """The sites."""
         return self._grid
 

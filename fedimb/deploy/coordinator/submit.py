@@ -11,11 +11,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from fedimb.atomic import write_atomic
 from fedimb.config.load import config_sha, from_json, run_label, to_json
-from fedimb.config.overrides import set_value
+from fedimb.config.overrides import set_words
 from fedimb.data.federation import minority_line
 from fedimb.deploy.bundle_hash import BUNDLE
 from fedimb.deploy.coordinator.deployment import Deployment
@@ -35,7 +33,6 @@ from fedimb.rundir.seal import Manifest, write_seal
 from fedimb.schema import RunConfig
 from fedimb.serverapp.launch import is_finished, is_incomplete
 from fedimb.serverapp.progress import ProgressBar
-from fedimb.strict_yaml import load_yaml
 
 log = logging.getLogger("fedimb")
 
@@ -125,24 +122,11 @@ def _check_joined(deployment: Deployment, plan: StudyPlan) -> None:
 
 def _configured(plan: StudyPlan, overrides: Sequence[str], deployment: Deployment) -> RunConfig:
     tree = json.loads(json.dumps(plan.config))
-    for word in overrides:
-        key, found, value = word.partition("=")
-        if not found:
-            raise ConfigError(f"'{word}' is not a setting: write key=value, as in rounds=20")
-        set_value(tree, key, _value(word, value))
+    set_words(tree, overrides)
     tree["output_dir"] = str(deployment.folder("runs"))
     config = from_json(json.dumps(tree))
     check_config(plan, config)
     return config
-
-
-def _value(word: str, text: str) -> object:
-    try:
-        return load_yaml(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"cannot read '{word}' ({' '.join(str(error).split())}): write the value as in YAML"
-        ) from None
 
 
 def execute(

@@ -8,6 +8,7 @@ table of outbound records from its own contracts, and refuses a plan whose table
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -23,6 +24,7 @@ from fedimb.deploy.study_plan.limits import SiteLimits
 from fedimb.deploy.study_plan.outbound_records import OutboundRecord, Sizes, outbound_records, queries_of, sizes_of
 from fedimb.deploy.study_plan.ranges import Range, Scalar, check_vary, most_rounds
 from fedimb.errors import ConfigError, FedimbError, nearest
+from fedimb.paces.base import PaceSettings
 from fedimb.plain import Settings
 from fedimb.privacy.recoverable_sum import FEWEST
 from fedimb.registry.targets import is_path
@@ -148,7 +150,7 @@ def site_config(text: str) -> RunConfig:
 
     Raises:
         ConfigError: it is not valid here, it names its model by an import path, it has a simulated attack or clock,
-            a prior that follows arrivals, or a partition that draws what clients annotate.
+            a prior that follows arrivals, or a partition that draws what clients annotate or when classes appear.
     """
     try:
         model = json.loads(text)["model"]
@@ -162,11 +164,7 @@ def site_config(text: str) -> RunConfig:
     config = from_json(text)
     if (name := config.attack["name"]) != "none":
         raise ConfigError(f"attack={name}: attacks are for simulated clients, not for real sites; set attack=none")
-    if (name := config.pace["name"]) != "sync" or config.pace.get("clock"):
-        raise ConfigError(
-            f"pace={name}: a pace decides by a simulated clock who is in time, and real sites have their own; set "
-            "pace=sync and pace.clock=false"
-        )
+    check_pace(config)
     if config.prior.weighting == "arrived":
         raise ConfigError(
             "prior.weighting=arrived follows a simulated run's arrivals; between sites set prior.weighting=data"
@@ -176,7 +174,42 @@ def site_config(text: str) -> RunConfig:
             f"partition={config.partition['name']} draws for simulated clients which classes they annotate; real sites "
             "declare it: set data.labels.annotated={SITE: [CLASS, ...]}, and another partition"
         )
+    if phased := [p for p in (config.partition["name"],) if registry.flags("partition", p).get("phased")]:
+        raise ConfigError(
+            f"partition={phased[0]} says in which phase simulated clients see a class, and real sites' rows are not "
+            "the server's to hold back; use another partition"
+        )
     return config
+
+
+def check_pace(config: RunConfig) -> None:
+    """Refuse a pace that decides by a simulated clock, and what a simulated clock is set to.
+
+    Raises:
+        ConfigError: the setting, and what to set instead.
+    """
+    name, clients = config.pace["name"], config.clients
+    if not registry.flags("pace", name).get("asynchronous"):
+        if name != "sync" or config.pace.get("clock"):
+            raise ConfigError(
+                f"pace={name}: a pace with rounds decides by a simulated clock who is in time, and real sites have "
+                "their own; set pace=sync and pace.clock=false (and clients.deadline_s, to leave late sites out of a "
+                "step), or pace=buffered or fedasync, which take replies as they come"
+            )
+        return
+    for one in fields(PaceSettings):
+        if config.pace.get(one.name, one.default) != one.default:
+            raise ConfigError(
+                f"pace.{one.name}={config.pace[one.name]} is of a simulated clock, and real sites take the time they "
+                f"take; leave it at {one.default}"
+            )
+    simulated = {"availability": 1.0, "dropout": 0.0, "slow": 0.0}
+    for key, neutral in simulated.items():
+        if getattr(clients, key) != neutral:
+            raise ConfigError(
+                f"clients.{key}={getattr(clients, key):g} simulates failures, and with pace={name} replies are taken "
+                f"as sites send them; set clients.{key}={neutral:g}"
+            )
 
 
 def parse_time(text: str) -> datetime:

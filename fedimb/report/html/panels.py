@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fedimb.report.kept import kept_picture
+from fedimb.report.phases import phases_picture
 from fedimb.report.temperature import tau_picture
 from fedimb.study.results import Result
 
@@ -66,8 +67,9 @@ def _drawn(file: Path) -> bytes | None:
     if file.suffix != ".json" or any(file.with_suffix(suffix).exists() for suffix in _TYPES):
         return None
     words = _words(file)
-    if (curve := tau_picture(words)) is not None:
-        return curve
+    for draw in (tau_picture, phases_picture):
+        if (drawn := draw(words)) is not None:
+            return drawn
     kept, held, names = words.get("kept"), words.get("held"), words.get("class_names")
     if not (isinstance(kept, list) and isinstance(held, list) and isinstance(names, list)):
         return None

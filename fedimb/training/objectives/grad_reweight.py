@@ -27,6 +27,8 @@ class GradientReweighting(LocalObjective):
         ConfigError: the head has no trained rows, one per class.
     """
 
+    name = "grad_reweight"
+
     def __init__(self) -> None:
         self._present = self._sums = torch.zeros(0)
         self._rows: list[int] = []
@@ -42,7 +44,7 @@ class GradientReweighting(LocalObjective):
         self._rows = [i for one in own for i, p in enumerate(parameters) if p is one]
         if not model.head.weight.requires_grad:
             raise ConfigError(
-                "objective 'grad_reweight' weighs the gradients of the head's rows, which are fixed here: use "
+                f"objective '{self.name}' weighs the gradients of the head's rows, which are fixed here: use "
                 "model.head=linear, or leave the objective out"
             )
         self._sums = parameters[self._rows[0]].new_zeros(model.head.out_features, dtype=torch.float64)
@@ -51,10 +53,14 @@ class GradientReweighting(LocalObjective):
     def on_gradients(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         """Add this step's sizes, then multiply the gradients of weight and bias."""
         self._sums += gradients[self._rows[0]].double().flatten(1).norm(dim=1)
-        weights = class_weights(self._sums, self._present)
+        weights = self.weights(self._sums, self._present)
         for at in self._rows:
             gradient = gradients[at]
             gradient.mul_(weights.to(gradient.dtype).view(-1, *[1] * (gradient.dim() - 1)))
+
+    def weights(self, sums: Tensor, present: Tensor) -> Tensor:
+        """`class_weights`."""
+        return class_weights(sums, present)
 
 
 def class_weights(sums: Tensor, present: Tensor) -> Tensor:
