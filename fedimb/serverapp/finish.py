@@ -61,6 +61,70 @@ def _clients(evaluator: Evaluator, row: str, federation: Federation) -> dict[str
     }
 
 
+def _row(
+    folder: RunFolder,
+    config: RunConfig,
+    federation: Federation,
+    evaluator: Evaluator,
+    monitor: Monitor,
+    phases: JsonObject | None,
+    row: str,
+) -> JsonObject:
+    """A row of result.json (`RowResult`): its scores with their intervals, and what the monitor says of them."""
+    matrix = evaluator.matrices[row]
+    mean, final = last_k_means(folder, row, config.evaluation.last_k)
+    if phases is not None:
+        mean[FORGETTING] = final[FORGETTING] = phases["mean_forgetting"]
+    intervals: dict[str, list[float]] = {}
+    if config.evaluation.bootstrap:
+        rng = numpy_rng(config.seed, Stream.BOOTSTRAP)
+        drawn = evaluator.intervals(row, config.evaluation.bootstrap, rng)
+        intervals = {k: [float(v[0]), float(v[1])] for k, v in drawn.items()}
+    hits, support = hits_and_support(matrix)
+    low, high = wilson(hits / evaluator.copies, support / evaluator.copies)
+    recall = [
+        [float(h / s) if s else math.nan, float(a), float(b)]
+        for h, s, a, b in zip(hits, support, low, high, strict=True)
+    ]
+    probability = evaluator.probability(row)
+    suspect, alarms = monitor.suspicions(row), monitor.alarms(row)
+    return {
+        "label": row,
+        "metrics": mean,
+        "final": final,
+        "confusion": matrix.tolist(),
+        **({"copies": evaluator.copies} if evaluator.copies > 1 else {}),
+        "intervals": intervals,
+        "recall": recall,
+        "probability": probability.means,
+        "auroc": probability.auroc.tolist(),
+        "auprc": probability.auprc.tolist(),
+        **evaluator.tau_of(row),
+        **_clients(evaluator, row, federation),
+        **({"suspect": suspect} if suspect else {}),
+        **({"alarms": alarms} if alarms else {}),
+    }
+
+
+def _row_artifacts(
+    folder: RunFolder, federation: Federation, evaluator: Evaluator, rows: Sequence[str]
+) -> dict[str, dict[str, EventScores]]:
+    """Write every row's confusion matrix, and the scores of its test rows where they are kept; returns its events."""
+    events: dict[str, dict[str, EventScores]] = {}
+    for row in rows:
+        if (scored := evaluator.row_scores(row)) is not None:
+            scored.write(folder, row)
+            if of_events := events_of(federation, scored):
+                events[row] = of_events
+        target = folder.path / "artifacts" / "rows" / row.replace("/", "_")
+        target.mkdir(parents=True, exist_ok=True)
+        matrix = evaluator.matrices[row].tolist()
+        (target / "confusion.json").write_text(
+            json.dumps({"class_names": list(federation.class_names), "matrix": matrix})
+        )
+    return events
+
+
 def write_result(folder: RunFolder, config: RunConfig, federation: Federation, evaluator: Evaluator, loop: Loop) -> str:
     """Write result.json and the artifacts of a finished run; returns why it is suspect, or ``""``."""
     model = loop.model(loop.context.final)
@@ -68,55 +132,12 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
     untrained = evaluator.untrained()
     if untrained is not None:
         log.warning("%s", untrained_text(untrained))
-    rows: list[JsonObject] = []
+    scored = [row for row in evaluator.labels if row in evaluator.matrices]
     monitor = Monitor(config.evaluation.last_k, folder.metrics(), evaluator.tested)
-    suspect: dict[str, dict[str, str]] = {}
-    events: dict[str, dict[str, EventScores]] = {}
-    phases: dict[str, JsonObject] = {}
-    for row in [row for row in evaluator.labels if row in evaluator.matrices]:
-        matrix = evaluator.matrices[row]
-        mean, final = last_k_means(folder, row, config.evaluation.last_k)
-        if (by_phase := _by_phase(folder, row, federation)) is not None:
-            phases[row] = by_phase
-            mean[FORGETTING] = final[FORGETTING] = by_phase["mean_forgetting"]
-        intervals: dict[str, list[float]] = {}
-        if config.evaluation.bootstrap:
-            rng = numpy_rng(config.seed, Stream.BOOTSTRAP)
-            drawn = evaluator.intervals(row, config.evaluation.bootstrap, rng)
-            intervals = {k: [float(v[0]), float(v[1])] for k, v in drawn.items()}
-        hits, support = hits_and_support(matrix)
-        low, high = wilson(hits / evaluator.copies, support / evaluator.copies)
-        recall = [
-            [float(h / s) if s else math.nan, float(a), float(b)]
-            for h, s, a, b in zip(hits, support, low, high, strict=True)
-        ]
-        probability = evaluator.probability(row)
-        rows.append({
-            "label": row,
-            "metrics": mean,
-            "final": final,
-            "confusion": matrix.tolist(),
-            **({"copies": evaluator.copies} if evaluator.copies > 1 else {}),
-            "intervals": intervals,
-            "recall": recall,
-            "probability": probability.means,
-            "auroc": probability.auroc.tolist(),
-            "auprc": probability.auprc.tolist(),
-            **evaluator.tau_of(row),
-            **_clients(evaluator, row, federation),
-        })  # fmt: skip
-        if (scored := evaluator.row_scores(row)) is not None:
-            scored.write(folder, row)
-            if of_events := events_of(federation, scored):
-                events[row] = of_events
-        suspect[row] = monitor.suspicions(row)
-        rows[-1] |= {"suspect": suspect[row]} if suspect[row] else {}
-        rows[-1] |= {"alarms": alarms} if (alarms := monitor.alarms(row)) else {}
-        target = folder.path / "artifacts" / "rows" / row.replace("/", "_")
-        target.mkdir(parents=True, exist_ok=True)
-        (target / "confusion.json").write_text(
-            json.dumps({"class_names": list(federation.class_names), "matrix": matrix.tolist()})
-        )
+    by_phase = {row: _by_phase(folder, row, federation) for row in scored}
+    phases = {row: one for row, one in by_phase.items() if one is not None}
+    rows = [_row(folder, config, federation, evaluator, monitor, phases.get(row), row) for row in scored]
+    events = _row_artifacts(folder, federation, evaluator, scored)
     traffic, left_out, attackers = loop.exchange.traffic, loop.exchange.left_out, loop.exchange.attackers
     if evaluator.subgroups:
         about = (config.evaluation.subgroup_floor, evaluator.without_subgroups, evaluator.hidden_of_sites)
@@ -155,7 +176,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
         },
     )
     evaluator.save(folder.path / "artifacts", loop.context.counts)
-    return suspect_text(suspect)
+    return suspect_text({row["label"]: row.get("suspect", {}) for row in rows})
 
 
 def _by_phase(folder: RunFolder, row: str, federation: Federation) -> JsonObject | None:
