@@ -50,8 +50,8 @@ class Client:
     def views(self, context: "ClientContext") -> None:
         """Called before every message is handled: set the views recorded in ``context.state``.
 
-        Local training is on ``trained_on``: all training rows, reduced to ``labelled`` and ``coreset`` if these are
-        set.
+        Local training is on ``trained_on``: all training rows, reduced to ``labelled``, ``coreset`` and ``phase`` if
+        these are set.
         """
 
     def train_spec(self, spec: TrainSpec, context: "ClientContext") -> TrainSpec:

@@ -2,8 +2,8 @@
 
 EndoCIL, arXiv 2510.17200: l(z, y) = w_y CE(z + log pi, y). Its abstract names a class-balanced loss regularised by the
 prior; the product is our reading of it, and the weights are those of Cui et al. 2019 (`class_balanced`). The method
-counts replayed rows of earlier phases too; here pi is the run's prior. beta 0 makes every weight 1, and the loss
-balanced softmax. Predictions use z.
+counts replayed rows of earlier phases too, as the run's prior does with strategy class_incremental. beta 0 makes every
+weight 1, and the loss balanced softmax. Predictions use z.
 """
 
 import numpy as np
