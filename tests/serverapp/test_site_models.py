@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from small_runs import config
 
 import fedimb
-from fedimb.clientapp.private_weights import STATE
+from fedimb.clientapp.private_weights import COUNTS, STATE
 from fedimb.clientapp.state import StateStore
 from fedimb.data.federation import Federation
 from fedimb.engine.ray import RayEngine
@@ -276,3 +276,49 @@ def test_a_client_with_an_untrained_head_counts_no_validation_row(folder, secure
     assert result.untrained["rows"] == held.sum() - counted > 0
     assert result.rows[0].confusion.sum() == counted > 0
     assert bool(result.untrained["sites"]) != secure  # masks hide whose rows they are
+
+
+OWN_COUNTS = (PRIVATE, "calibration=[none,la_post]", "prior.provenance=local")
+
+
+def test_post_hoc_adjustment_of_a_private_head_is_by_its_own_sites_counts(folder):
+    """Site 0 trained on 18, 12 and 6 rows, site 1 on 7 and 3 and none, site 2 on one row of the last class."""
+    result = trained(folder, "own-counts", *OWN_COUNTS)
+    federation = Federation.load(result.folder)
+    assert federation.counts.tolist() == [[18, 12, 6], [7, 3, 0], [0, 0, 1]]
+    rows, labels = (values[federation.test] for values in (federation.store.x, federation.store.y))
+    recalls = []
+    for client, prior in enumerate(([18, 12, 6], [7, 3, 3], [1, 1, 1])):  # without rows: as the rarest that has some
+        model = fedimb.load_model(result.folder, site=f"client-{client}")
+        with torch.no_grad():
+            said = (model(rows) - torch.log(torch.tensor(prior, dtype=torch.float32))).argmax(dim=1)
+        recalls.append(np.mean([(said.numpy()[labels == c] == c).mean() for c in range(3)]))
+        predicted = model.predict(rows, calibration="la_post")
+        assert [result.class_names.index(name) for name in predicted.classes] == said.tolist()
+    raw, adjusted = (row.final["macro_recall"] for row in result.rows)
+    assert adjusted == pytest.approx(np.mean(recalls))
+    assert adjusted != raw
+    assert result.prior_counts is None
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_clients_that_score_themselves_adjust_by_their_own_counts(folder, secure):
+    words = ["data.test={name: none}", "data.validation=0.3", f"evaluation.secure={secure}".lower()]
+    result = trained(folder, f"own-counts-{secure}", *OWN_COUNTS, *words)
+    federation = Federation.load(result.folder)
+    arrays = load_arrays(result.folder / "checkpoint.safetensors")
+    store, versions = StateStore(result.folder / "clients"), arrays[1]["versions"]
+    body = of_checkpoint(result)
+    expected = np.zeros((3, 3), np.int64)
+    for client in range(3):
+        state = store.load(client, int(versions[str(client)]))
+        own = to_numpy(state.array_records[STATE])
+        rows = np.asarray(federation.validation[client])
+        x = np.asarray(federation.store.x[rows])
+        hidden = np.maximum(x @ body["body.1.weight"].T + body["body.1.bias"], 0)
+        counts = np.bincount(federation.store.y[federation.train[client]], minlength=3)
+        np.testing.assert_array_equal(to_numpy(state.array_records[COUNTS])["counts"], counts)
+        prior = np.where(counts > 0, counts, counts[counts > 0].min())
+        said = (hidden @ own["head.weight"].T + own["head.bias"] - np.log(prior / prior.sum())).argmax(axis=1)
+        np.add.at(expected, (federation.store.y[rows], said), 1)
+    np.testing.assert_array_equal(result.rows[1].confusion, expected)
