@@ -8,6 +8,7 @@ from flwr.app import Error, Message
 from safetensors.numpy import load_file
 
 from fedimb import registry
+from fedimb.contracts import platform as names
 from fedimb.engine.channel import Received
 from fedimb.engine.grid import CLIENT_FAILED, SimulationGrid
 from fedimb.errors import ConfigError, RunFailed
@@ -108,13 +109,15 @@ class RecordedChannel:
                 "so far; set rounds to as many as it had"
             )
         line = self._arrivals[self._next]
-        if line.client not in self._open:
+        message = self._open.pop(line.client, None)
+        version = None if message is None else message.content.config_records[names.STEP]["version"]
+        if message is None or version != line.version:
+            what = "was not asked" if message is None else f"began with version {version}, not {line.version}"
             raise RunFailed(
-                f"{RECORDED}, line {line.number + 1}: client {line.client} arrives, and was not asked: repeat the run "
-                "with the settings, the seed and the clients that it had"
+                f"{RECORDED}, line {line.number + 1}: client {line.client} arrives, and {what}: repeat the run with "
+                "the settings, the seed and the clients that it had"
             )
         self._next += 1
-        message = self._open.pop(line.client)
         if line.failed:
             reply = Message(Error(code=CLIENT_FAILED, reason=line.failed), reply_to=message)
             return Received(line.client, reply, line.ns)

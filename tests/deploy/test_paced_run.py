@@ -10,6 +10,8 @@ from scripted import Scripted
 
 from fedimb.deploy.coordinator.serve import serve
 from fedimb.deploy.site.approvals import receive_plan
+from fedimb.deploy.site.ledger import Ledger
+from fedimb.deploy.site.spending import spent
 from fedimb.rundir import arrival_journal
 from fedimb.rundir.arrival_journal import ArrivalJournal, read_arrivals
 from fedimb.rundir.result import RunResult
@@ -22,17 +24,23 @@ PACE = ("pace=buffered", "pace.concurrency=3", "pace.buffer=2")
 SCRIPT = ["linz", "st-anna", "linz", "st-anna", "va", "linz", "st-anna", "va"]
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Study:
-    return paced(tmp_path)
-
-
-def paced(root: Path, *more: str) -> Study:
-    study = small_study(root, SITES, "tracking=none", "rounds=4", "checkpoint.every=2", *(more or PACE))
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Study:
+    study = small_study(
+        tmp_path_factory.mktemp("study"), SITES, "tracking=none", "rounds=4", "checkpoint.every=2", *PACE
+    )
     for home in study.homes.values():
         receive_plan(home, study.plan.to_json())
     study.approve()
     return study
+
+
+@pytest.fixture(scope="module")
+def reference(study):
+    """The folder of a run that nothing disturbed."""
+    folder = study.new()
+    run(folder, Scripted(study.homes.values(), SCRIPT))
+    return folder
 
 
 def run(folder, grid) -> RunResult:
@@ -50,9 +58,8 @@ def trainings(folder) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_slow_site_holds_no_version_and_its_record_gives_the_same_weights(study, tmp_path):
-    folder, grid = study.new(), Scripted(study.homes.values(), SCRIPT)
-    result = run(folder, grid)
+def test_a_slow_site_holds_no_version_and_its_record_gives_the_same_weights(study, reference, tmp_path):
+    folder, result = reference, RunResult.read(reference.path)
     table = trainings(folder)
     names = sorted(SITES)
     assert [names[one.client] for one in read_arrivals(folder.path / "arrivals.jsonl")[0]] == SCRIPT
@@ -69,11 +76,9 @@ def test_a_slow_site_holds_no_version_and_its_record_gives_the_same_weights(stud
 @pytest.mark.parametrize(
     "when", [pytest.param("before", marks=pytest.mark.slow), "within", pytest.param("after", marks=pytest.mark.slow)]
 )
-def test_killed_between_an_arrival_and_the_flush(study, tmp_path, monkeypatch, when):
+def test_killed_between_an_arrival_and_the_flush(study, reference, monkeypatch, when):
     """A reply whose line is not written is asked for again; one with a line is taken from the journal."""
-    reference, grid = study.new(), Scripted(study.homes.values(), SCRIPT)
-    whole = run(reference, grid)
-    folder = study.new()
+    whole, folder = RunResult.read(reference.path), study.new()
     stopped_at = 4  # the third version is made of the fifth and sixth; a checkpoint was written before them
     append, write = ArrivalJournal.append, arrival_journal.write_atomic
 
@@ -106,8 +111,8 @@ def test_killed_between_an_arrival_and_the_flush(study, tmp_path, monkeypatch, w
     assert not (folder.path / "arrivals").exists()  # no site's update stays when the run has ended
 
 
-def test_a_lost_site_holds_nobody(tmp_path):
-    study = paced(tmp_path)
+@pytest.mark.slow
+def test_a_lost_site_holds_nobody(study, tmp_path):
     folder = study.new(away_s=0.0)
     flower_says = [3]
 
@@ -131,3 +136,27 @@ def metrics(folder) -> list[dict]:
         {key: value for key, value in line["metrics"].items() if not key.startswith("time/")}
         for line in folder.metrics()
     ]
+
+
+@pytest.mark.slow
+def test_a_site_counts_every_message_at_its_own_limit(study):
+    """A fast site is asked once per version; beyond its budget it refuses, and the run goes on with the others."""
+    folder, home = study.new(), study.homes["va"]
+    before, counted = home.file("node.yaml").read_text(), rounds_counted(home)
+    home.file("node.yaml").write_text(f"{before}budget:\n  rounds: {counted + 2}\n")
+    try:
+        run(folder, Scripted(study.homes.values(), ["va", "linz"] * 4))
+    finally:
+        home.file("node.yaml").write_text(before)
+    arrivals = [one for one in read_arrivals(folder.path / "arrivals.jsonl")[0] if one.client == 2]
+    assert [bool(one.failed) for one in arrivals[:3]] == [False, False, True]
+    assert "va answers no more than" in arrivals[2].failed
+    assert rounds_counted(home) == counted + 2
+    asked = [one.version for one in arrivals]
+    assert len(asked) == len(set(asked))  # no version is asked for twice
+
+
+def rounds_counted(home) -> int:
+    ledger = Ledger(home)
+    with ledger.locked():
+        return spent(ledger, "heads").rounds
