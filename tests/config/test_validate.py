@@ -169,6 +169,7 @@ NEEDS = (
     ("strategy", "fediic", "model.head=projected", "local.augmentation=[{name: noise}]"),
     ("strategy", "fedyoyo", "loss=dla"),
     ("strategy", "mahalanobis", "model.head=gated"),
+    ("strategy", "fedmd", "clients.private=['*']"),
     ("strategy", "fedproto", "clients.private=['*']"),
     ("strategy", "fedrep", "clients.private=[head]"),
     ("strategy", "herocrystal", "clients.private=[head]"),

@@ -21,7 +21,9 @@ from fedimb.strategies.coreset import Coreset
 from fedimb.strategies.creff import Creff
 from fedimb.strategies.fairfal import FairFAL
 from fedimb.strategies.feature_select import FeatureSelect
+from fedimb.strategies.feddf import FedDF
 from fedimb.strategies.fediic import FedIIC
+from fedimb.strategies.fedmd import FedMD
 from fedimb.strategies.fednh import FedNH
 from fedimb.strategies.fedproto import FedProto
 from fedimb.strategies.fedrela import FedReLa
@@ -170,6 +172,16 @@ def test_active_learning_labels_in_each_of_its_cycles(method: type[Active]) -> N
             "strategy=c2tc needs a server that trains: run it with fedimb, not in a plain ServerApp",
         ),
         (
+            FedDF(FedAvg()),
+            1,
+            "strategy=feddf needs a server that trains: run it with fedimb, not in a plain ServerApp",
+        ),
+        (
+            FedMD(FedAvg()),
+            1,
+            "strategy=fedmd needs rows at the server: run it with fedimb, not in a plain ServerApp",
+        ),
+        (
             FeatureSelect(FedAvg()),
             1,
             "strategy=feature_select needs fedimb's own server: run it with fedimb, not in a plain ServerApp",
@@ -253,6 +265,7 @@ def test_herocrystal_says_that_it_needs_a_server_that_trains() -> None:
 
 def test_no_method_is_left_out() -> None:
     known = {Scope, Coreset, Active, FairFAL, FedSSG, Public, OneRound, Plain, Climb, Creff, FedNH}
+    known |= {FedDF, FedMD}
     known |= {C2tc, FeatureSelect, FedIIC, FedProto, FedReLa, FedRep, FedYoYo, HeroCrystal, Mahalanobis, Rucr}
     own = [registry.get("strategy", name).factory for name in registry.names("strategy")]
     assert known == {factory for factory in own if factory.__module__.startswith("fedimb.strategies.")}

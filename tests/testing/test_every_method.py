@@ -20,6 +20,8 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "feature_select": {"min_count": 1, "run_words": ["model=logistic"]},
     "fedyoyo": {"min_count": 1, "strong": {"name": "noise"}, "run_words": ["loss=dla"]},
     "fednh": {"min_count": 1, "run_words": ["model.head=prototype"]},
+    "feddf": {"epochs": 2, "run_words": ["data.public=3"]},
+    "fedmd": {"min_rows": 1, "run_words": ["data.public=3", "clients.private=['*']"]},
     "fedproto": {"min_count": 1, "run_words": ["clients.private=['*']"]},
     "fedrep": {"run_words": ["clients.private=[head]"]},
     "herocrystal": {"epochs": 2, "run_words": ["data.public=3", "clients.private=[head]"]},
@@ -30,7 +32,20 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "scope": {"warmup": 1},
 }
 LONG = (
-    *("active", "c2tc", "climb", "coreset", "creff", "fairfal", "feature_select", "fediic", "fednh", "fedproto"),
+    *(
+        "active",
+        "c2tc",
+        "climb",
+        "coreset",
+        "creff",
+        "fairfal",
+        "feature_select",
+        "fediic",
+        "feddf",
+        "fedmd",
+        "fednh",
+        "fedproto",
+    ),
     *("fedrela", "fedrep", "fedssg", "fedyoyo", "herocrystal", "mahalanobis", "oneround", "public", "rucr"),
 )
 """Left to the slow test below, which has every method; one that is added later is in both."""
