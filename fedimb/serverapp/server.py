@@ -6,12 +6,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedimb.config.parts import build_model, seeded, spec_of_rows
-from fedimb.config.site_models import kind_configs
+from fedimb.config.site_models import kind_configs, kinds_of
 from fedimb.data.federation import Federation
 from fedimb.data.public import PublicRows, public_rows
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.records import Arrays
-from fedimb.schema import RunConfig
+from fedimb.schema import RunConfig, calibration_part
 from fedimb.seeds import Stream, seed_int, torch_generator
 from fedimb.training.distillation import SoftTargets, distil
 from fedimb.training.forward import Outputs, forward_batched
@@ -94,6 +94,19 @@ class Server:
         """A model of every kind of network that clients may train (``clients.models``), by the kind's name."""
         shape = self._federation.n_classes, self._federation.input_shape
         return {kind: build_model(own, *shape) for kind, own in kind_configs(self._config).items()}
+
+    def kind_of(self, client: int) -> str:
+        """The kind of network that a client trains, as in `networks`."""
+        federation = self._federation
+        return kinds_of(self._config, federation.n_clients, federation.sites_of)[client]
+
+    def asks_clients(self) -> bool:
+        """Whether clients score the final model on their validation rows, at the end."""
+        return not len(self._federation.test) or self._config.evaluation.temperature
+
+    def calibrations(self) -> tuple[str, ...]:
+        """Names of the run's calibrations."""
+        return tuple(calibration_part(name) for name in self._config.calibration)
 
     def averages_alike(self) -> bool:
         """Whether different networks share their first layers (``clients.models.average=alike``)."""

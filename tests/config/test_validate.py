@@ -172,6 +172,7 @@ NEEDS = (
     ("strategy", "fedmd", "clients.private=['*']"),
     ("strategy", "fedproto", "clients.private=['*']"),
     ("strategy", "fedrep", "clients.private=[head]"),
+    ("strategy", "greedy_ensemble", "clients.private=['*']"),
     ("strategy", "herocrystal", "clients.private=[head]"),
     ("aggregator", "balancefl", "loss=batch_restricted_ce"),
     ("aggregator", "fedgrab", "loss=bce"),

@@ -30,6 +30,7 @@ from fedimb.strategies.fedrela import FedReLa
 from fedimb.strategies.fedrep import FedRep
 from fedimb.strategies.fedssg import FedSSG
 from fedimb.strategies.fedyoyo import FedYoYo
+from fedimb.strategies.greedy_ensemble import GreedyEnsemble
 from fedimb.strategies.herocrystal import HeroCrystal
 from fedimb.strategies.mahalanobis import Mahalanobis
 from fedimb.strategies.oneround import OneRound
@@ -182,6 +183,11 @@ def test_active_learning_labels_in_each_of_its_cycles(method: type[Active]) -> N
             "strategy=fedmd needs rows at the server: run it with fedimb, not in a plain ServerApp",
         ),
         (
+            GreedyEnsemble(FedAvg()),
+            1,
+            "strategy=greedy_ensemble needs rows at the server: run it with fedimb, not in a plain ServerApp",
+        ),
+        (
             FeatureSelect(FedAvg()),
             1,
             "strategy=feature_select needs fedimb's own server: run it with fedimb, not in a plain ServerApp",
@@ -265,7 +271,7 @@ def test_herocrystal_says_that_it_needs_a_server_that_trains() -> None:
 
 def test_no_method_is_left_out() -> None:
     known = {Scope, Coreset, Active, FairFAL, FedSSG, Public, OneRound, Plain, Climb, Creff, FedNH}
-    known |= {FedDF, FedMD}
+    known |= {FedDF, FedMD, GreedyEnsemble}
     known |= {C2tc, FeatureSelect, FedIIC, FedProto, FedReLa, FedRep, FedYoYo, HeroCrystal, Mahalanobis, Rucr}
     own = [registry.get("strategy", name).factory for name in registry.names("strategy")]
     assert known == {factory for factory in own if factory.__module__.startswith("fedimb.strategies.")}

@@ -24,6 +24,7 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "fedmd": {"min_rows": 1, "run_words": ["data.public=3", "clients.private=['*']"]},
     "fedproto": {"min_count": 1, "run_words": ["clients.private=['*']"]},
     "fedrep": {"run_words": ["clients.private=[head]"]},
+    "greedy_ensemble": {"picks": 5, "run_words": ["data.public=3", "clients.private=['*']"]},
     "herocrystal": {"epochs": 2, "run_words": ["data.public=3", "clients.private=[head]"]},
     "mahalanobis": {"min_count": 1, "run_words": ["model.head=gated"]},
     "oneround": {"min_count": 1, "run_words": ["model=logistic"]},
@@ -32,21 +33,9 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "scope": {"warmup": 1},
 }
 LONG = (
-    *(
-        "active",
-        "c2tc",
-        "climb",
-        "coreset",
-        "creff",
-        "fairfal",
-        "feature_select",
-        "fediic",
-        "feddf",
-        "fedmd",
-        "fednh",
-        "fedproto",
-    ),
-    *("fedrela", "fedrep", "fedssg", "fedyoyo", "herocrystal", "mahalanobis", "oneround", "public", "rucr"),
+    *("active", "c2tc", "climb", "coreset", "creff", "fairfal", "feature_select", "feddf", "fediic", "fedmd"),
+    *("fednh", "fedproto", "fedrela", "fedrep", "fedssg", "fedyoyo", "greedy_ensemble", "herocrystal"),
+    *("mahalanobis", "oneround", "public", "rucr"),
 )
 """Left to the slow test below, which has every method; one that is added later is in both."""
 
