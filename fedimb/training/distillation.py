@@ -130,12 +130,16 @@ def distil(
     return train_locally(model, x[rows].to(device), rows.to(device), own, generator)
 
 
-def balance_factor(counts: Tensor, balance: Balance) -> float:
-    """Factor on a distillation by how evenly a client's rows [C] fall on the classes.
+def balance_factor(counts: Tensor, balance: Balance, classes: int | None = None) -> float:
+    """Factor on a distillation by how evenly a client's rows fall on the classes.
 
     ``entropy``: H / log C, with the entropy H of the classes' shares: 1 if all classes have as many rows, 0 if there
     is one. ``complement``: 1 minus it, so that who knows few classes learns more from others. ``none``: 1. From the
     class-incremental learner LT-CIL (entropy-aware dynamic distillation), without its schedule over time.
+
+    Args:
+        counts: rows of each class; classes without rows may be missing.
+        classes: C; None: as many as there are counts.
 
     Example:
         >>> [round(balance_factor(torch.tensor([3, 1, 0, 0]), one), 3) for one in ("none", "entropy", "complement")]
@@ -143,7 +147,7 @@ def balance_factor(counts: Tensor, balance: Balance) -> float:
     """
     if balance == "none":
         return 1.0
-    total = float(counts.sum())
+    total, most = float(counts.sum()), math.log(len(counts) if classes is None else classes)
     shares = [count / total for count in counts.tolist() if count] if total else []
-    relative = -sum(share * math.log(share) for share in shares) / math.log(len(counts)) if len(counts) > 1 else 0.0
+    relative = -sum(share * math.log(share) for share in shares) / most if most else 0.0
     return relative if balance == "entropy" else 1.0 - relative

@@ -38,6 +38,7 @@ from fedimb.strategies.plain import Plain
 from fedimb.strategies.public import Public
 from fedimb.strategies.rucr import Rucr
 from fedimb.strategies.scope import Scope
+from fedimb.strategies.two_stage import TwoStage
 
 CLASSES, FEATURES = 3, 4
 Arrays = dict[str, np.ndarray]
@@ -271,7 +272,7 @@ def test_herocrystal_says_that_it_needs_a_server_that_trains() -> None:
 
 def test_no_method_is_left_out() -> None:
     known = {Scope, Coreset, Active, FairFAL, FedSSG, Public, OneRound, Plain, Climb, Creff, FedNH}
-    known |= {FedDF, FedMD, GreedyEnsemble}
+    known |= {FedDF, FedMD, GreedyEnsemble, TwoStage}
     known |= {C2tc, FeatureSelect, FedIIC, FedProto, FedReLa, FedRep, FedYoYo, HeroCrystal, Mahalanobis, Rucr}
     own = [registry.get("strategy", name).factory for name in registry.names("strategy")]
     assert known == {factory for factory in own if factory.__module__.startswith("fedimb.strategies.")}

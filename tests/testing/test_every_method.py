@@ -35,7 +35,7 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
 LONG = (
     *("active", "c2tc", "climb", "coreset", "creff", "fairfal", "feature_select", "feddf", "fediic", "fedmd"),
     *("fednh", "fedproto", "fedrela", "fedrep", "fedssg", "fedyoyo", "greedy_ensemble", "herocrystal"),
-    *("mahalanobis", "oneround", "public", "rucr"),
+    *("mahalanobis", "oneround", "public", "rucr", "two_stage"),
 )
 """Left to the slow test below, which has every method; one that is added later is in both."""
 

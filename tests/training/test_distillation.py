@@ -55,3 +55,4 @@ def test_the_factor_follows_the_evenness_of_the_classes():
     assert [balance_factor(counts, "entropy") for counts in (even, one, none)] == pytest.approx([1, 0, 0])
     assert [balance_factor(counts, "complement") for counts in (even, one, none)] == pytest.approx([0, 1, 1])
     assert balance_factor(one, "none") == 1
+    assert balance_factor(torch.tensor([5, 5]), "entropy", classes=4) == pytest.approx(0.5)  # of four classes, two
