@@ -8,9 +8,12 @@ from flwr.serverapp.strategy import FedAvg
 from safetensors.numpy import load_file
 from small_runs import launch_in
 
+import fedimb
 from fedimb.clientapp.private_weights import STATE
 from fedimb.clientapp.state import StateStore
 from fedimb.contracts.public_scores import SCORES
+from fedimb.data.federation import Federation
+from fedimb.data.public import public_rows
 from fedimb.errors import ConfigError
 from fedimb.records import array_record, load_arrays, to_numpy
 from fedimb.serverapp.steps import Reply
@@ -138,3 +141,31 @@ def test_what_cannot_be_taught_is_refused(tmp_path, words, says):
     with pytest.raises(ConfigError, match=says):
         launch_in(tmp_path, *COMMON, "model=mlp", "model.hidden=[64]", *words)
     assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_where_sites_annotate_different_classes_the_consensus_on_each_is_its_holders(tmp_path):
+    """Two sites, no class in common: what is digested of a class are the logits of the only one that annotates it."""
+    rng = np.random.default_rng(0)
+    y = rng.choice(4, 240, p=[0.4, 0.3, 0.2, 0.1])
+    x = (2.5 * np.eye(4)[y] @ rng.normal(size=(4, 6)) + rng.normal(size=(240, 6))).astype(np.float32)
+    path = tmp_path / "table.npz"
+    np.savez(path, x=x, y=y, sites=np.arange(240) % 2, test=np.arange(240) < 60)
+    words = ["data=npz", f"data.source.path={path}", "data.source.class_names=[a,b,c,d]", "partition=by_column"]
+    words += ["clients.count=2", "data.n_max=null", "data.class_order=fixed", "data.public=5", "engine=inline"]
+    words += ["model=mlp", "model.hidden=[8]", "data.labels.annotated={0: [a,b], 1: [c,d]}"]
+    result = launch_in(tmp_path, *words, "strategy=fedmd", ALONE, "rounds=1")
+    arrays = load_arrays(result.folder / "checkpoint.safetensors")[0]
+    (consensus,) = [value for key, value in arrays.items() if key.startswith("method/") and value.shape == (20, 4)]
+    own, public = [], public_rows(Federation.load(result.folder)).x
+    for client in range(2):
+        model = fedimb.load_model(result.folder, site=f"client-{client}").classifier
+        with torch.no_grad():
+            own.append(model(public).numpy())
+    np.testing.assert_allclose(consensus[:, :2], own[0][:, :2], atol=1e-5)
+    np.testing.assert_allclose(consensus[:, 2:], own[1][:, 2:], atol=1e-5)
+    # A class that a site does not annotate has taught its head nothing.
+    start = launch_in(tmp_path, *words, "strategy=fedmd", ALONE, "rounds=1", "local.lr=1e-9", "study=start")
+    first = fedimb.load_model(start.folder, site="client-0").classifier.head.weight
+    trained = fedimb.load_model(result.folder, site="client-0").classifier.head.weight
+    torch.testing.assert_close(first[2:], trained[2:])
+    assert (first[:2] - trained[:2]).abs().max() > 1e-3

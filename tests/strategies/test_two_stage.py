@@ -1,5 +1,7 @@
 """Two-stage training: the first stage is FedAvg's, in the second only the head moves, on class-balanced batches."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from safetensors.numpy import load_file
 from small_runs import launch_in
 
 from fedimb.clients.two_stage import TwoStageClient
+from fedimb.contracts.two_stage import STAGE
 from fedimb.errors import ConfigError
 
 WORDS = ("engine=inline", "model=mlp", "model.hidden=[8]")
@@ -24,16 +27,9 @@ def test_the_first_stage_is_fedavgs_and_in_the_second_only_the_head_moves(tmp_pa
 
 
 def test_in_the_second_stage_a_rare_class_is_drawn_as_often():
-    class Context:
-        content = {"x.stage": None}
-
-    class Spec:
-        steps, objectives = 3, ()
-
-        def change(self, **changes):
-            return changes
-
-    sampler = TwoStageClient().train_spec(Spec(), Context())["sampler"]
+    context = SimpleNamespace(content={STAGE: None})
+    spec = SimpleNamespace(steps=3, objectives=(), change=lambda **changes: changes)
+    sampler = TwoStageClient().train_spec(spec, context)["sampler"]
     y = torch.tensor([0] * 950 + [1] * 50)
     drawn = y[sampler.epoch(y, torch.Generator().manual_seed(0))]
     assert 0.45 < drawn.double().mean() < 0.55

@@ -14,6 +14,7 @@ from torch.nn.functional import kl_div, log_softmax
 
 from fedimb.errors import ConfigError
 from fedimb.registry import register
+from fedimb.training.distillation import Balance, balance_factor
 from fedimb.training.objectives.base import LocalObjective
 
 
