@@ -212,7 +212,7 @@ class LocalTraining:
             **prepared.metrics,
             "num-examples": _claimed(context, self._weight(prepared, result)),
             "train_loss": result.loss,
-            "steps": float(result.steps),
+            "steps": float(result.steps + prepared.spec.taken),
             "examples": float(result.examples),
             **about,
         }

@@ -49,6 +49,7 @@ from fedimb.serverapp.class_prior import check_prior, gather_prior, prior_from_c
 from fedimb.serverapp.client_sampler import ClientSampler
 from fedimb.serverapp.client_scores import check_scores, gather_scores
 from fedimb.serverapp.context import RunContext
+from fedimb.serverapp.ensemble_evaluator import EnsembleEvaluator
 from fedimb.serverapp.evaluate import Evaluator
 from fedimb.serverapp.exchange import Exchange
 from fedimb.serverapp.explanations import check_explanations, gather_explanations
@@ -60,7 +61,7 @@ from fedimb.serverapp.pacing import pacing_of
 from fedimb.serverapp.progress import ProgressBar
 from fedimb.serverapp.recorded import RECORDED, RecordedChannel
 from fedimb.serverapp.server import Server
-from fedimb.serverapp.site_evaluator import SiteEvaluator, site_models
+from fedimb.serverapp.site_evaluator import site_models
 from fedimb.serverapp.steps import Step
 from fedimb.serverapp.subgroups import attributes_of
 from fedimb.serverapp.temperature import RunFold, check_taus, find_taus, gather_losses, search_taus, tau_rules
@@ -389,7 +390,7 @@ def build_loop(
         evaluator = Evaluator(config, federation, attackers)
     else:
         models = site_models(config, kinds, server.holders(), federation.client_names)
-        evaluator = SiteEvaluator(
+        evaluator = EnsembleEvaluator(
             config, federation, layout, models, lambda: _client_states(folder, exchange), lambda: loop.arrivals.seen
         )
 
