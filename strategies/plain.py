@@ -11,6 +11,7 @@ from fedimb.strategies.base import Method
     "plain",
     cohorts_only=True,
     any_pace=True,
+    from_sum=True,
     tasks=("multiclass", "multilabel"),
     unknown_labels=("cells", "coarse"),
     own_models=("kinds", "private"),

@@ -39,6 +39,7 @@ from fedimb.serverapp.exchange import StateGone
 from fedimb.serverapp.finish import keep_scores, write_result
 from fedimb.serverapp.fold_runs import folds_on
 from fedimb.serverapp.progress import ProgressBar
+from fedimb.serverapp.regions import region_tree
 from fedimb.tracking.mlflow import MlflowTracker, NoTracker, Tracker, resolve_uri
 from fedimb.tracking.sender import Sender
 
@@ -300,7 +301,7 @@ def execute(
                 run_elsewhere(job, progress.skip)
                 _check_finished(folder)
             return RunResult.read(folder.path)
-        grid = running.grid(job)
+        federation, grid = region_tree(config, federation, running.grid(job))
         _record_processes(folder, running)
         tracker = _tracker(folder, config, tracked)
         run_fold = folds_on(folder, running)
