@@ -18,7 +18,7 @@ from fedimb.contracts.region import ADDED, MEANS, PARTIAL, PARTIAL_BUFFERS, REGI
 from fedimb.engine.admission import Admission
 from fedimb.engine.grid import SimulationGrid, exchange
 from fedimb.engine.lanes import ClientReply, Lane, LaneOutcome, Reduce, Reduction, gather
-from fedimb.errors import FedimbError
+from fedimb.errors import FedimbError, RunWaiting
 from fedimb.records import array_record, arrays_of
 from fedimb.schema import ClientsConfig
 from fedimb.sums import Scale, WeightLimits
@@ -42,8 +42,16 @@ def limits_in(content: RecordDict) -> WeightLimits:
     try:
         each, total, count = (int(cast(int, (found or {})[key])) for key in ("each", "total", "count"))
     except (KeyError, TypeError, ValueError):
-        raise FedimbError("the message has no limits on weights, which a region's sum is scaled by") from None
+        raise _CannotAdd("the message has no limits on weights, which a region's sum is scaled by") from None
     return WeightLimits(each, total, count)
+
+
+class _CannotAdd(FedimbError):
+    """Replies that do not add up, in words that may leave the region."""
+
+
+class _TooFew(FedimbError):
+    """Fewer sites replied than a region's sum must be over."""
 
 
 class Region:
@@ -73,6 +81,9 @@ class Region:
 
         Args:
             members: of this message's first answer, if it was answered before: the sum is over them, or there is none.
+
+        Raises:
+            RunWaiting: a site is waiting for a person; the text names it.
         """
         kind = message.metadata.message_type
         asked = self._sites if members is None else sorted(members)
@@ -89,8 +100,13 @@ class Region:
                 return self._error(message, NOT_CARRIED, f"a region does not hand on '{kind}' to its sites"), []
         except _TooFew as error:
             return self._error(message, TOO_FEW, str(error)), []
-        except FedimbError as error:
+        except _CannotAdd as error:
             return self._error(message, NOT_CARRIED, str(error)), []
+        except RunWaiting:
+            raise
+        except FedimbError as error:  # its text may name a site
+            log.error("%s: %s", self.name, error)
+            return self._error(message, NOT_CARRIED, "its sites could not be asked; the reason is in its log"), []
         return Message(content, reply_to=message), [reply.client for reply in usable]
 
     def _error(self, message: Message, code: int, text: str) -> Message:
@@ -120,7 +136,7 @@ class Region:
                 "(clients.min_members, or as many as when it was asked first); which sites, and why, is in its log"
             )
         if any(names.STATE in reply.content for reply in usable):
-            raise FedimbError("its sites keep a state between rounds, whose version a region does not follow")
+            raise _CannotAdd("its sites keep a state between rounds, whose version a region does not follow")
         return usable
 
     @staticmethod
@@ -153,12 +169,12 @@ class Region:
         content = RecordDict()
         keys = sorted(usable[0].content)
         if any(sorted(reply.content) != keys for reply in usable):
-            raise FedimbError("its sites answered with different records, which do not add up")
+            raise _CannotAdd("its sites answered with different records, which do not add up")
         for key in keys:
             parts = [arrays_of(reply.content, key) for reply in usable if isinstance(reply.content[key], ArrayRecord)]
             shapes = {tuple((name, value.shape, value.dtype) for name, value in sorted(part.items())) for part in parts}
             if len(parts) < len(usable) or len(shapes) != 1:
-                raise FedimbError(f"its sites' records '{key}' are of different kinds or shapes and do not add up")
+                raise _CannotAdd(f"its sites' records '{key}' are of different kinds or shapes and do not add up")
             if (counting := sum(any(value.any() for value in part.values()) for part in parts)) < least:
                 raise _TooFew(f"{counting} of its sites have anything in '{key}', and its sum must be over {least}")
             summed = {
@@ -167,10 +183,6 @@ class Region:
             content[key] = array_record(summed)
         content[REGION] = ConfigRecord({"members": len(usable)})
         return content
-
-
-class _TooFew(FedimbError):
-    """Fewer sites replied than a region's sum must be over."""
 
 
 def _mean(usable: Sequence[ClientReply], key: str, least: int) -> float:
