@@ -96,6 +96,20 @@ class Run(Action):
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Add the action's arguments."""
         _add_node(parser)
+        parser.add_argument(
+            "--join",
+            type=float,
+            default=300.0,
+            metavar="S",
+            help="seconds to wait for sites at the start (default: 300)",
+        )
+        parser.add_argument(
+            "--away",
+            type=float,
+            default=1800.0,
+            metavar="S",
+            help="seconds to wait for a site that goes away (default: 1800)",
+        )
 
     @staticmethod
     def run(args: argparse.Namespace) -> int:
@@ -121,7 +135,7 @@ class Run(Action):
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
         try:
-            RegionRuns(deployment, home.root).watch(stop)
+            RegionRuns(deployment, home.root, args.join, args.away).watch(stop)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

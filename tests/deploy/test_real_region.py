@@ -51,12 +51,12 @@ class Processes:
     def _again(self, name: str) -> None:
         with open(self._to / f"{name}.log", "ab") as log:
             self._running[name] = subprocess.Popen(
-                self._words[name], stdout=log, stderr=log, cwd=self._to, start_new_session=True
+                self._words[name], stdout=log, stderr=log, cwd=self._to, process_group=0
             )
 
     def kill(self, name: str) -> None:
         """Kill -9 a command and what it started, and start it again."""
-        with contextlib.suppress(ProcessLookupError):  # each has its own session
+        with contextlib.suppress(ProcessLookupError):  # each has its own group
             os.killpg(self._running[name].pid, signal.SIGKILL)
         self._running[name].wait()
         self._again(name)
@@ -101,7 +101,7 @@ def up(tmp_path: Path) -> Iterator[tuple[Tree, Processes]]:
             until(f"the servers of {name}", lambda one=deployment: healthy(one))
         for name, region in tree.regions.items():
             own = ["--node", str(region.node.root), "--deployment", str(region.deployment.root)]
-            found.start(f"{name}-region", "region", "run", *own)
+            found.start(f"{name}-region", "region", "run", *own, "--join", "900", "--away", "900")
             for home in (region.node, *region.sites.values()):
                 found.start(f"{home.site}-node", "node", "run", "--home", str(home.root), "--restart-after", "1")
         for region in tree.regions.values():
@@ -142,7 +142,7 @@ def flat(to: Path) -> RunResult:
 def test_killed_at_random_the_weights_are_those_of_the_flat_run(up: tuple[Tree, Processes], tmp_path: Path) -> None:
     tree, processes = up
     expected = weights(flat(tmp_path / "flat"))
-    folder, chance = tree.new("seed=4", f"rounds={ROUNDS}"), random.Random(7)
+    folder, chance = tree.new("seed=4", f"rounds={ROUNDS}", join_s=1500, away_s=1500), random.Random(7)
     victims: dict[str, Callable[[], None]] = {
         name: lambda one=name: processes.kill(one) for name in processes._running if not name.endswith("-up")
     }

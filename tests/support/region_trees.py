@@ -14,7 +14,13 @@ from fedimb.config.compose import compose
 from fedimb.config.validate import validate
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.drafting import describe_data, write_plan
-from fedimb.deploy.coordinator.region import RegionServer, plan_for_sites, refuse_pending, region_folder
+from fedimb.deploy.coordinator.region import (
+    RegionServer,
+    find_region_plan,
+    plan_for_sites,
+    refuse_pending,
+    region_folder,
+)
 from fedimb.deploy.coordinator.sites import add_site, planned_keys
 from fedimb.deploy.coordinator.submit import create_run
 from fedimb.deploy.home import NodeHome
@@ -24,7 +30,7 @@ from fedimb.deploy.registered_data.datasets import register_data
 from fedimb.deploy.site.approvals import decide_plan, receive_plan
 from fedimb.deploy.study_plan.plan import StudyPlan, make_plan
 from fedimb.deploy.study_plan.ranges import Range
-from fedimb.errors import FedimbError
+from fedimb.errors import ConfigError, FedimbError
 from fedimb.rundir.folder import RunFolder
 from fedimb.schema import RunConfig
 
@@ -50,17 +56,20 @@ class Tree:
     plan: StudyPlan
     servers: dict[str, RegionServer] = field(default_factory=dict)
 
-    def new(self, *overrides: str) -> RunFolder:
+    def new(self, *overrides: str, join_s: float = 120.0, away_s: float = 300.0) -> RunFolder:
         """A run folder of the root."""
-        return create_run(self.root, self.plan, overrides, 120.0, 300.0)
+        return create_run(self.root, self.plan, overrides, join_s, away_s)
 
     def approve(self, *, sites: bool = True) -> None:
         """The regions agree to the root's plan, and make one that their sites agree to."""
         for name, region in self.regions.items():
             receive_plan(region.node, self.plan.to_json())
             decide_plan(region.node, self.plan.sha, "approved", "Dr. Region")
-            own = plan_for_sites(region.deployment, self.plan, name)
-            write_plan(region.deployment, own)
+            try:
+                own = find_region_plan(region.deployment, self.plan.sha, name)
+            except ConfigError:
+                own = plan_for_sites(region.deployment, self.plan, name)
+                write_plan(region.deployment, own)
             for home in region.sites.values() if sites else ():
                 receive_plan(home, own.to_json())
                 decide_plan(home, own.sha, "approved", "Dr. Site")
@@ -124,3 +133,5 @@ class Served:
             self.tree.servers[name].serve_pending()
         except FedimbError as error:
             refuse_pending(spool, name, error)
+        except OSError:  # its ServerApp is killed; the question stays open, and the next one finds it
+            self.tree.servers.pop(name, None)

@@ -128,8 +128,16 @@ def find_region_plan(deployment: Deployment, root: str, region: str) -> StudyPla
     return max(found, key=lambda plan: plan.created)
 
 
-def region_folder(deployment: Deployment, node: Path, spool: Spool) -> RunFolder:
+def region_folder(
+    deployment: Deployment, node: Path, spool: Spool, join_s: float = 300.0, away_s: float = 1800.0
+) -> RunFolder:
     """The run folder of a region's part of a run, made when the root first asks; its name is that of the root's run.
+
+    Args:
+        deployment: the region's own.
+        node: folder of its node.
+        spool: of the run.
+        join_s, away_s: see `fedimb.deploy.coordinator.serve.Deployed`; as when the folder was made.
 
     Raises:
         ConfigError: no plan for the sites covers the run.
@@ -151,7 +159,8 @@ def region_folder(deployment: Deployment, node: Path, spool: Spool) -> RunFolder
     sites = [site.name for site in plan.sites]
     write_seal(path, Manifest(files=fixed_hashes(path)))
     folder.set_status("new")
-    folder.write_json(DEPLOYED, {"deployment": deployment.config.name, "sites": sites})  # last: the folder is complete
+    about = {"deployment": deployment.config.name, "sites": sites, "join_s": join_s, "away_s": away_s}
+    folder.write_json(DEPLOYED, about)  # last: the folder is complete
     return folder
 
 

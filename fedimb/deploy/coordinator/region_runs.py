@@ -35,10 +35,11 @@ class RegionRuns:
     Args:
         deployment: the region's own; its servers are up (``fedimb deploy up``).
         node: folder of the region's node, which another process runs (``fedimb node run``).
+        join_s, away_s: seconds to wait for sites at the start, and for one that went away.
     """
 
-    def __init__(self, deployment: Deployment, node: Path) -> None:
-        self._deployment, self._node = deployment, node
+    def __init__(self, deployment: Deployment, node: Path, join_s: float = 300.0, away_s: float = 1800.0) -> None:
+        self._deployment, self._node, self._waits = deployment, node, (join_s, away_s)
         self._started: dict[str, _Started] = {}
         self._down = False
 
@@ -74,7 +75,7 @@ class RegionRuns:
             return
         self._down = False
         try:
-            folder = region_folder(self._deployment, self._node, spool)
+            folder = region_folder(self._deployment, self._node, spool, *self._waits)
         except FedimbError as error:
             log.error("%s: %s", spool.run, error)
             refuse_pending(spool, str(spool.about().get("region", "region")), error)
