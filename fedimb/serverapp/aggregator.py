@@ -385,7 +385,8 @@ def check_complete(server_round: int, total: LaneSum, usable: Sequence[ClientRep
         RunFailed: the weights differ, which are whole numbers of units.
     """
     limits = total.how.weights.limits
-    if sum(limits.units(reply.metrics[WEIGHT]) for reply in usable) != total.model.units:
+    units = (limits.units(reply.metrics[WEIGHT]) if reply.units is None else reply.units for reply in usable)
+    if sum(units) != total.model.units:
         raise RunFailed(
             f"round {server_round}: the sum over clients, of weight {total.weight:g}, is not that of the "
             f"{len(usable)} usable replies; resume to run the round again"

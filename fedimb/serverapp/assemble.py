@@ -263,7 +263,8 @@ def admission_of(
     if attackers is not None:
         claimed = {client: (attackers.attack.rows(rows[client][0]), rows[client][1]) for client in attackers.clients}
         rows = HeldRows(*sizes_of, claimed)
-    return Admission(contracts, config.strategy, sizes, rows)
+    regions = dict(enumerate(federation.regions))
+    return Admission(contracts, config.strategy, sizes, rows, regions=regions, least_sites=config.clients.min_members)
 
 
 def program(

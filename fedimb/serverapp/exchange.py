@@ -12,9 +12,11 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedimb.contracts import platform as names
+from fedimb.contracts.region import REGION
 from fedimb.engine.admission import Admission, Told
 from fedimb.engine.grid import exchange
-from fedimb.engine.lanes import ClientReply, Instruction, LaneOutcome, Reduction, gather, sum_replies
+from fedimb.engine.lanes import ClientReply, Instruction, LaneOutcome, Reduce, Reduction, gather, sum_replies
+from fedimb.engine.region import limits_record
 from fedimb.errors import RunDiverged, RunFailed
 from fedimb.records import array_record, arrays_of, payload_bytes
 from fedimb.schema import ClientsConfig
@@ -174,6 +176,10 @@ class Exchange:
         lost = dict(lost) | {c: aside[c] for c, _ in instructions if c in aside}
         sent = [(c, m) for c, m in instructions if c not in lost]
         costs = [float(self.client_sampler.sizes[c]) for c, _ in sent]
+        if kind == "train" and isinstance(reduce, Reduce) and self._admission is not None and self._admission.regions:
+            limits = limits_record(reduce.weights.limits)
+            for _, message in sent:
+                message.content[REGION] = limits
         if kind == "train" and (self._influence is not None or self.attackers is not None):
             assert not isinstance(reduce, SumsByKind), "refused by fedimb.config.combinations"
             outcome = self._whole(sent, reduce, costs, where)

@@ -41,6 +41,7 @@ from fedimb.serverapp.finish import keep_scores, write_result
 from fedimb.serverapp.fold_runs import folds_on
 from fedimb.serverapp.progress import ProgressBar
 from fedimb.serverapp.recorded import RECORDED, check_repeatable, recorded_arrivals
+from fedimb.serverapp.regions import region_tree
 from fedimb.tracking.mlflow import MlflowTracker, NoTracker, Tracker, resolve_uri
 from fedimb.tracking.sender import Sender
 
@@ -312,7 +313,7 @@ def execute(
                 run_elsewhere(job, progress.skip)
                 _check_finished(folder)
             return RunResult.read(folder.path)
-        grid = running.grid(job)
+        federation, grid = region_tree(config, federation, running.grid(job))
         _record_processes(folder, running)
         tracker = _tracker(folder, config, tracked)
         run_fold = folds_on(folder, running)

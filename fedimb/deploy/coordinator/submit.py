@@ -151,17 +151,14 @@ def execute(
             return RunResult.read(folder.path)
         if not is_incomplete(folder):
             folder.check_sealed(*FIXED)
-        _end_left_over(deployment, folder)
+        end_left_over(deployment, folder)
         plan = read_plan((folder.path / "plan.json").read_text(encoding="utf-8"))
         progress.note(minority_line(plan.minority, len(plan.classes), None))
         accepted = folder.path / ACCEPTED
         accepted.touch() if accept_changes else accepted.unlink(missing_ok=True)
         folder.set_status("running")
-        words = deployment.folder("state") / f"run-{folder.path.name[-8:]}.toml"
-        words.write_text(f"run-dir = {json.dumps(str(folder.path), ensure_ascii=False)}\n", encoding="utf-8")
-        app, lines = _bundle(deployment), _Lines(folder.path / EVENTS)
-        run_id = str(flwr(deployment, "run", str(app), CONNECTION, "--run-config", str(words))["run-id"])
-        folder.write_json(_FLOWER, {"run-id": run_id})
+        lines = _Lines(folder.path / EVENTS)
+        run_id = submit(deployment, folder)
         try:
             _watch(deployment, folder, run_id, progress, lines)
         except KeyboardInterrupt:
@@ -173,17 +170,31 @@ def execute(
         folder.unlock()
 
 
-def _end_left_over(deployment: Deployment, folder: RunFolder) -> None:
+def submit(deployment: Deployment, folder: RunFolder) -> str:
+    """Hand a run folder to the SuperLink, whose ServerApp works on it. Returns Flower's id of the run.
+
+    Raises:
+        RunFailed: the SuperLink does not take it.
+    """
+    words = deployment.folder("state") / f"run-{folder.path.name[-8:]}.toml"
+    words.write_text(f"run-dir = {json.dumps(str(folder.path), ensure_ascii=False)}\n", encoding="utf-8")
+    app = _bundle(deployment)
+    run_id = str(flwr(deployment, "run", str(app), CONNECTION, "--run-config", str(words))["run-id"])
+    folder.write_json(_FLOWER, {"run-id": run_id})
+    return run_id
+
+
+def end_left_over(deployment: Deployment, folder: RunFolder) -> None:
     """End the leftovers of a killed attempt: its ServerApp may still be working on this folder."""
     before = folder.read_json(_FLOWER)
     if folder.status() in _GOING_ON and before is not None:
         with contextlib.suppress(RunFailed):  # it has ended, or the servers no longer know it
             flwr(deployment, "stop", before["run-id"], CONNECTION)
-    processes.end(_driver(folder))
+    processes.end(driver_of(folder))
     (folder.path / "processes.json").unlink(missing_ok=True)
 
 
-def _driver(folder: RunFolder) -> dict[str, str]:
+def driver_of(folder: RunFolder) -> dict[str, str]:
     """``{pid: start time}`` of the ServerApp that works on a run; empty before it starts."""
     return dict(folder.read_json("processes.json", {}).get("driver", {}))
 
@@ -207,7 +218,7 @@ def _watch(deployment: Deployment, folder: RunFolder, run_id: str, progress: Pro
         done = rounds
         if ended:
             return
-        driver = _driver(folder)
+        driver = driver_of(folder)
         why = ""
         if driver and all(processes.start_time(int(pid)) != start for pid, start in driver.items()):
             why = f"its process at the coordinator was killed; see {deployment.file('logs', 'superlink.log')}"
