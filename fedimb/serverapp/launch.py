@@ -11,6 +11,7 @@ from typing import ParamSpec, TypedDict, TypeVar
 
 import torch
 
+from fedimb import registry
 from fedimb.atomic import write_atomic
 from fedimb.config.load import config_sha, run_label
 from fedimb.config.parts import with_pooled
@@ -303,7 +304,9 @@ def execute(
         progress.title(run_label(config))
         progress.note(federation.minority_line())
         if federation.phases:
-            progress.note(federation.phases_line())
+            by_phase = any(registry.flags("strategy", name).get("phased") for name in config.strategy)
+            joint = "; no method of this run trains by them: all classes are trained at once"
+            progress.note(federation.phases_line() + ("" if by_phase else joint))
         torch.set_num_threads(1)  # the same bits as on any engine, and no competition with the workers for cores
         running = stack.enter_context(_engine(engine, config))
         _record_processes(folder, running)  # the head's folder, before a process starts that could be left behind

@@ -165,6 +165,7 @@ _DEFAULT = compose([])
 
 NEEDS = (
     ("strategy", "fednh", "model.head=prototype"),
+    ("strategy", "class_incremental", "partition=class_incremental"),
     ("strategy", "climb", "aggregator=fedavg"),
     ("strategy", "fediic", "model.head=projected", "local.augmentation=[{name: noise}]"),
     ("strategy", "fedyoyo", "loss=dla"),

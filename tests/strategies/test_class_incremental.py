@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_runs import config, launch_in
 
+from fedimb.cli.output.runs import RunFinished
 from fedimb.clientapp.local_training import LocalTraining
 from fedimb.errors import ConfigError
 from fedimb.report.panel import panels
@@ -76,6 +77,7 @@ def test_a_phase_is_trained_on_its_classes_and_the_memory_and_that_is_what_count
     confusion = result.confusion / result.confusion.sum(1, keepdims=True)
     assert ends[2][0] == pytest.approx(np.diag(confusion)[sorted(phases[0])].mean())
     assert "mean forgetting" in panels(result)
+    assert RunFinished.from_result(result).phases.rows[result.rows[0].label].recall == ends
 
 
 def test_without_a_memory_nothing_of_earlier_phases_is_trained_on(tmp_path, trained):

@@ -16,6 +16,7 @@ from fedimb.records import array_record, arrays_of
 from fedimb.strategies.active import Active
 from fedimb.strategies.base import Method
 from fedimb.strategies.c2tc import C2tc
+from fedimb.strategies.class_incremental import ClassIncremental
 from fedimb.strategies.climb import Climb
 from fedimb.strategies.coreset import Coreset
 from fedimb.strategies.creff import Creff
@@ -270,9 +271,15 @@ def test_herocrystal_says_that_it_needs_a_server_that_trains() -> None:
         run_app(HeroCrystal(FedAvg()), num_rounds=1)
 
 
+def test_class_incremental_says_that_it_needs_to_know_the_phases() -> None:
+    with pytest.raises(ConfigError, match="which class appears when: run it with fedimb"):
+        run_app(ClassIncremental(FedAvg()), num_rounds=1)
+
+
 def test_no_method_is_left_out() -> None:
     known = {Scope, Coreset, Active, FairFAL, FedSSG, Public, OneRound, Plain, Climb, Creff, FedNH}
     known |= {FedDF, FedMD, GreedyEnsemble, TwoStage}
-    known |= {C2tc, FeatureSelect, FedIIC, FedProto, FedReLa, FedRep, FedYoYo, HeroCrystal, Mahalanobis, Rucr}
+    known |= {C2tc, ClassIncremental, FeatureSelect, FedIIC, FedProto, FedReLa, FedRep, FedYoYo, HeroCrystal}
+    known |= {Mahalanobis, Rucr}
     own = [registry.get("strategy", name).factory for name in registry.names("strategy")]
     assert known == {factory for factory in own if factory.__module__.startswith("fedimb.strategies.")}
