@@ -17,6 +17,7 @@ class Scripted(Loopback):
         super().__init__(homes, run_id, **options)
         self.script = list(script)
         self.arrived: list[str] = []
+        self._missed = 0
 
     def pull_messages(self, ids: Iterable[str]) -> list[Message]:
         """Answers of the next site, and of everybody to other messages."""
@@ -27,7 +28,10 @@ class Scripted(Loopback):
         by_site = {self.homes[self._open[one].metadata.dst_node_id].site: one for one in trains}
         site = self.script[0] if self.script else next(iter(by_site))
         if site not in by_site:
+            self._missed += 1
+            assert self._missed < 50, f"the script waits for {site}, and only {sorted(by_site)} train"
             return []
+        self._missed = 0
         found = super().pull_messages([by_site[site]])
         if found:
             self.arrived.append(site)
