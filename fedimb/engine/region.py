@@ -92,10 +92,10 @@ class Region:
             if kind == "train":
                 outcome = self._ask(message, asked, self._reduction(message))
                 usable = self._usable(outcome, least)
-                content = self._trained(outcome, usable, least)
+                content = self._trained(outcome, usable, self._config.min_members)
             elif kind.removeprefix("query.") in ADDED:
                 usable = self._usable(self._ask(message, asked, False), least)
-                content = self._added(usable, least)
+                content = self._added(usable, self._config.min_members)
             else:
                 return self._error(message, NOT_CARRIED, f"a region does not hand on '{kind}' to its sites"), []
         except _TooFew as error:

@@ -155,6 +155,17 @@ def test_asked_again_a_region_answers_for_the_same_sites_or_not_at_all():
     assert "must be over 3" in reply.error.reason
 
 
+def test_asked_again_what_only_some_of_the_sites_have_is_in_the_answer_as_before():
+    def without_a_matrix(site, message):
+        return site_reply(site, message, **({"x.confusion": None} if site == 2 else {}))
+
+    first, members = region(Sites(without_a_matrix), (0, 1, 2)).answer(asked())
+    assert members == [0, 1, 2]
+    assert "x.confusion" in first.content
+    again, _ = region(Sites(without_a_matrix), (0, 1, 2)).answer(asked(), members)
+    assert pack(again.content) == pack(first.content)
+
+
 @pytest.mark.parametrize("key", ["x.confusion", "train_loss"])
 def test_a_matrix_or_mean_of_one_site_alone_stays_in_the_region(key):
     def alone(site, message):
