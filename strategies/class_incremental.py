@@ -147,14 +147,15 @@ class ClassIncremental(Method):
         if run.method_sets_prior:
             run.counts = run.prior_from_counts(rows[rows.any(axis=1)])
         history = np.array(self.memory.get("history", np.zeros((0, 2, run.n_classes), np.int64)))[: number - 1]
-        self.memory["history"] = np.concatenate([history, np.stack([rows.sum(axis=0), memory.sum(axis=0)])[None]])
+        history = np.concatenate([history, np.stack([rows.sum(axis=0), memory.sum(axis=0)])[None]])
+        self.memory["history"] = history
         self.memory["phase"], self.memory["kept"] = float(number), float(memory.sum())
         self.memory["steps"] = float(self.memory.get("steps", 0.0) if number > 1 else 0.0)
         self.memory["steps"] += float(sum(int(one["steps"][0]) for one in found))
         table = {
             "phases": [[run.class_names[c] for c in classes] for classes in phases],
-            "rows_by_phase": self.memory["history"][:, 0].tolist(),
-            "memory_by_phase": self.memory["history"][:, 1].tolist(),
+            "rows_by_phase": history[:, 0].tolist(),
+            "memory_by_phase": history[:, 1].tolist(),
             "memory_by_client": {str(r.client): one.tolist() for r, one in zip(replies, memory, strict=True)},
             "selection_steps": self.memory["steps"],
         }

@@ -111,7 +111,8 @@ def estimate(config: RunConfig) -> Estimate:
     with tempfile.TemporaryDirectory() as scratch:
         quiet = {"engine": {"name": "inline"}, "tracking": {"name": "none"}, "output_dir": scratch}
         method: Any = build_method(config, federation.n_clients)[0]
-        for part in chain(method)[:-1]:  # some know only by the data how few rounds they can run
+        methods: list[Any] = chain(method)[:-1]
+        for part in methods:  # some know only by the data how few rounds they can run
             part.check_server(Server(config, federation))
         rounds = method.shortest()
         # A schedule is of all rounds, and costs nothing.

@@ -123,9 +123,14 @@ class ModelsByKind(Aggregator):
         """This object, which keeps the state of every group's aggregator."""
         return self
 
-    def reduction(self, limits: WeightLimits, places: Mapping[int, Place] | None = None) -> Any:
-        """See `Aggregator.reduction`: a sum for each group, made once all replies are here; ``places`` must be None."""
-        if places is not None:
+    def reduction(
+        self,
+        limits: WeightLimits,
+        places: Mapping[int, Place] | None = None,
+        sent: tuple[Arrays, Arrays] | None = None,
+    ) -> Any:
+        """See `Aggregator.reduction`: a sum for each group, made once all replies are here; the rest must be None."""
+        if places is not None or sent is not None:
             raise RunFailed("updates without rounds are differences to the weights of one network")
         reductions = {}
         for name, group in self._groups.items():

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from flwr.app import Error, Message
@@ -110,7 +111,7 @@ class RecordedChannel:
             )
         line = self._arrivals[self._next]
         message = self._open.pop(line.client, None)
-        version = None if message is None else message.content.config_records[names.STEP]["version"]
+        version = None if message is None else int(cast(int, message.content.config_records[names.STEP]["version"]))
         if message is None or version != line.version:
             what = "was not asked" if message is None else f"began with version {version}, not {line.version}"
             raise RunFailed(
