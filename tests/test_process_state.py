@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import torch
 import fedimb
 from fedimb import process_env
 from fedimb.errors import ConfigError, RunDiverged
-from fedimb.process_state import handlers, log_level, restored
+from fedimb.process_state import handlers, log_level, restored, stopping
 
 SMALL = "data.n_max=60 clients.count=3 rounds=2 local.epochs=1 evaluation.bootstrap=0 engine=inline"
 
@@ -242,3 +243,26 @@ def test_ray_gives_back_what_it_took_and_its_processes_are_quiet(own):
         assert told
         assert all(b"RAY_USAGE_STATS_ENABLED=0" in text for text in told)
     assert set(changed(before, state())) <= {"warnings", "random"}  # a run gives random numbers back
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_sets_the_event_inside_the_block_only(number):
+    before, stop = signal.getsignal(number), threading.Event()
+    with stopping(stop):
+        assert not stop.is_set()
+        signal.raise_signal(number)
+        assert stop.is_set()
+    assert signal.getsignal(number) is before
+
+
+def test_in_another_thread_signals_stay_as_they_are():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def work() -> None:
+        with stopping(threading.Event()):
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]

@@ -117,21 +117,20 @@ class Up(Action):
     @staticmethod
     def run(args: argparse.Namespace) -> int:
         """Run both. Returns 0 after Ctrl-C or SIGTERM; raises RunFailed if one of them stops on its own."""
-        import signal
         import threading
 
         from fedimb.deploy.coordinator.creation import expiry_warnings
         from fedimb.deploy.coordinator.nginx import limit_warnings, limits_line
         from fedimb.deploy.coordinator.servers import Servers
         from fedimb.errors import RunFailed
+        from fedimb.process_state import stopping
 
         deployment, stop = open_deployment(args), threading.Event()
         for line in [*expiry_warnings(deployment), *limit_warnings(deployment)]:
             print(f"warning: {line}", flush=True)
-        before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-        config = deployment.config
-        print(f"{config.name}: starting; about 10 s", flush=True)
-        try:
+        with stopping(stop):
+            config = deployment.config
+            print(f"{config.name}: starting; about 10 s", flush=True)
             with Servers(deployment) as servers:
                 for line in servers.site_lines:
                     print(line, flush=True)
@@ -145,9 +144,6 @@ class Up(Action):
                         raise RunFailed(trouble)
                     servers.rotate_logs()
                 print("stopping both", flush=True)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
         return 0
 
 

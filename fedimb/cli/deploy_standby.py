@@ -34,13 +34,13 @@ class Standby(Action):
     def run(args: argparse.Namespace) -> "StandbyWritten":
         """Copy once, or again and again."""
         import math
-        import signal
         import threading
         from pathlib import Path
 
         from fedimb.cli.output.coordinator import StandbyWritten
         from fedimb.deploy.coordinator.standby import copy_deployment
         from fedimb.errors import ConfigError, RunFailed
+        from fedimb.process_state import stopping
 
         if args.every is not None and not (math.isfinite(args.every) and args.every >= 1):
             raise ConfigError(f"--every {args.every:g}: give at least 1 second")
@@ -49,9 +49,7 @@ class Standby(Action):
         _print_copy(made, args.json)
         if args.every is not None:
             stop = threading.Event()
-            numbers = (signal.SIGINT, signal.SIGTERM)
-            before = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
-            try:
+            with stopping(stop):
                 while not stop.wait(args.every):
                     try:
                         made = copy_deployment(deployment, target)
@@ -59,9 +57,6 @@ class Standby(Action):
                         print(f"warning: {error}", flush=True)
                     else:
                         _print_copy(made, args.json)
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
         return StandbyWritten(folder=made.folder, copied=made.copied, sites=made.sites, runs=made.runs)
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedimb.contracts.base import Contract, Record, Values, counts
+from fedimb.contracts.base import Contract
+from fedimb.contracts.class_sums import class_sums
 from fedimb.contracts.settings import Settings
 from fedimb.registry import register
 from fedimb.registry.arguments import NonNegative, PositiveCount
@@ -30,18 +31,6 @@ class FedProtoSettings(Settings):
 
 FEDPROTO = Contract(
     name="fedproto",
-    train=(
-        Record(
-            FEATURE_SUMS,
-            "arrays",
-            "per class: number of rows, and the sum of their features; left out below a minimum count",
-            "aggregate",
-            dtypes=("float32", "int64"),
-            reveals="class_counts",
-            about="class",
-            shape="C x d + C",
-            values={"sums": Values("C x d"), "counts": counts("C")},
-        ),
-    ),
+    train=(class_sums(FEATURE_SUMS),),
 )
 register("contract", "fedproto")(FEDPROTO)

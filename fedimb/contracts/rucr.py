@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedimb.contracts.base import Contract, Record, Values, counts
+from fedimb.contracts.base import Contract, Record, Values
+from fedimb.contracts.class_sums import class_sums
 from fedimb.contracts.settings import Settings
 from fedimb.registry import register
 from fedimb.registry.arguments import Count, NonNegative, Positive, PositiveCount
@@ -48,19 +49,7 @@ class RucrSettings(Settings):
 RUCR = Contract(
     name="rucr",
     queries={
-        PROTOTYPES_OF: (
-            Record(
-                PROTOTYPES,
-                "arrays",
-                "per class: number of rows, and the sum of their features; left out below a minimum count",
-                "aggregate",
-                dtypes=("float32", "int64"),
-                reveals="class_counts",
-                about="class",
-                shape="C x d + C",
-                values={"sums": Values("C x d"), "counts": counts("C")},
-            ),
-        ),
+        PROTOTYPES_OF: (class_sums(PROTOTYPES),),
         HEAD_OF: (
             Record(
                 HEAD,

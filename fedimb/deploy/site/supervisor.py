@@ -7,16 +7,14 @@ deregistered itself (SIGTERM) can come back immediately. If the supervisor itsel
 running; the next supervisor finds it by process id and start time, asks it to stop, and starts its own.
 """
 
-import contextlib
 import json
 import logging
 import math
 import os
-import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from fedimb.deploy.home import NodeHome
@@ -29,6 +27,7 @@ from fedimb.deploy.site.status import Status, format_iso
 from fedimb.deploy.site.supernode import RECORD, SUPERVISOR, isolated_environment, recorded_process, supernode_command
 from fedimb.engine.processes import record, start_time
 from fedimb.errors import ConfigError
+from fedimb.process_state import stopping
 from fedimb.tracking.lock import Busy, locked
 
 log = logging.getLogger("fedimb.node")
@@ -80,7 +79,7 @@ class Supervisor:
             ConfigError: another supervisor runs this node, or node.yaml, key or certificate cannot be used.
         """
         try:
-            with locked(self.home.folder("flwr") / "supervisor.lock", 0.0), self._signals():
+            with locked(self.home.folder("flwr") / "supervisor.lock", 0.0), stopping(self._stop):
                 self._take_over()
                 try:
                     return self._watch(once)
@@ -95,18 +94,6 @@ class Supervisor:
     def stop(self) -> None:
         """Ask `run` to stop."""
         self._stop.set()
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {one: signal.signal(one, lambda *_: self._stop.set()) for one in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for one, handler in before.items():
-                signal.signal(one, handler)
 
     def _take_over(self) -> None:
         """End a SuperNode left by a killed supervisor, and wait until the coordinator can have noticed."""
