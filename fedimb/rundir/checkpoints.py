@@ -15,6 +15,7 @@ from fedimb.atomic import write_atomic
 from fedimb.errors import FedimbError
 from fedimb.plain import JsonObject
 from fedimb.records import Arrays, pack_arrays, stored_hash, unpack_arrays
+from fedimb.rundir.arrival_journal import FILE as ARRIVALS
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.seal import (
     CHECKPOINT,
@@ -129,9 +130,9 @@ class Checkpoints:
         write_seal(path, self._manifest)
 
     def seal_end(self) -> None:
-        """Seal the result and the artifacts of a run that has ended."""
+        """Seal the result and the artifacts of a run that has ended, and the arrivals that it is made of."""
         names = ["result.json", *self.folder.names_of_artifacts()]
-        names += [name for name in WITH_END if (self.folder.path / name).exists()]
+        names += [name for name in (*WITH_END, ARRIVALS) if (self.folder.path / name).exists()]
         files = {name: sha256_of(self.folder.path / name) for name in names}
         self._manifest = replace(self._manifest.with_files(files), growing=self._sealed(), ended=True)
         write_seal(self.folder.path, self._manifest, durable=True)

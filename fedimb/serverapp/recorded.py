@@ -14,6 +14,7 @@ from fedimb.engine.channel import Received
 from fedimb.engine.grid import CLIENT_FAILED, SimulationGrid
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.rundir.arrival_journal import FILE, Arrival, read_arrivals
+from fedimb.rundir.folder import RunFolder
 from fedimb.schema import RunConfig
 
 RECORDED = "recorded.jsonl"
@@ -26,17 +27,18 @@ def recorded_arrivals(folder: Path) -> bytes:
 
     Raises:
         ConfigError: the run has none.
-        Damaged: see `read_arrivals`.
+        Damaged: see `read_arrivals`; or it is not as it was when the run ended.
     """
     path = folder / FILE
-    if not path.is_file():
+    data = RunFolder(folder).read(FILE)
+    if data is None:
         raise ConfigError(
             f"{path} does not exist: only runs at sites with pace=buffered or fedasync record the order of arrivals"
         )
     found, size = read_arrivals(path)
     if not found:
         raise ConfigError(f"{path} has no arrivals yet; let the run go on first")
-    return path.read_bytes()[:size]
+    return data[:size]
 
 
 def check_repeatable(config: RunConfig) -> None:

@@ -1,12 +1,15 @@
 """Arrivals on record: the same versions as by a schedule, in any order within a buffer, and after a stop."""
 
 import csv
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
 from small_runs import config, launch_in
 
+from fedimb.cli.main import main
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.rundir.arrival_journal import ArrivalJournal
 from fedimb.rundir.folder import RunFolder
@@ -92,7 +95,7 @@ def test_the_order_within_a_buffer_changes_no_bit(tmp_path, arrivals):
         assert (weights(own)[name] == value).all()
 
 
-@pytest.mark.parametrize(("version", "after"), [(3, False), (4, True)])
+@pytest.mark.parametrize(("version", "after"), [(3, False), pytest.param(4, True, marks=pytest.mark.slow)])
 def test_stopped_and_resumed(tmp_path, monkeypatch, repeated, arrivals, version, after):
     original, passed = FolderCheckpointer.after_round, []
 
@@ -120,6 +123,7 @@ def test_stopped_and_resumed(tmp_path, monkeypatch, repeated, arrivals, version,
     assert lines[0] == lines[1]
 
 
+@pytest.mark.slow
 def test_a_record_that_does_not_fit_is_refused(tmp_path, arrivals):
     with pytest.raises(RunFailed, match="ends after 3 arrivals, and the run needs more"):
         again(tmp_path / "short", arrivals[:3])
@@ -137,3 +141,21 @@ def test_each_line_says_which_version_it_is_of(scheduled, repeated):
     for folder in (scheduled, repeated):
         lines = RunFolder(folder).metrics()
         assert [line["metrics"]["async/version"] for line in lines] == [line["step"] for line in lines]
+
+
+def test_the_command_repeats_and_compares(tmp_path, monkeypatch, capsys, repeated):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "--repeat", str(repeated)]) == 0
+    assert main(["run", "--repeat", str(repeated), "local.lr=0.2"]) == 1
+    said = capsys.readouterr().err
+    assert re.search(r"the weights differ from those of .* by up to \S+ \('.*'\): other data, code or", said)
+
+
+def test_a_record_that_was_changed_after_the_run_is_refused(tmp_path, monkeypatch, capsys, repeated):
+    copy = shutil.copytree(repeated, tmp_path / "copy")
+    lines = (copy / "arrivals.jsonl").read_text().splitlines(keepends=True)
+    (copy / "arrivals.jsonl").write_text("".join(lines[:-1]))  # the chain of hashes alone would not show it
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "--repeat", str(copy)]) == 1
+    assert "arrivals.jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
