@@ -109,7 +109,9 @@ class ClientsConfig(Strict):
     three replies on; null: no bound. ``max_value_ratio``: largest value in a reply that is summed, in units of the
     array's largest one sent, or of 1 (`fedimb.sums`); a reply above it is not used. ``models``: networks of their own
     (null: all train ``model``); ``private``: parameters and buffers that stay at each client, by name, beginning
-    (``head``) or pattern (``*.norm*``). The defaults serve older configurations without them.
+    (``head``) or pattern (``*.norm*``). ``regions``: number of sites of each region, which answers with their sum, in
+    client-id order (null: clients answer themselves); ``min_members``: sites that a region's sum is over at least. The
+    defaults serve older configurations without them.
     """
 
     count: int = Field(ge=1)
@@ -125,6 +127,8 @@ class ClientsConfig(Strict):
     max_value_ratio: float = Field(default=64.0, ge=1, le=2.0**20)
     models: SiteModels | None = None
     private: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+    regions: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] | None = None
+    min_members: int = Field(default=3, ge=2)
 
 
 class ScheduleConfig(Strict):

@@ -83,6 +83,23 @@ class WeightLimits:
         each, total = ceil_log2(max(known)), ceil_log2(math.fsum(known))
         return cls(min(each, _LARGEST_BITS), min(total, _TOTAL_BITS), len(known))
 
+    @classmethod
+    def of_groups(cls, groups: Iterable[tuple[float, float, int]]) -> "WeightLimits":
+        """Those of all members of some groups, from each group's largest weight, its sum of weights and its size.
+
+        The same as `of` the members' weights, if each group's largest is one of them, or a power of two that
+        `ceil_log2` of it gives.
+
+        Example:
+            >>> WeightLimits.of_groups([(512.0, 700.0, 2), (256.0, 400.0, 2)]) == WeightLimits.of([500, 200, 250, 150])
+            True
+        """
+        known = list(groups)
+        largest, total = max(one[0] for one in known), math.fsum(one[1] for one in known)
+        return cls(
+            min(ceil_log2(largest), _LARGEST_BITS), min(ceil_log2(total), _TOTAL_BITS), sum(one[2] for one in known)
+        )
+
     def with_largest(self, largest: float) -> "WeightLimits":
         """The limits of as many other weights, each at most ``largest`` (infinity: unknown)."""
         one = WeightLimits.of([largest])
@@ -349,6 +366,22 @@ class ExactSum:
     def _real(self, name: str, total: _Total) -> np.ndarray:
         values = np.ldexp(total.values().astype(np.float64), -self.scale.shift(name))
         return values.reshape(total.shape)
+
+    def totals(self) -> dict[str, np.ndarray]:
+        """The sums by name as they are counted, int64 in units of 2**-`Scale.shift`; `take_totals` reads them again."""
+        return {name: total.values().reshape(total.shape) for name, total in self._totals.items()}
+
+    def take_totals(self, units: int, totals: Mapping[str, np.ndarray], members: int) -> None:
+        """Replace the sum by one from its weight in `units`, its `totals` and its number of members.
+
+        Raises:
+            OutOfRange: see `take_words`.
+        """
+        flat = [
+            np.array([units], np.int64),
+            *(np.ravel(value).astype(np.int64, copy=False) for value in totals.values()),
+        ]
+        self.take_words(np.concatenate(flat), {name: value.shape for name, value in totals.items()}, members)
 
     def words(self) -> np.ndarray:
         """The sum as integers [1 + n] int64 modulo 2**64, to be masked: the weight, then the arrays in their order.

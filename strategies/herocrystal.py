@@ -59,6 +59,7 @@ _RARE = 0.1
     when={("samples", "rare"): {"reveals_counts": True}},
     own_models=("private",),
     needs_private=("head",),
+    fuses_models=True,
     innermost=True,
 )
 class HeroCrystal(KeepsWeights):

@@ -12,6 +12,7 @@ from fedimb.strategies.base import Method
     cohorts_only=True,
     any_pace=True,
     any_phase=True,
+    from_sum=True,
     tasks=("multiclass", "multilabel"),
     unknown_labels=("cells", "coarse"),
     own_models=("kinds", "private"),

@@ -13,7 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
-from fedimb.study.pages import Line, Row, difference, fill, interval, read_rows, short, signed, table, write_lines
+from fedimb.study.pages import (
+    Line,
+    Row,
+    contrasts_table,
+    difference,
+    interval,
+    read_rows,
+    short,
+    signed,
+    table,
+    write_lines,
+    write_page,
+)
 
 HERE = Path(__file__).parent
 MADE = ("compared.csv", "orders.csv")
@@ -346,12 +358,7 @@ class Figures:
         return table(["where", "minimum count", "bar", "macro / minority", *VERDICTS], lines)
 
     def _table_contrasts(self, study: str) -> str:
-        lines = []
-        for one in self.contrasts[study]:
-            p, equal = (short(float(one[key] or "nan")) for key in ("p_holm", "equal_holm"))
-            said = f"**{one['verdict']}**"
-            lines.append([f"{one['first']} - {one['second']}", interval(one), p, equal, said])
-        return table(["contrast", "difference", "p, Holm", "p, equal", "verdict"], lines)
+        return contrasts_table(self.contrasts[study])
 
     def _decided(self, said: str) -> str:
         """How many registered contrasts there are in both studies (``all``), or are anything but undecided."""
@@ -364,8 +371,7 @@ def publish(to: Path) -> None:
     figures = Figures(to)
     write_lines(to / "compared.csv", figures.compared)
     write_lines(to / "orders.csv", figures.orders)
-    page = (HERE / "page.md").read_text(encoding="utf-8")
-    (to / "README.md").write_text(fill(page, figures), encoding="utf-8")
+    write_page(HERE / "page.md", to, figures)
 
 
 if __name__ == "__main__":

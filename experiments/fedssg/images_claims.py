@@ -12,7 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from fedimb.study.pages import Line, Row, difference, fill, interval, read_rows, short, signed, table, write_lines
+from fedimb.study.pages import (
+    Line,
+    Row,
+    contrasts_table,
+    difference,
+    interval,
+    read_rows,
+    short,
+    signed,
+    table,
+    write_lines,
+    write_page,
+)
 
 HERE = Path(__file__).parent
 MADE = ("images_compared.csv",)
@@ -249,19 +261,14 @@ class Figures:
         return table(["", *(f"{p.replace('/', ' ')}: {s}" for p in places for s in ("macro", "minority"))], lines)
 
     def _table_contrasts(self, setting: str) -> str:
-        lines = []
-        for one in self.contrasts[setting]:
-            p, equal = (short(float(one[key] or "nan")) for key in ("p_holm", "equal_holm"))
-            lines.append([f"{one['first']} - {one['second']}", interval(one), p, equal, f"**{one['verdict']}**"])
-        return table(["contrast", "difference", "p, Holm", "p, equal", "verdict"], lines)
+        return contrasts_table(self.contrasts[setting])
 
 
 def publish(to: Path) -> None:
     """images_compared.csv and README.md."""
     figures = Figures(to)
     write_lines(to / "images_compared.csv", figures.compared)
-    page = (HERE / "page.md").read_text(encoding="utf-8")
-    (to / "README.md").write_text(fill(page, figures), encoding="utf-8")
+    write_page(HERE / "page.md", to, figures)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import numpy as np
 import yaml
 
 from fedimb.evaluation.significance import holm, paired
-from fedimb.study.pages import fill, short, signed, table
 from fedimb.study.pages import read_rows as read
+from fedimb.study.pages import short, signed, table, write_page
 from fedimb.study.pages import write_lines as write
 
 HERE = Path(__file__).parent
@@ -444,8 +444,7 @@ def publish_all(to: Path) -> None:
         write(to / name, lines)
     parts = [figures("table arms"), figures("table contrasts"), figures("table parts"), figures("table sets")]
     (to / "table.txt").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    page = (HERE / "page.md").read_text(encoding="utf-8")
-    (to / "README.md").write_text(fill(page, figures), encoding="utf-8")
+    write_page(HERE / "page.md", to, figures)
 
 
 if __name__ == "__main__":

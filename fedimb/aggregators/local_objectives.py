@@ -11,7 +11,7 @@ from fedimb.registry import register
 from fedimb.registry.arguments import NonNegative, Positive, PositiveCount
 
 
-@register("aggregator", "moon", linear=True, any_pace=True, by_array=True)
+@register("aggregator", "moon", linear=True, any_pace=True, by_array=True, from_sum=True)
 def moon(mu: NonNegative = 1.0, temperature: Positive = 0.5) -> Strategy:
     """MOON: FedAvg, with a contrastive term in the clients' loss.
 
@@ -20,7 +20,7 @@ def moon(mu: NonNegative = 1.0, temperature: Positive = 0.5) -> Strategy:
     return fedavg()
 
 
-@register("aggregator", "distil", linear=True, any_pace=True, by_array=True)
+@register("aggregator", "distil", linear=True, any_pace=True, by_array=True, from_sum=True)
 def distil(weight: NonNegative = 1.0, temperature: Positive = 2.0, absent_only: bool = False) -> Strategy:
     """FedAvg, with distillation from the received model in the clients' loss.
 
@@ -29,7 +29,7 @@ def distil(weight: NonNegative = 1.0, temperature: Positive = 2.0, absent_only: 
     return fedavg()
 
 
-@register("aggregator", "fedntd", linear=True, any_pace=True, by_array=True)
+@register("aggregator", "fedntd", linear=True, any_pace=True, by_array=True, from_sum=True)
 def fedntd(weight: NonNegative = 1.0, temperature: Positive = 1.0) -> Strategy:
     """FedNTD: FedAvg, with distillation over the classes that a row does not belong to in the clients' loss.
 
@@ -38,7 +38,7 @@ def fedntd(weight: NonNegative = 1.0, temperature: Positive = 1.0) -> Strategy:
     return fedavg()
 
 
-@register("aggregator", "feddecorr", linear=True, any_pace=True, by_array=True)
+@register("aggregator", "feddecorr", linear=True, any_pace=True, by_array=True, from_sum=True)
 def feddecorr(weight: NonNegative = 0.1) -> Strategy:
     """FedDecorr: FedAvg, with a penalty on correlated features in the clients' loss.
 
@@ -47,7 +47,7 @@ def feddecorr(weight: NonNegative = 0.1) -> Strategy:
     return fedavg()
 
 
-@register("aggregator", "fedgrab", linear=True, any_pace=True, by_array=True)
+@register("aggregator", "fedgrab", linear=True, any_pace=True, by_array=True, from_sum=True)
 def fedgrab(tail: PositiveCount = 3, kp: NonNegative = 10.0, ki: NonNegative = 0.01, kd: NonNegative = 0.1) -> Strategy:
     """Fed-GraB: FedAvg, with controllers at the clients that balance the gradients of the rarest classes (loss bce).
 
@@ -56,7 +56,7 @@ def fedgrab(tail: PositiveCount = 3, kp: NonNegative = 10.0, ki: NonNegative = 0
     return fedavg()
 
 
-@register("aggregator", "balancefl", linear=True, any_pace=True, by_array=True)
+@register("aggregator", "balancefl", linear=True, any_pace=True, by_array=True, from_sum=True)
 def balancefl(weight: NonNegative = 1.0, temperature: Positive = 2.0, entropy: NonNegative = 0.002) -> Strategy:
     """BalanceFL: FedAvg, with inheritance of the classes that a batch lacks and noise on the features of rare ones.
 

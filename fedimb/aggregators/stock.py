@@ -1,6 +1,7 @@
 """The stock strategies of Flower 1.41 by name. fedimb samples the cohort, so they are configured to use all clients.
 
 Flags: ``linear`` (the result depends on the replies only through their weighted mean, so lanes may sum),
+``from_sum`` (the same of the sums of regions: it reads no figure of a single client, ``clients.regions``),
 ``by_array`` (each array of the result follows from the clients' values of that array and their weights alone),
 ``needs_start_loss`` (the client reports the loss of the model it received), ``server_lr`` (the attribute that is its
 learning rate, which ``server_schedule`` changes), ``reads_local_lr`` (it computes with the clients' learning rate).
@@ -22,7 +23,7 @@ _EVERYONE: dict[str, Any] = {
 }
 
 
-@register("aggregator", "fedavg", linear=True, any_pace=True, by_array=True)
+@register("aggregator", "fedavg", linear=True, any_pace=True, by_array=True, from_sum=True)
 def fedavg() -> Strategy:
     """FedAvg: the mean of the clients' weights, by their rows.
 
@@ -31,7 +32,7 @@ def fedavg() -> Strategy:
     return flower.FedAvg(**_EVERYONE)
 
 
-@register("aggregator", "fedprox", linear=True, any_pace=True, by_array=True)
+@register("aggregator", "fedprox", linear=True, any_pace=True, by_array=True, from_sum=True)
 def fedprox(proximal_mu: NonNegative) -> Strategy:
     """FedProx: FedAvg, with a proximal term in the clients' loss.
 
@@ -40,7 +41,9 @@ def fedprox(proximal_mu: NonNegative) -> Strategy:
     return flower.FedProx(**_EVERYONE, proximal_mu=proximal_mu)
 
 
-@register("aggregator", "fedavgm", linear=True, any_pace=True, by_array=True, server_lr="server_learning_rate")
+@register(
+    "aggregator", "fedavgm", linear=True, any_pace=True, by_array=True, from_sum=True, server_lr="server_learning_rate"
+)
 def fedavgm(server_learning_rate: Positive = 1.0, server_momentum: Decay = 0.9) -> Strategy:
     """FedAvgM: FedAvg with momentum at the server.
 
@@ -49,7 +52,7 @@ def fedavgm(server_learning_rate: Positive = 1.0, server_momentum: Decay = 0.9) 
     return flower.FedAvgM(**_EVERYONE, server_learning_rate=server_learning_rate, server_momentum=server_momentum)
 
 
-@register("aggregator", "fedadam", linear=True, any_pace=True, by_array=True, server_lr="eta")
+@register("aggregator", "fedadam", linear=True, any_pace=True, by_array=True, from_sum=True, server_lr="eta")
 def fedadam(eta: Positive = 0.01, beta_1: Decay = 0.9, beta_2: Decay = 0.99, tau: Positive = 1e-3) -> Strategy:
     """FedAdam: Adam at the server, on the clients' mean update.
 
@@ -58,7 +61,7 @@ def fedadam(eta: Positive = 0.01, beta_1: Decay = 0.9, beta_2: Decay = 0.99, tau
     return flower.FedAdam(**_EVERYONE, eta=eta, beta_1=beta_1, beta_2=beta_2, tau=tau)
 
 
-@register("aggregator", "fedadagrad", linear=True, any_pace=True, by_array=True, server_lr="eta")
+@register("aggregator", "fedadagrad", linear=True, any_pace=True, by_array=True, from_sum=True, server_lr="eta")
 def fedadagrad(eta: Positive = 0.01, tau: Positive = 1e-3) -> Strategy:
     """FedAdagrad: Adagrad at the server, on the clients' mean update.
 
@@ -67,7 +70,7 @@ def fedadagrad(eta: Positive = 0.01, tau: Positive = 1e-3) -> Strategy:
     return flower.FedAdagrad(**_EVERYONE, eta=eta, tau=tau)
 
 
-@register("aggregator", "fedyogi", linear=True, any_pace=True, by_array=True, server_lr="eta")
+@register("aggregator", "fedyogi", linear=True, any_pace=True, by_array=True, from_sum=True, server_lr="eta")
 def fedyogi(eta: Positive = 0.01, beta_1: Decay = 0.9, beta_2: Decay = 0.99, tau: Positive = 1e-3) -> Strategy:
     """FedYogi: Yogi at the server, on the clients' mean update.
 

@@ -21,6 +21,7 @@ SILENT = {
     "completion": "prints a script for a shell",
     "node run": "runs until it is asked to stop; its state is in fedimb node status --json",
     "deploy up": "runs until Ctrl-C; its state is in fedimb deploy status --json",
+    "region run": "runs until it is asked to stop; what the root was sent is in its node's audit log",
 }
 """Actions that end without a result to print, and why."""
 

@@ -31,6 +31,7 @@ VERBS = {
     "worklist": ("fedimb.cli.worklist", "active learning with people: progress of labelling, check of returned files"),
     "node": ("fedimb.cli.node", "at a hospital: key, data, approvals, and the process that takes part in runs"),
     "deploy": ("fedimb.cli.deploy", "at the coordinator of hospitals: certificates, sites, study plans, runs"),
+    "region": ("fedimb.cli.region", "at a region of a larger study: answer its coordinator with the sum of its sites"),
     "outbox": ("fedimb.cli.outbox", "review synthetic samples before they leave a site"),
     "ui": ("fedimb.cli.ui", "open the charts in MLflow"),
     "completion": ("fedimb.cli.completion", "print the script that completes fedimb's words in bash, zsh or fish"),

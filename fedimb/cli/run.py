@@ -27,6 +27,7 @@ Run one configuration. Settings are given as key=value; parts (loss, aggregator,
   fedimb run engine=inline --plot                   draw who holds what and the learning curves, too
   fedimb run --dry-run                              estimate steps, bytes and minutes; run nothing
   fedimb run --resume runs/default/fedavg-s0-...    continue after a crash
+  fedimb run --repeat runs/default/buffered-s0-...  simulate a run at sites again, in the order of its replies
 
 `fedimb list` shows all parts and their settings, `fedimb run --show` prints the whole configuration."""
 
@@ -42,6 +43,11 @@ def register(verbs: "Verbs") -> None:
     mode.add_argument("--dry-run", action="store_true", help="print an estimate of the run's cost, and stop")
     mode.add_argument("--show", action="store_true", help="print the resolved configuration, and stop")
     mode.add_argument("--resume", metavar="RUN", help="continue this run")
+    mode.add_argument(
+        "--repeat",
+        metavar="RUN",
+        help="simulate a run at sites without rounds again, in the order in which its replies came",
+    )
     add_plot(run)
     add_trust(run)
     add_accept(run)
@@ -54,6 +60,8 @@ def run_command(args: argparse.Namespace) -> "RunFinished | Configuration | Cost
         refuse_plot(args, "--show and --dry-run run nothing")
     if args.resume:
         return _resume(args)
+    if args.repeat:
+        return _repeat(args)
     from fedimb.config.compose import compose
     from fedimb.tracking.sender import sender_of
 
@@ -103,6 +111,33 @@ def _resume(args: argparse.Namespace) -> "RunFinished":
         with trusted(args.trust):
             result = resume(folder, tracked=sender or True, accept_changes=args.accept_changes)
             return shown(result, args.json, plot=args.plot)
+
+
+def _repeat(args: argparse.Namespace) -> "RunFinished":
+    """``fedimb run --repeat``: a run's configuration on simulated clients, into ``runs``; then weights are compared.
+
+    Raises:
+        RunFailed: the weights are other ones.
+    """
+    from fedimb.cli.find import find_run
+    from fedimb.config.compose import compose
+    from fedimb.config.load import from_json, to_json
+    from fedimb.config.overrides import set_words
+    from fedimb.errors import RunFailed
+    from fedimb.rundir.folder import RunFolder
+    from fedimb.rundir.stored import read_config
+    from fedimb.serverapp.launch import launch
+    from fedimb.serverapp.recorded import differing_weights
+
+    folder = find_run(args.repeat)
+    tree = json.loads(to_json(read_config(RunFolder.open(folder))))
+    tree |= {"output_dir": "runs", "engine": compose(["engine=inline"])["engine"]}
+    set_words(tree, args.overrides)
+    result = launch(from_json(json.dumps(tree)), arrivals=folder)
+    finished = shown(result, args.json, plot=args.plot)
+    if wrong := differing_weights(folder, result.folder):
+        raise RunFailed(wrong)
+    return finished
 
 
 def _tracking_of(folder: Path) -> object:

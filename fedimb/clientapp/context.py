@@ -52,6 +52,8 @@ class ClientContext:
         training: function behind `spec`.
         secrets: source of masks and noise; a hospital has its own.
         attack: what this simulated client does instead of what it should; None: it is honest.
+        untrained: whether the model in front of it has a part that stays at this client and was never trained: its
+            predictions mean nothing.
         resampled: rows and classes after the run's resampler, once made (`fedimb.clientapp.resampling`).
     """
 
@@ -68,6 +70,7 @@ class ClientContext:
     training: Callable[["ClientContext"], TrainSpec] | None = None
     secrets: Secrets = SIMULATED
     attack: Attack | None = None
+    untrained: bool = False
     resampled: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def class_counts(self, view: str) -> np.ndarray:

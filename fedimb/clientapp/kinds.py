@@ -36,7 +36,7 @@ class RuntimeByKind:
         input_shape: tuple[int, ...],
         secrets: Secrets = SIMULATED,
     ) -> None:
-        self.config, self.store, self.contracts = config, store, contracts_of(config)
+        self.config, self.store, self.contracts = config, store, contracts_of(config, at_sites=True)
         self._configs = kind_configs(config)
         self._rest = data_of, store, n_classes, input_shape, secrets
         self._runtimes: dict[str, ClientRuntime] = {}

@@ -18,6 +18,7 @@ from fedimb.clientapp.private_weights import PrivateWeights
 from fedimb.clientapp.resampling import resampled, trained_counts
 from fedimb.config.parts import (
     augmentation_makers,
+    corrects_by_own_counts,
     learning_rate,
     loss_maker,
     optimizer_settings,
@@ -126,10 +127,12 @@ class LocalTraining:
         return context.counts
 
     def prepare(self, context: ClientContext, evaluate: bool) -> Prepared:
-        """Score the received model if ``evaluate``, and let the methods say what to train."""
+        """Score the received model if ``evaluate`` and all of it was trained or received, and let the methods say what
+        to train."""
         started = time.perf_counter()
         reply = RecordDict()
-        if evaluate and not self.config.evaluation.secure and len(context.data.rows("validation")):
+        scored = evaluate and not self.config.evaluation.secure and not context.untrained
+        if scored and len(context.data.rows("validation")):
             reply[names.CONFUSION] = array_record({"matrix": confusion_of(*context.scored("validation"))})
         client_methods = self.client_methods()
         set_views(client_methods, context)
@@ -192,7 +195,8 @@ class LocalTraining:
         for objective in prepared.spec.objectives:
             objective.keep(context.state)
         if result.steps:
-            self._private_weights.keep(context.state)
+            counts = partial(trained_counts, context) if corrects_by_own_counts(self.config) else None
+            self._private_weights.keep(context.state, counts)
         trained, about = self._protected(context)
         if context.attack is not None:
             trained = context.attack.update(arrays_of(context.content, names.ARRAYS), trained, _attackers_rng(context))
@@ -208,7 +212,7 @@ class LocalTraining:
             **prepared.metrics,
             "num-examples": _claimed(context, self._weight(prepared, result)),
             "train_loss": result.loss,
-            "steps": float(result.steps),
+            "steps": float(result.steps + prepared.spec.taken),
             "examples": float(result.examples),
             **about,
         }

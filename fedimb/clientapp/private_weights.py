@@ -4,7 +4,7 @@ Arivazhagan et al., "Federated Learning with Personalization Layers", 2019 (arXi
 2021. They are client state: stored with the version of the message that changed them, and never in a reply.
 """
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from fedimb.records import array_record, to_numpy
 
 STATE = "private"
 """The record of a client's state that holds them."""
+COUNTS = "private-counts"
+"""The record of a client's state that holds the class counts they were trained on, where its scores are corrected by
+them (``prior.provenance=local``)."""
 
 
 class PrivateWeights:
@@ -48,9 +51,25 @@ class PrivateWeights:
             own = self._tensors(to_numpy(state.array_records[STATE])) if STATE in state else {}
             self._resident.load({name: value for name, value in (self._initial | own).items() if name not in sent})
 
-    def keep(self, state: RecordDict) -> None:
+    def never_trained(self, state: RecordDict, sent: Container[str] = ()) -> bool:
+        """Whether what `load` puts into the model is the initial part, which no training of this client has changed."""
+        return STATE not in state and any(name not in sent for name in self._initial)
+
+    def keep(self, state: RecordDict, counts: Callable[[], np.ndarray] | None = None) -> None:
         """Keep the resident model's private weights as this client's, unless training has diverged: values that are
-        not finite would stay for good, though the server leaves out the reply."""
+        not finite would stay for good, though the server leaves out the reply.
+
+        Args:
+            state: the client's.
+            counts: gives the class counts [C] of what they were trained on, which are kept too; None: they are not.
+        """
         own = self._resident.private()
         if own and all(np.isfinite(value).all() for value in own.values()):
             state[STATE] = array_record(own)
+            if counts is not None:
+                state[COUNTS] = array_record({"counts": np.asarray(counts(), np.float64)})
+
+
+def own_counts(state: RecordDict) -> np.ndarray | None:
+    """The class counts [C] float64 that a client's own part was trained on, if its state has them."""
+    return to_numpy(state.array_records[COUNTS])["counts"] if COUNTS in state else None

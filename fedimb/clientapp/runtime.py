@@ -79,7 +79,7 @@ class ClientRuntime:
         self._data: OrderedDict[int, ClientData] = OrderedDict()
         self.device = device_of(config.engine)
         self.model: Classifier = build_model(config, n_classes, input_shape).to(self.device)
-        self.contracts = contracts_of(config)
+        self.contracts = contracts_of(config, at_sites=True)
         self._n_classes, self._input_shape = n_classes, input_shape
         attacked = config.attack["name"] != "none"
         self._make_attack = part_maker("attack", config.attack, GIVEN["attack"]) if attacked else None
@@ -133,6 +133,7 @@ class ClientRuntime:
             self._load(message)
             sent = message.content.array_records.get(names.ARRAYS, ()) if self.config.clients.private else ()
             self._private_weights.load(pending.context.state, sent)
+            pending.context.untrained = self._private_weights.never_trained(pending.context.state, sent)
             with seeded(self._seed(pending.context)):
                 if category == "train":
                     prepared = self.training.prepare(pending.context, _evaluate(message))

@@ -3,11 +3,14 @@
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import RecordDict
 from torch import Tensor
 
 from fedimb import registry
 from fedimb.clientapp.context import ClientContext
+from fedimb.clientapp.private_weights import own_counts
+from fedimb.config.parts import corrects_by_own_counts
 from fedimb.contracts import platform as names
 from fedimb.data.subgroups import Subgroup, parse_subgroups, subgroups_of
 from fedimb.data.views import Rows, known_classes
@@ -26,10 +29,15 @@ QUERIES = (names.SCORED, names.MASKED_SCORES)
 def answer_query(query: str, content: RecordDict, context: ClientContext) -> RecordDict:
     """The client's reply to one of `QUERIES`: ``x.scores``, one matrix per calibration of the run, int64 or masked.
 
-    With ``data.subgroups`` also ``x.subgroups``.
+    With ``data.subgroups`` also ``x.subgroups``. A client whose own part of the model was never trained counts no row:
+    predictions of an initial head are no score, and zeros leave a masked sum as it is.
     """
     y, rows = context.data.tensors("validation")[1], context.data.rows("validation")
-    logits = _logits(context)
+    if context.untrained:
+        y, rows = y[:0], rows[:0]
+        logits = dict.fromkeys(context.config.calibration, torch.zeros(0, context.data.store.n_classes))
+    else:
+        logits = _logits(context)
     if (known := known_classes(y, context.data.store.n_classes)) is not None:
         y, logits = y[known], {name: adjusted[known] for name, adjusted in logits.items()}
         rows = rows[known.cpu().numpy()]
@@ -66,11 +74,15 @@ def _by_subgroup(
 
 
 def _logits(context: ClientContext) -> dict[str, Tensor]:
-    """Calibrated logits [n, C] of the validation rows, by calibration."""
+    """Calibrated logits [n, C] of the validation rows, by calibration.
+
+    A calibration corrects by the counts in the message or, of a client's own head, by those it was trained on.
+    """
     features, logits = context.forward("validation")
     head = context.model.head
     bias = None if head.bias is None else head.bias.detach()
-    outputs = Outputs(features, logits, head.weight.detach(), bias, context.counts)
+    counts = own_counts(context.state) if corrects_by_own_counts(context.config) else context.counts
+    outputs = Outputs(features, logits, head.weight.detach(), bias, counts)
     taus: dict[str, Any] = dict(context.content.config_records.get(names.TAUS) or {})
     found = {name: {"tau": float(tau)} for name, tau in taus.items()}
     given = {"seed": context.config.seed}

@@ -130,6 +130,8 @@ def _as_first_hashed(tree: Settings) -> None:
     for later in ("models", "private"):
         if not tree["clients"][later]:
             del tree["clients"][later]
+    if tree["clients"]["regions"] is None:
+        del tree["clients"]["regions"], tree["clients"]["min_members"]
     if "split" in tree["data"] and SplitConfig.parse(tree["data"]["split"]) == SplitConfig():
         tree["data"] = {key: value for key, value in tree["data"].items() if key != "split"}
     tree["data"] = {key: value for key, value in tree["data"].items() if key != "about"}  # words about the data

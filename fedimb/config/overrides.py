@@ -9,9 +9,12 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
+import yaml
+
 from fedimb import registry
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
+from fedimb.strict_yaml import load_yaml
 
 # Groups whose keys are a part's own arguments. A key that is not in the YAML may still be an argument of
 # the part, so it is let through here and checked against the part's signature by `fedimb.config.validate`.
@@ -73,6 +76,24 @@ def set_value(config: dict[str, object], key: str, value: object) -> None:
             set_value(config, f"{key}.{inner}", item)
     else:
         node[last] = value
+
+
+def set_words(config: dict[str, object], words: Iterable[str]) -> None:
+    """Set ``key=value`` words in place, with values as in YAML.
+
+    Raises:
+        ConfigError: a word is not of this form, its value cannot be read, or there is no such key.
+    """
+    for word in words:
+        key, found, text = word.partition("=")
+        if not found:
+            raise ConfigError(f"'{word}' is not a setting: write key=value, as in rounds=20")
+        try:
+            value = load_yaml(text)
+        except yaml.YAMLError as error:
+            why = " ".join(str(error).split())
+            raise ConfigError(f"cannot read '{word}' ({why}): write the value as in YAML") from None
+        set_value(config, key, value)
 
 
 def given_keys(values: Iterable[tuple[str, object]]) -> set[str]:

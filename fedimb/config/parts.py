@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fedimb import registry
 from fedimb.config.validate import GIVEN
 from fedimb.contracts.base import Contract
+from fedimb.contracts.region import REGIONS
 from fedimb.data.federation import Federation
 from fedimb.data.normalize import POOLED, pooled_normalization
 from fedimb.errors import ConfigError
@@ -215,10 +216,21 @@ def check_client_parts(
         probe_model(config.model["name"], build_model(config, len(counts), input_shape), input_shape)
 
 
-def contracts_of(config: RunConfig) -> list[Contract]:
+def corrects_by_own_counts(config: RunConfig) -> bool:
+    """Whether a calibration corrects each site's own model by the class counts that this site alone has."""
+    calibrations = [registry.flags("calibration", calibration_part(name)) for name in config.calibration]
+    own = bool(config.clients.private) and config.prior.provenance == "local"
+    return own and any(flags.get("needs_prior", False) for flags in calibrations)
+
+
+def contracts_of(config: RunConfig, at_sites: bool = False) -> list[Contract]:
     """The platform's contract, including what the local objectives send, then one per method, outermost first.
 
-    Of a method's contract, what its settings send: nothing else leaves a client.
+    Of a method's contract, what its settings send: nothing else leaves a client. If clients are regions
+    (``clients.regions``), the contract of their sums is in the platform's place.
+
+    Args:
+        at_sites: the contracts of the sites' own replies, which a region adds up.
     """
     for name in config.strategy:
         try:
@@ -227,6 +239,8 @@ def contracts_of(config: RunConfig) -> list[Contract]:
             raise ConfigError(
                 f"strategy '{name}' has no contract: register one under its name (docs/add-a-strategy.md, section 5)"
             ) from None
+    if config.clients.regions is not None and not at_sites:
+        return [REGIONS, *(registry.build("contract", name) for name in config.strategy)]
     platform = registry.build("contract", "platform")
     methods = [registry.build("contract", name).of(args or {}) for name, args in config.strategy.items()]
     objectives = [registry.flags("objective", one["name"]) for one in config.aggregator.get("objectives") or []]

@@ -7,6 +7,7 @@ from fedimb import registry
 from fedimb.config.combinations import Combination, refusal
 from fedimb.config.engine_settings import check_engine
 from fedimb.config.protocol import check_protocol
+from fedimb.config.regions import check_regions
 from fedimb.config.virtual import check_virtual
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
@@ -78,6 +79,7 @@ def validate(raw: Settings) -> RunConfig:
     config = config.model_copy(update=checked)
     check_protocol(config)
     check_virtual(config)
+    check_regions(config)
     return config
 
 

@@ -18,7 +18,8 @@ class Values:
     Limits are numbers or names, which stand for what the server knows of the client: ``rows`` it trains on,
     ``validation`` rows, ``labels`` (``rows``, or C times as many if rows have several labels), ``steps`` of its local
     training, ``weight`` (the largest that `aggregation_weight` allows), ``C-1``, ``D-1``; ``-rows`` is the negative;
-    ``confidence`` and ``squares``: the sums over ``validation`` rows in `fedimb.evaluation.subgroups.UNIT`.
+    ``confidence`` and ``squares``: the sums over ``validation`` rows in `fedimb.evaluation.subgroups.UNIT`; ``sites``
+    and ``least_sites``: of a region, how many it has and how many must be in its sum.
 
     Attributes:
         shape: of an array, as ``C x d`` or ``C x C or C x 2 x 2``: C classes, D domains, d features of the model, t =
@@ -48,7 +49,10 @@ class Values:
     text: str | None = None
 
 
-LIMITS = frozenset({"rows", "-rows", "validation", "labels", "steps", "weight", "C-1", "D-1", "confidence", "squares"})
+LIMITS = frozenset(
+    {"rows", "-rows", "validation", "labels", "steps", "weight", "C-1", "D-1", "confidence", "squares"}
+    | {"sites", "least_sites"}
+)
 """Names that a limit may have."""
 
 

@@ -15,6 +15,7 @@ from fedimb.data.groups import clients_of_sites
 from fedimb.data.label_spaces import Kept, LabelSpaces
 from fedimb.data.labels import none_class
 from fedimb.data.longtail import redraw
+from fedimb.data.region_rows import RegionRows
 from fedimb.data.rows import RowLists
 from fedimb.data.scaling import Scaling
 from fedimb.data.store import Store, open_source, open_store
@@ -65,6 +66,7 @@ class Federation:
         phases: class ids of each phase in which classes appear, ascending; empty: all are there from the start. Who
             holds which rows does not depend on them.
         pairs: public key (hex) of each client by id, if clients agree on masks with each other (at hospitals).
+        regions: what is known of each region's sites, if clients are regions (`fedimb.data.regions`); else empty.
         sha: hex sha256 over the index lists in client order, test rows, class names and fingerprint.
     """
 
@@ -99,6 +101,7 @@ class Federation:
         self.labels = labels
         self.phases = phases
         self.pairs: dict[int, str] = {}
+        self.regions: tuple[RegionRows, ...] = ()
         self.public = np.zeros(0, np.int64) if public is None else public
         self.sha = self.hash_with(fingerprint)
 

@@ -75,51 +75,21 @@ def prepare_unsettled(
         raise ConfigError(f"clients.count={clients}: give at least 1")
     if registry.flags("partition", partition_name).get("virtual"):
         return _virtual(data, registry.build("partition", partition_name, given=None, **partition_args), clients, seed)
-    holders = placement.holders(clients)
-    source, subgroups = source_to_open(data), parse_subgroups(config.subgroups)
-    store = open_source(source)
-    _check_patients(config, partition_args, store)
-    if subgroups:
-        subgroups_of(store, subgroups)
-        for line in alike_values(store, subgroups):
-            log.warning("%s", line)
-    y, names = np.asarray(store.y), store.class_names
+    placement.holders(clients)  # refused before anything is read
+    source, store = _opened(data, config, partition_args)
+    names = store.class_names
 
     split = SplitConfig.parse(config.split)
     groups = row_groups(store, split.group)
+    kept_whole = None if groups is None else groups.of_row
     cut = _cut(config, store, groups, seed)
-    rest = cut.rest
-
-    ranks = class_ranks(len(names), config.class_order, numpy_rng(seed, Stream.TAIL, 0))
-    available = np.bincount(y[rest], minlength=len(names))
-    wanted = target_counts(available, config.long_tail, config.imbalance_factor, config.n_max, ranks, names)
-    pool = keep_rows(rest, y, wanted, numpy_rng(seed, Stream.TAIL, 1))
-    if (absent := np.flatnonzero(store.class_counts(pool) == 0)).size:
-        log.warning("no training rows of class %s", some([names[c] for c in absent]))
+    pool = _long_tail(config, store, cut.rest, seed)
     minority = minority_classes(store.class_counts(pool), config.minority, names)
 
-    kept_whole = None if groups is None else groups.of_row
-    patients = _take(store.patients, pool)
-    noun = store.units
-    if split.clients and groups is not None:
-        _check_sites(_deals(partition_name, partition_args), store, groups)
-        patients, noun = groups.of_row[pool], groups.noun
-    columns = {"patients": patients, "sites": _take(store.sites, pool), "site_names": store.site_names}
-    partitioner = registry.build("partition", partition_name, given=columns, **partition_args)
-    lists = RowLists.of(partitioner(y[pool], clients, numpy_rng(seed, Stream.PARTITION)))
-    _check_partition(lists, len(pool), clients, partition_name, patients, noun)
-    if placement.rule is not None:
-        moves = numpy_rng(seed, Stream.PARTITION, 1)
-        lists = place_minority(lists, y[pool], minority, placement.rule, holders, moves, patients)
-    held = RowLists.by_owner(lists.rows, lists.owners(), clients)
-    held = RowLists(pool[held.rows], held.offsets)
-    counts, drawn = _counts(store, held), None
-    if registry.flags("partition", partition_name).get("annotates"):
-        drawn = _drawn(partitioner, counts, none_class(names) if store.targets is not None else None, seed)
-    spaces = _spaces(LabelsConfig.parse(config.labels), store, held, counts, drawn)
-    if spaces is not None:
-        held, spaces = _known_rows(held, y, spaces, store)
-        counts = spaces.counts(counts)
+    whole = groups if split.clients else None
+    partitioner, held = _deal(partition, clients, store, whole, pool, minority, seed)
+    annotates = bool(registry.flags("partition", partition_name).get("annotates"))
+    held, counts, spaces = _labelled(config, store, held, partitioner if annotates else None, seed)
     strata = _strata(held, store, spaces)
     train, validation = _sides(held, strata, config.validation, cut.validation, kept_whole, seed)
     phased = registry.flags("partition", partition_name).get("phased")
@@ -157,6 +127,82 @@ def _virtual(
             "the split, or use another partition"
         )
     return VirtualFederation(whole, draw, clients, seed), findings
+
+
+def _opened(
+    data: dict[str, object], config: DataConfig, partition: Mapping[str, object]
+) -> tuple[dict[str, object], Store]:
+    """The source with the columns that subgroups need, and its rows; both are checked for what the settings name."""
+    source, subgroups = source_to_open(data), parse_subgroups(config.subgroups)
+    store = open_source(source)
+    _check_patients(config, partition, store)
+    if subgroups:
+        subgroups_of(store, subgroups)
+        for line in alike_values(store, subgroups):
+            log.warning("%s", line)
+    return source, store
+
+
+def _long_tail(config: DataConfig, store: Store, rest: Rows, seed: int) -> Rows:
+    """The rows of the clients together: ``rest``, from which the long tail has been taken."""
+    y, names = np.asarray(store.y), store.class_names
+    ranks = class_ranks(len(names), config.class_order, numpy_rng(seed, Stream.TAIL, 0))
+    available = np.bincount(y[rest], minlength=len(names))
+    wanted = target_counts(available, config.long_tail, config.imbalance_factor, config.n_max, ranks, names)
+    pool = keep_rows(rest, y, wanted, numpy_rng(seed, Stream.TAIL, 1))
+    if (absent := np.flatnonzero(store.class_counts(pool) == 0)).size:
+        log.warning("no training rows of class %s", some([names[c] for c in absent]))
+    return pool
+
+
+def _deal(
+    partition: dict[str, object],
+    clients: int,
+    store: Store,
+    groups: RowGroups | None,
+    pool: Rows,
+    minority: tuple[int, ...],
+    seed: int,
+) -> tuple[Any, RowLists]:
+    """The partitioner, and the rows of ``pool`` that each client holds.
+
+    Args:
+        groups: rows of one group stay at one client; None: those of one patient.
+    """
+    placement, _ = Placement.split(partition)
+    name, args = partition_parts(partition)
+    y, patients, noun = np.asarray(store.y)[pool], _take(store.patients, pool), store.units
+    if groups is not None:
+        _check_sites(_deals(name, args), store, groups)
+        patients, noun = groups.of_row[pool], groups.noun
+    columns = {"patients": patients, "sites": _take(store.sites, pool), "site_names": store.site_names}
+    partitioner = registry.build("partition", name, given=columns, **args)
+    lists = RowLists.of(partitioner(y, clients, numpy_rng(seed, Stream.PARTITION)))
+    _check_partition(lists, len(pool), clients, name, patients, noun)
+    if placement.rule is not None:
+        holders, moves = placement.holders(clients), numpy_rng(seed, Stream.PARTITION, 1)
+        lists = place_minority(lists, y, minority, placement.rule, holders, moves, patients)
+    held = RowLists.by_owner(lists.rows, lists.owners(), clients)
+    return partitioner, RowLists(pool[held.rows], held.offsets)
+
+
+def _labelled(
+    config: DataConfig, store: Store, held: RowLists, annotates: Any | None, seed: int
+) -> tuple[RowLists, NDArray[np.int64], LabelSpaces | None]:
+    """The clients' rows that count in a loss, their counts [K, C] of known labels, and their label spaces.
+
+    Args:
+        annotates: a partitioner that draws who annotates what; None: the settings alone say it.
+    """
+    counts, drawn = _counts(store, held), None
+    if annotates is not None:
+        none = none_class(store.class_names) if store.targets is not None else None
+        drawn = _drawn(annotates, counts, none, seed)
+    spaces = _spaces(LabelsConfig.parse(config.labels), store, held, counts, drawn)
+    if spaces is None:
+        return held, counts, None
+    held, spaces = _known_rows(held, np.asarray(store.y), spaces, store)
+    return held, spaces.counts(counts), spaces
 
 
 def _sides(

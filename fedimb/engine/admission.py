@@ -22,6 +22,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from fedimb.by_reference import view
 from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract, Record
+from fedimb.data.region_rows import RegionRows
 from fedimb.engine.record_checks import Declared, Refusal, Sizes, check_declared
 from fedimb.errors import RunFailed
 from fedimb.evaluation.confusion import hits_and_support
@@ -118,6 +119,8 @@ class Admission:
         signed: whether replies are known to come from whom they name. Only then are a client's refused replies counted
             against it (`fedimb.serverapp.exchange.Exchange`): anybody could send faults in another's name.
         told: what clients have said in earlier replies; who sends the messages keeps it up to date.
+        regions: client id -> what is known of its sites' rows, if every client is a region; empty: none is.
+        least_sites: how many sites a region's sum is over at least.
     """
 
     contracts: Sequence[Contract]
@@ -126,6 +129,8 @@ class Admission:
     rows: Mapping[int, tuple[int, int]]
     signed: bool = True
     told: Told = field(default_factory=Told)
+    regions: Mapping[int, RegionRows] = field(default_factory=dict)
+    least_sites: int = 1
     _declared: dict[str, tuple[dict[str, Declared], list[str]]] = field(default_factory=dict, repr=False)
     _limits: dict[int, dict[str, float]] = field(default_factory=dict, repr=False)
 
@@ -137,6 +142,12 @@ class Admission:
     def weight_limits(self, clients: Iterable[int], factors: Mapping[int, float] | None = None) -> WeightLimits:
         """Limits on the weights of these clients' replies, times their factors, for the scale of their sum."""
         times = factors or {}
+        if self.regions:
+            asked = list(clients)
+            uniform = self.sizes.weighting == "uniform"
+            groups = ((1.0 if uniform else self.regions[c].largest, self._limits_of(c)["weight"]) for c in asked)
+            counts = [self.regions[c].sites for c in asked]
+            return WeightLimits.of_groups((*group, count) for group, count in zip(groups, counts, strict=True))
         return WeightLimits.of(self._limits_of(client)["weight"] * times.get(client, 1.0) for client in clients)
 
     def refusal(self, client: int, message: Message, sent: Message | None) -> Refusal | None:
@@ -191,7 +202,12 @@ class Admission:
     def _limits_of(self, client: int) -> dict[str, float]:
         if client not in self._limits:
             rows, validation = self.rows.get(client, (0, 0))
-            self._limits[client] = limits_of(self.sizes, rows, validation, any(c.adds_rows for c in self.contracts))
+            found = limits_of(self.sizes, rows, validation, any(c.adds_rows for c in self.contracts))
+            if own := self.regions.get(client):
+                steps = self.sizes.epochs * (rows // self.sizes.batch_size + own.sites)  # each site's are rounded up
+                weight = own.sites if self.sizes.weighting == "uniform" else rows
+                found |= {"sites": own.sites, "least_sites": self.least_sites, "steps": steps, "weight": weight}
+            self._limits[client] = found
         return self._limits[client]
 
 

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 
 from fedimb.contracts.platform import STEP
 from fedimb.engine.admission import Admission
+from fedimb.engine.channel import Channel
 from fedimb.engine.flower_private import Run, ensure_identity, number
 from fedimb.engine.lanes import Instruction, Lane, LaneOutcome, Reduction, cut_lanes, gather, merge_lanes
 from fedimb.errors import traceback_of
@@ -82,6 +83,10 @@ class SimulationGrid(Grid):
         self.n_clients = n_clients
         self._ids = itertools.count(1)
         self._replies: dict[str, Message] = {}
+
+    def channel(self) -> Channel | None:
+        """Messages and replies one by one, where replies come at times that nobody knows before; None: they do not."""
+        return None
 
     @abstractmethod
     def run_lanes(self, lanes: Sequence[Lane], reduce: Reduction, costs: Sequence[float]) -> list[LaneOutcome]:

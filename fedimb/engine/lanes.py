@@ -16,12 +16,13 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from fedimb.by_reference import view
 from fedimb.contracts import platform as names
 from fedimb.contracts.optimizer import CLIENT
+from fedimb.contracts.region import PARTIAL, PARTIAL_BUFFERS, REGION
 from fedimb.engine.admission import Admission
 from fedimb.engine.record_checks import Refusal
 from fedimb.errors import FedimbError, RunFailed
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.records import Arrays, payload_bytes
-from fedimb.sums import ExactSum, Scale, ValueOutOfRange, WeightLimits
+from fedimb.sums import ExactSum, OutOfRange, Scale, ValueOutOfRange, WeightLimits
 
 MAX_LANES = 32
 WEIGHT = names.WEIGHT
@@ -107,6 +108,7 @@ class ClientReply:
         refused: what in it is not as its contract or the plan says; None: nothing.
         hits, support: correctly classified rows and all rows of each class [C] int64, from its confusion matrix, or
             None; the matrix itself is summed.
+        units: of a region's reply, its weight in whole units of the sum's scale; None: a single client's.
     """
 
     client: int
@@ -119,6 +121,7 @@ class ClientReply:
     refused: Refusal | None = None
     hits: np.ndarray | None = None
     support: np.ndarray | None = None
+    units: int | None = None
 
 
 class LaneSum:
@@ -205,6 +208,36 @@ class LaneSum:
             total.add_weighted(own, values, checked=True)
         reply.metrics |= scalars
 
+    def add_partial(self, reply: ClientReply, sent: Message) -> None:
+        """Add what a region's usable sites add up to (`fedimb.engine.region`), in place.
+
+        Args:
+            sent: the message it replied to: the sums are of arrays like those that it carries.
+
+        Raises:
+            OutOfRange: names, shapes or sizes are not those of such a sum, or its weight is not the one that the
+                region's metrics say; nothing was added.
+        """
+        about = reply.content.config_records[REGION]
+        units, members = int(cast(int, about["units"])), int(cast(int, about["members"]))
+        found = []
+        for key, received, mine in (
+            (PARTIAL, names.ARRAYS, self.model),
+            (PARTIAL_BUFFERS, names.BUFFERS, self.buffers),
+        ):
+            arrays, like = _values(reply.content, key), _values(sent.content, received)
+            if {name: value.shape for name, value in arrays.items()} != {n: value.shape for n, value in like.items()}:
+                raise OutOfRange(f"'{key}' holds other arrays than the region was sent, or of other shapes")
+            found.append((mine, ExactSum(mine.scale)))
+            if arrays:
+                found[-1][1].take_totals(units, {name: arrays[name] for name in like}, members)
+        if found[0][1].weight != reply.metrics[WEIGHT]:
+            raise OutOfRange(f"its sum has the weight {found[0][1].weight:g}, and its metrics say another")
+        self.model._within(units)
+        for mine, partial in found:
+            mine.add(partial)
+        reply.units = units
+
     def _add_placed(self, reply: ClientReply, arrays: Arrays, buffers: Arrays) -> None:
         """Add a client's arrays and buffers to the sums of its `Place`, and its weight to ``model``."""
         place = self.how.places[reply.client]
@@ -281,7 +314,8 @@ def read_reply(
     content = message.content
     reply = ClientReply(client, content=content, up_bytes=payload_bytes(content))
     trained = (sent or message).metadata.message_type.partition(".")[0] == "train"
-    if trained and (missing := [key for key in (names.ARRAYS, names.METRICS) if key not in content]):
+    weights = PARTIAL if PARTIAL in content else names.ARRAYS
+    if trained and (missing := [key for key in (weights, names.METRICS) if key not in content]):
         reply.usable = False
         reply.error = f"the train reply holds no record '{missing[0]}'; a client must send its weights and metrics"
         return reply
@@ -351,13 +385,16 @@ def _reduce(total: LaneSum, reply: ClientReply, sent: Message | None) -> None:
     """Add a reply to a sum and remove what was summed from it, in place; one that cannot be added is not usable."""
     if reply.usable:
         try:
-            total.add_reply(reply, sent)
+            if PARTIAL in reply.content and sent is not None:
+                total.add_partial(reply, sent)
+            else:
+                total.add_reply(reply, sent)
         except RunFailed:
             raise
         except FedimbError as error:
             reply.usable, reply.error = False, str(error)
             reply.diverged = isinstance(error, ValueOutOfRange)
-    kept = (names.ARRAYS, names.BUFFERS, names.METRICS)
+    kept = (names.ARRAYS, names.BUFFERS, names.METRICS, PARTIAL, PARTIAL_BUFFERS, REGION)
     reply.content = RecordDict({k: v for k, v in reply.content.items() if k not in kept})
 
 

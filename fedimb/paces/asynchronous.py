@@ -8,6 +8,9 @@ from fedimb.paces.base import Pace, PaceSettings
 from fedimb.registry import register
 from fedimb.registry.arguments import NonNegative, Positive, Range
 
+MOST_EXPONENT = 16.0
+"""Of the discount: 2 ** -16 of an update that is one version late is less than its last bits are worth."""
+
 Corrections = Literal["uniform", "exposure"]
 
 
@@ -17,7 +20,7 @@ class AsynchronousSettings(PaceSettings):
 
     Attributes:
         concurrency: clients that train at a time; null: as many as a round would have (``clients.participation``).
-        exponent: of the discount (1 + staleness) ** -exponent; 0: none.
+        exponent: of the discount (1 + staleness) ** -exponent, at most 16; 0: none.
         max_staleness: updates that are more versions late are not used; null: all are.
         correction: ``exposure``: updates of clients that arrive seldom weigh more in their buffer (see
             `fedimb.paces.schedule`), which must be of at least 2.
@@ -27,6 +30,15 @@ class AsynchronousSettings(PaceSettings):
     exponent: NonNegative = 0.5
     max_staleness: Annotated[int | None, Range(0)] = None
     correction: Corrections = "uniform"
+
+    def __post_init__(self) -> None:
+        """Refuse a discount that leaves nothing of an update that is one version late."""
+        super().__post_init__()
+        if self.exponent > MOST_EXPONENT:
+            raise ValueError(
+                f"exponent={self.exponent:g}: an update one version late would count {2.0**-self.exponent:.0e} times, "
+                f"which is nothing; give at most {MOST_EXPONENT:g}, or max_staleness=0 to use no late update"
+            )
 
 
 class AsynchronousPace(Pace):

@@ -3,7 +3,7 @@
 from typing import Any, TextIO
 
 from fedimb.evaluation.metrics import scores
-from fedimb.rundir.result import RowResult, RunResult
+from fedimb.rundir.result import RowResult, RunResult, untrained_text
 from fedimb.text import WIDTH, aligned, plain, score, shorten
 
 _LINES = 10
@@ -11,10 +11,12 @@ _MOST = 20  # attackers named
 
 
 def left_out_lines(result: RunResult, stream: TextIO | None = None) -> list[str]:
-    """A line for each reply that was left out, with site, record, field and reason, and for each site set aside."""
+    """A line for each reply that was left out, with site, record, field and reason, and for each site set aside; one
+    for sites that no score is of."""
+    untrained = [shorten(plain(untrained_text(result.untrained), stream), WIDTH)] if result.untrained else []
     if not result.left_out:
-        return []
-    lines = ["replies left out, and sites set aside:"]
+        return untrained
+    lines = [*untrained, "replies left out, and sites set aside:"]
     for one in result.left_out[:_LINES]:
         who = one["site"] or f"client {one['client']}"
         what = f"{one['record']} {one['field']}".strip()

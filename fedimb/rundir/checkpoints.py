@@ -35,6 +35,7 @@ FIXED = (
     *("config.json", "partition.npz", "partition.json", "environment.json", "rows.json", "identity.json"),
     *("artifacts/config.json", "artifacts/partition.json", "artifacts/environment.json"),
     *("plan.json", "deployed.json"),  # of a deployment
+    "recorded.jsonl",  # the arrivals that a run repeats
 )
 """What is written at the start, where it is there."""
 

@@ -8,6 +8,7 @@ checkpoint.safetensors   weights, aggregator, counters; replaced atomically
 checkpoint.before.safetensors   the one before, in case the last one is damaged
 seal.json          hashes of the other files, which readers check (see `fedimb.rundir.seal`)
 metrics.jsonl      one line per row and round, written with the checkpoint
+arrivals.jsonl  arrivals/   replies of a run at sites without rounds, as they came (`fedimb.rundir.arrival_journal`)
 clients/           the clients' own state (simulation)
 result.json        summary metrics, once finished
 status.json        running | waiting | failed | finished

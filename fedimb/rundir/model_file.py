@@ -394,6 +394,9 @@ def _of_site(folder: Path, site: str | None) -> Path:
     if not found:
         known = list(dict.fromkeys([*index, *(client for own in index.values() for client in own)]))
         what = "name a site (site=..., --site)" if site is None else f"there is no site '{site}'"
+        untrained = (RunFolder.open(folder).read_json("result.json") or {}).get("untrained") or {}
+        if site in untrained.get("sites", ()):
+            what = f"that of '{site}' was never trained"
         shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
         raise ConfigError(f"the sites of {folder} have models of their own: {what}; it has {shown}")
     return models / found[0]

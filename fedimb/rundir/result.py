@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ TAU_CURVE = "tau_curve.csv"
 LOSS, WEIGHTS, CLASSES = "loss", "weights", "classes"
 """Kinds of suspicion: training diverged, the weights did not move, one class is predicted for every row."""
 _SHOWN = ("minority_recall", "macro_recall", "min_class_recall", "accuracy")
+_SITES = 10  # named in one line
 _MOST_CLASSES = 20  # in a notebook's table: the largest and the rarest
 
 
@@ -130,6 +131,9 @@ class RunResult:
         privacy: settings and epsilons of a run with noise on its updates (`fedimb.privacy.ledger`); None without noise.
         left_out: replies that were not as their contract or the plan says (the first 100), and clients that were set
             aside: ``where``, ``client``, ``site``, ``record``, ``field``, ``reason``.
+        untrained: of sites whose own model was never trained, and is in no score: ``sites``, their names (empty if the
+            sum of masked matrices hides them), and ``rows``, their validation rows where those score the run; None if
+            all were trained.
         without_site: row label -> site -> final ``macro_recall`` and ``minority_recall`` without its matrix, and its
             ``rows``; empty unless the sites' own rows score the run in the clear.
         subgroups: of a run with ``data.subgroups``: ``floor``, ``without`` (sites that sent no such counts), and
@@ -167,6 +171,7 @@ class RunResult:
     labels: float = math.nan
     privacy: dict[str, float] | None = None
     left_out: list[dict[str, object]] = field(default_factory=list)
+    untrained: dict[str, object] | None = None
     without_site: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     subgroups: dict[str, object] = field(default_factory=dict)
     attack: dict[str, object] | None = None
@@ -345,6 +350,7 @@ class RunResult:
             labels=data.get("labels", math.nan),
             privacy=data.get("privacy"),
             left_out=data.get("left_out", []),
+            untrained=data.get("untrained"),
             without_site=folder.read_json(f"artifacts/{WITHOUT_SITE}", {}),
             subgroups=folder.read_json(f"artifacts/{SUBGROUPS}", {}),
             attack=data.get("attack"),
@@ -361,6 +367,15 @@ def since_replaced(scored: Sequence[JsonObject]) -> Sequence[JsonObject]:
     Such a round is of another model, which no mean of the final one's scores may hold.
     """
     return scored[max((i for i, metrics in enumerate(scored) if REPLACED in metrics), default=0) :]
+
+
+def untrained_text(untrained: Mapping[str, Any]) -> str:
+    """What `RunResult.untrained` says, in one line."""
+    sites, rows = list(untrained["sites"]), int(untrained["rows"])
+    shown = ", ".join(map(str, sites[:_SITES])) + (", ..." if len(sites) > _SITES else "")
+    who = f"{len(sites)} site{'s' * (len(sites) != 1)} ({shown})" if sites else "sites that masks do not name"
+    of_rows = f", whose {rows} validation rows count for nothing" if rows else ""
+    return f"scores are without {who}: their own model was never trained{of_rows}; run more rounds to score all"
 
 
 def suspect_text(by_row: Mapping[str, Mapping[str, str]]) -> str:

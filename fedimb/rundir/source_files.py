@@ -111,19 +111,20 @@ def outside_modules(used: set[str]) -> tuple[dict[str, tuple[str, Path]], set[st
     All that are imported are, except those of parts that it does not use, and of packages of which it uses no part.
     Beside them: all modules that those of its parts may import, and the texts in these.
     """
-    imported = {name for name in _imported() if _file_of(name) is not None}
+    outside = _Outside()
+    imported = {name for name in _imported() if outside.place(name) is not None}
     parts: dict[str, set[str]] = {}
     for entry in entries.registered():
         modules = {entry.module, str(getattr(entry.factory, "__module__", ""))}
-        parts.setdefault(entry.name, set()).update(name for name in modules if _file_of(name) is not None)
-    roots = {word.rpartition(".")[0] for word in used if _file_of(word.rpartition(".")[0]) is not None}
+        parts.setdefault(entry.name, set()).update(name for name in modules if outside.place(name) is not None)
+    roots = {word.rpartition(".")[0] for word in used if outside.place(word.rpartition(".")[0]) is not None}
     while True:
-        reached = _closure(roots.union(*(modules for part, modules in parts.items() if part in used)))
+        reached = outside.closure(roots.union(*(modules for part, modules in parts.items() if part in used)))
         unused = set().union(*(modules for part, modules in parts.items() if part not in used)) - reached.keys()
         packages = top_packages(unused) - top_packages(reached)
-        spare = _closure(unused | {name for name in imported if top_packages([name]) <= packages})
-        kept = _closure(reached.keys() | (imported - spare.keys()))
-        imports, texts = _read_all(reached)
+        spare = outside.closure(unused | {name for name in imported if top_packages([name]) <= packages})
+        kept = outside.closure(reached.keys() | (imported - spare.keys()))
+        imports, texts = outside.read_all(reached)
         if texts & parts.keys() <= used:  # a part may build another by a name in its own code
             return kept, imports, texts
         used = used | texts & parts.keys()
@@ -133,24 +134,46 @@ def top_packages(names: Iterable[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-def _read_all(places: Mapping[str, tuple[str, Path]]) -> tuple[set[str], set[str]]:
-    """(modules that these modules may import, texts in them)."""
-    read = [_read(path, name) for name, (_, path) in places.items()]
-    return set().union(*(modules for modules, _ in read)), set().union(*(texts for _, texts in read))
+class _Outside:
+    """Modules outside distributions, as they are now: each name is looked up once, and each file read once.
 
+    In a program of hundreds of its own modules, which import each other, a name is asked for thousands of times.
+    """
 
-def _closure(names: Iterable[str]) -> dict[str, tuple[str, Path]]:
-    """These modules and all that they import, also inside functions, as far as they are outside distributions."""
-    found: dict[str, tuple[str, Path]] = {}
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop()
-        place = None if name in found else _file_of(name)
-        if place is not None:
-            found[name] = (_relative(name, place), place)
-            waiting += _read(place, name)[0]
-            waiting += [name.rpartition(".")[0]] if "." in name else []
-    return found
+    def __init__(self) -> None:
+        self._places: dict[str, tuple[str, Path] | None] = {}
+        self._contents: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+
+    def place(self, name: str) -> tuple[str, Path] | None:
+        """(path below its package's folder, file) of a module; None for any other, or if it has no file."""
+        if name not in self._places:
+            file = _file_of(name)
+            self._places[name] = None if file is None else (_relative(name, file), file)
+        return self._places[name]
+
+    def read(self, name: str, file: Path) -> tuple[frozenset[str], frozenset[str]]:
+        """(modules that a module may import, texts in it)."""
+        if name not in self._contents:
+            self._contents[name] = _read(file, name)
+        return self._contents[name]
+
+    def read_all(self, places: Mapping[str, tuple[str, Path]]) -> tuple[set[str], set[str]]:
+        """(modules that these modules may import, texts in them)."""
+        read = [self.read(name, file) for name, (_, file) in places.items()]
+        return set().union(*(modules for modules, _ in read)), set().union(*(texts for _, texts in read))
+
+    def closure(self, names: Iterable[str]) -> dict[str, tuple[str, Path]]:
+        """These modules and all that they import, also inside functions, as far as they are outside distributions."""
+        found: dict[str, tuple[str, Path]] = {}
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            place = None if name in found else self.place(name)
+            if place is not None:
+                found[name] = place
+                waiting += self.read(name, place[1])[0]
+                waiting += [name.rpartition(".")[0]] if "." in name else []
+        return found
 
 
 @lru_cache(maxsize=4096)
@@ -176,7 +199,7 @@ def _parsed(path: Path, name: str, _mtime_ns: int) -> tuple[frozenset[str], froz
 
 
 def _read(path: Path, name: str) -> tuple[frozenset[str], frozenset[str]]:
-    return _parsed(path, name, path.stat().st_mtime_ns) if path.suffix == ".py" else (frozenset(), frozenset())
+    return _parsed(path, name, os.stat(path).st_mtime_ns) if path.suffix == ".py" else (frozenset(), frozenset())
 
 
 _inside: dict[str, object] = {}
@@ -212,7 +235,13 @@ def _file_of(name: str) -> Path | None:
     origin = getattr(loaded, "__file__", None) if loaded is not None else _found(name, _search_path())
     if not isinstance(origin, str) or belongs_to_distribution(origin, tuple(sys.path)) or not os.path.isfile(origin):
         return None
-    return Path(os.path.abspath(origin))
+    return _path(os.path.abspath(origin))
+
+
+@lru_cache(maxsize=4096)
+def _path(text: str) -> Path:
+    """The same object for the same text: making one takes longer than all else that is asked about a module."""
+    return Path(text)
 
 
 @lru_cache(maxsize=4096)
@@ -252,6 +281,7 @@ def _prefixes(name: str) -> Iterator[str]:
     return (".".join(words[: n + 1]) for n in range(len(words)))
 
 
+@lru_cache(maxsize=4096)
 def _relative(name: str, path: Path) -> str:
     """``mine.client`` and its file -> ``mine/client.py``: the same wherever the package's folder is."""
     folders = name.split(".")

@@ -72,17 +72,24 @@ class Aggregator:
         self.parameters, self.buffers = dict(parameters), dict(buffers)
         self._dtypes = {k: v.dtype for k, v in parameters.items()}
 
-    def reduction(self, limits: WeightLimits, places: Mapping[int, Place] | None = None) -> Reduction:
+    def reduction(
+        self,
+        limits: WeightLimits,
+        places: Mapping[int, Place] | None = None,
+        sent: tuple[Arrays, Arrays] | None = None,
+    ) -> Reduction:
         """What lanes do with the replies to this round's messages.
 
         Args:
             limits: on the weights of the cohort's clients.
             places: client id -> the sum that its reply is added to; None: one for all.
+            sent: weights and buffers that the messages carry; None: the present ones.
         """
         if not self.linear:
             return False
-        weights = Scale.of(self.parameters, limits, self._value_ratio)
-        buffers = Scale.of(self.buffers, limits, self._value_ratio)
+        parameters, own = sent or (self.parameters, self.buffers)
+        weights = Scale.of(parameters, limits, self._value_ratio)
+        buffers = Scale.of(own, limits, self._value_ratio)
         if places is not None:
             return Reduce(weights, buffers, places=places)
         aggregator = chain(self.strategy)[-1]
@@ -378,7 +385,8 @@ def check_complete(server_round: int, total: LaneSum, usable: Sequence[ClientRep
         RunFailed: the weights differ, which are whole numbers of units.
     """
     limits = total.how.weights.limits
-    if sum(limits.units(reply.metrics[WEIGHT]) for reply in usable) != total.model.units:
+    units = (limits.units(reply.metrics[WEIGHT]) if reply.units is None else reply.units for reply in usable)
+    if sum(units) != total.model.units:
         raise RunFailed(
             f"round {server_round}: the sum over clients, of weight {total.weight:g}, is not that of the "
             f"{len(usable)} usable replies; resume to run the round again"

@@ -19,6 +19,7 @@ class Arrivals:
         told: rows of each class [C] of one client as the server knows them, or None, for the prior; None: the prior
             does not follow what arrives (``prior.weighting``).
         whole: weight of all clients together, as their replies have it.
+        clients: K, to keep who has arrived at all; 0: that is not kept.
     """
 
     def __init__(
@@ -27,11 +28,14 @@ class Arrivals:
         class_names: Sequence[str],
         told: Callable[[int], np.ndarray | None] | None = None,
         whole: float = 0.0,
+        clients: int = 0,
     ) -> None:
         self.counts, self._names, self._told, self._whole = counts, tuple(class_names), told, whole
         self._rows = np.zeros(len(self._names))
         self._weighed: np.ndarray | None = None
         self._total: float | None = None
+        self.seen: np.ndarray | None = np.zeros(clients, np.bool_) if clients else None
+        """[K] bool: whose updates the model has been made of; None if that is not known."""
 
     @property
     def sets_prior(self) -> bool:
@@ -40,6 +44,8 @@ class Arrivals:
 
     def add(self, clients: Sequence[int], weights: Sequence[float]) -> None:
         """Add the updates of a round or version, with the clients' weights in it."""
+        if self.seen is not None:
+            self.seen[[client for client, weight in zip(clients, weights, strict=True) if weight > 0]] = True
         if self.counts is not None and clients:
             self._rows += self.counts[list(clients)].sum(axis=0)
         if self._told is None or self._weighed is None:
@@ -73,10 +79,13 @@ class Arrivals:
     def state(self) -> Arrays:
         """Arrays for a checkpoint."""
         found = {} if self.counts is None else {"rows": self._rows}
+        found |= {} if self.seen is None else {"seen": self.seen.astype(np.uint8)}
         return found if self._weighed is None else found | {"weighed": self._weighed, "total": np.array(self._total)}
 
     def load(self, arrays: Arrays) -> None:
         """Inverse of `state`; of an earlier release, nothing is there."""
         self._rows = arrays.get("rows", self._rows)
+        if self.seen is not None:
+            self.seen = arrays["seen"].astype(np.bool_) if "seen" in arrays else None
         self._weighed = arrays.get("weighed")
         self._total = float(arrays["total"]) if "total" in arrays else None

@@ -30,6 +30,7 @@ from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
 from fedimb.data.subgroups import parse_subgroups
 from fedimb.engine.admission import Admission, HeldRows
+from fedimb.engine.grid import SimulationGrid
 from fedimb.engine.record_checks import Sizes
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.evaluation.probabilities import BINS
@@ -37,6 +38,7 @@ from fedimb.models.base import Classifier, buffers_of, head_arrays, load_into, p
 from fedimb.models.probe import is_from_elsewhere, probe_model
 from fedimb.privacy.ledger import Ledger
 from fedimb.privacy.updates import check_model
+from fedimb.rundir.arrival_journal import ArrivalJournal, read_arrivals
 from fedimb.rundir.folder import RunFolder
 from fedimb.schema import RunConfig, calibration_part
 from fedimb.serverapp.aggregator import Aggregator, chain
@@ -47,16 +49,19 @@ from fedimb.serverapp.class_prior import check_prior, gather_prior, prior_from_c
 from fedimb.serverapp.client_sampler import ClientSampler
 from fedimb.serverapp.client_scores import check_scores, gather_scores
 from fedimb.serverapp.context import RunContext
+from fedimb.serverapp.ensemble_evaluator import EnsembleEvaluator
 from fedimb.serverapp.evaluate import Evaluator
 from fedimb.serverapp.exchange import Exchange
 from fedimb.serverapp.explanations import check_explanations, gather_explanations
 from fedimb.serverapp.left_out import LeftOut
+from fedimb.serverapp.live import Live
 from fedimb.serverapp.loop import Loop
 from fedimb.serverapp.models_by_kind import Group, ModelsByKind
 from fedimb.serverapp.pacing import pacing_of
 from fedimb.serverapp.progress import ProgressBar
+from fedimb.serverapp.recorded import RECORDED, RecordedChannel
 from fedimb.serverapp.server import Server
-from fedimb.serverapp.site_evaluator import SiteEvaluator, site_models
+from fedimb.serverapp.site_evaluator import site_models
 from fedimb.serverapp.steps import Step
 from fedimb.serverapp.subgroups import attributes_of
 from fedimb.serverapp.temperature import RunFold, check_taus, find_taus, gather_losses, search_taus, tau_rules
@@ -167,11 +172,27 @@ def arrivals_of(config: RunConfig, federation: Federation, exchange: Exchange, t
 
     follows = config.prior.weighting == "arrived" and needs_counts(config)
     counts = federation.counts if timed else None
+    kept = federation.n_clients if config.clients.models is not None else 0
     if not follows:
-        return Arrivals(counts, federation.class_names)
+        return Arrivals(counts, federation.class_names, clients=kept)
     uniform = resolved_weight(config, contracts_of(config)) == "uniform"
     whole = float(len(exchange.client_sampler.eligible) if uniform else federation.train_sizes.sum())
-    return Arrivals(counts, federation.class_names, told, whole)
+    return Arrivals(counts, federation.class_names, told, whole, kept)
+
+
+def live_of(config: RunConfig, folder: RunFolder, grid: Grid) -> Live | None:
+    """What takes replies as they come, of a training without rounds at sites or on record; None for any other run.
+
+    Raises:
+        Damaged: the journal of arrivals, or the record, is not as it was written.
+    """
+    if not registry.flags("pace", config.pace["name"]).get("asynchronous") or not isinstance(grid, SimulationGrid):
+        return None
+    if (recorded := folder.path / RECORDED).is_file():
+        journal = ArrivalJournal(folder.path)
+        return Live(journal, RecordedChannel(grid, read_arrivals(recorded)[0], len(journal.arrivals)))
+    channel = grid.channel()
+    return None if channel is None else Live(ArrivalJournal(folder.path), channel)
 
 
 def check_networks(config: RunConfig, federation: Federation) -> None:
@@ -242,7 +263,8 @@ def admission_of(
     if attackers is not None:
         claimed = {client: (attackers.attack.rows(rows[client][0]), rows[client][1]) for client in attackers.clients}
         rows = HeldRows(*sizes_of, claimed)
-    return Admission(contracts, config.strategy, sizes, rows)
+    regions = dict(enumerate(federation.regions))
+    return Admission(contracts, config.strategy, sizes, rows, regions=regions, least_sites=config.clients.min_members)
 
 
 def program(
@@ -267,7 +289,8 @@ def program(
     if config.evaluation.temperature:
         evaluator.held_out = yield from gather_losses(context, federation)
     if not len(federation.test):
-        evaluator.take((yield from gather_scores(context, config, federation, evaluator.taus)))
+        idle = evaluator.idle_clients()
+        evaluator.take((yield from gather_scores(context, config, federation, evaluator.taus, idle)))
     yield from gather_explanations(context, config, federation)
 
 
@@ -368,7 +391,9 @@ def build_loop(
         evaluator = Evaluator(config, federation, attackers)
     else:
         models = site_models(config, kinds, server.holders(), federation.client_names)
-        evaluator = SiteEvaluator(config, federation, layout, models, lambda: _client_states(folder, exchange))
+        evaluator = EnsembleEvaluator(
+            config, federation, layout, models, lambda: _client_states(folder, exchange), lambda: loop.arrivals.seen
+        )
 
     def sent(loop: Loop, metrics: dict[str, dict[str, float]]) -> None:
         progress.round(loop, metrics)
@@ -404,8 +429,10 @@ def build_loop(
     context.without = lambda query, client, reason: left_out.add_missing(
         exchange.versions.message, query, client, reason
     )
-    pacing = pacing_of(config, federation, exchange.client_sampler, payload_of(config, evaluator.model))
-    arrivals = arrivals_of(config, federation, exchange, pacing.pace.timed)
+    live = live_of(config, folder, grid)
+    payload = payload_of(config, evaluator.model)
+    pacing = pacing_of(config, federation, exchange.client_sampler, payload, live is not None)
+    arrivals = arrivals_of(config, federation, exchange, pacing.timed)
     context.counts_of_arrivals = arrivals.sets_prior
     loop = Loop(
         method,
@@ -413,8 +440,10 @@ def build_loop(
         context,
         lambda v: program(config, federation, method, v, evaluator),
         checkpointer,
-        evaluate_clients=bool(federation.validation.sizes.any()) and not config.evaluation.secure,
+        # Replies that arrive together scored different versions of the model: live, clients are asked at the end.
+        evaluate_clients=bool(federation.validation.sizes.any()) and not config.evaluation.secure and live is None,
         pacing=pacing,
         arrivals=arrivals,
+        live=live,
     )
     return loop, checkpointer, evaluator

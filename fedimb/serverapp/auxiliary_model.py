@@ -10,11 +10,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from flwr.app import ArrayRecord, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedimb.contracts import platform as names
+from fedimb.errors import RunDiverged
 from fedimb.plain import StateDict
 from fedimb.records import Arrays, array_record, arrays_of
+from fedimb.serverapp.client_sampler import Cohort
+from fedimb.serverapp.exchange import Exchange
 from fedimb.serverapp.steps import Reply
 
 log = logging.getLogger("fedimb")
@@ -66,6 +69,37 @@ class AuxiliaryModel:
     def parameters_for(self, clients: Sequence[int]) -> Mapping[int, Arrays]:
         """The weights that each client of a cohort is sent; the same object for those that are sent the same."""
         return dict.fromkeys(clients, self.parameters)
+
+    def train(self, exchange: Exchange, cohort: Cohort, number: int, server_round: int, where: str) -> None:
+        """One round: a cohort trains the model, and its weights become the mean of those that come back and fit.
+
+        Args:
+            number: of the round, from 0.
+            server_round: rounds of the global model so far, which the messages name.
+            where: begins warnings and errors.
+
+        Raises:
+            RunFailed: too few replies (``clients.min_reply_fraction``).
+            RunDiverged: no reply is finite and matches the model.
+        """
+        exchange.versions.message += 1
+        weights, about = self.parameters_for(cohort.asked), self.about(number)
+        contents = {
+            id(own): RecordDict({**about, self.key: array_record(own)}) for own in weights.values()
+        }  # clients that are sent the same share one object
+        instructions = [
+            (c, Message(contents[id(weights[c])], exchange.client_sampler.node(c), f"query.{self.query}"))
+            for c in cohort.asked
+        ]
+        instructions = exchange.complete(instructions, server_round, {}, None)
+        outcome = exchange.send(self.query, instructions, cohort.lost, False, where)
+        replies = [Reply(a.client, a.content) for a in outcome.replies if a.usable]
+        usable = [reply for reply in replies if self.fits(reply, where)]
+        exchange.errors += len(replies) - len(usable)
+        if replies and not usable:
+            raise RunDiverged(f"{where}: no client sent finite weights that match the model; lower its learning rate")
+        if usable:
+            self.parameters = self.mean(usable)
 
     def fits(self, reply: Reply, where: str) -> bool:
         """Whether a reply's weights are finite and have the model's names, shapes and dtypes; logs a warning if not."""

@@ -20,11 +20,11 @@ from fedimb.engine.lanes import LaneOutcome
 from fedimb.errors import FedimbError
 from fedimb.plain import JsonObject
 from fedimb.records import Arrays, pack, unpack
+from fedimb.rundir.arrival_journal import remove_replies
 from fedimb.rundir.checkpoints import Checkpoints
 from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp.aggregator import Aggregator, chain
 from fedimb.serverapp.auxiliary_model import AuxiliaryModel
-from fedimb.serverapp.context import Progress
 from fedimb.serverapp.loop import Loop
 from fedimb.serverapp.monitor import ALARM, RESET, Monitor
 from fedimb.serverapp.old_state import state_of_snapshot
@@ -116,8 +116,9 @@ class FolderCheckpointer:
         return self._saved.fall_back(why)
 
     def seal_end(self) -> None:
-        """Seal the result and the artifacts of a run that has ended."""
+        """Seal the result and the artifacts of a run that has ended; single clients' replies are not kept."""
         self._saved.seal_end()
+        remove_replies(self.folder.path)
 
     def after_round(self, loop: Loop, metrics: dict[str, float], last: bool) -> None:
         """Evaluate if due, queue the round's lines, checkpoint if due."""
@@ -129,7 +130,7 @@ class FolderCheckpointer:
         final = loop.context.final
         if final in loop.models and (last or server_round % self._evaluate_every == 0):
             model = loop.models[final]
-            scores = self._evaluate(model.parameters, model.buffers, loop.context.counts, loop.last_outcome)
+            scores = self._evaluate(model.parameters, model.buffers, loop.context.counts, loop.rounds.last_outcome)
         now = int(time.time() * 1000)
         by_row = {row: metrics | scores[row] for row in self._rows}
         for row, values in by_row.items():
@@ -190,7 +191,12 @@ class FolderCheckpointer:
             "metrics_size": self._metrics_size,
             "pending": pending,
         }
+        if loop.live is not None:
+            open_, info["live"] = loop.live.state()
+            arrays |= {f"live/{k}": v for k, v in open_.items()}
         self._saved.write(arrays, info)
+        if loop.live is not None:
+            loop.live.forget()
         exchange.versions.commit()
 
     def restore(self, loop: Loop) -> bool:
@@ -204,7 +210,7 @@ class FolderCheckpointer:
             self.folder.truncate_metrics(0)
             return False
         arrays, info = saved.arrays, saved.info
-        loop.progress = Progress(**info["progress"])
+        loop.progress.load(info["progress"])
 
         methods = chain(loop.method)[:-1]
         if "state_dicts" in info:
@@ -240,6 +246,8 @@ class FolderCheckpointer:
             said.update(zip(own["clients"].tolist(), own["rows"], strict=True) if own else ())
         loop.pending.load(_below(arrays, "pending/"), info.get("pending", {}))
         loop.arrivals.load(_below(arrays, "arrivals/"))
+        if loop.live is not None:
+            loop.live.load(_below(arrays, "live/"), info.get("live", {}))
         traffic = info["traffic"]
         exchange.traffic.up.update(traffic["up"])
         exchange.traffic.down.update(traffic["down"])

@@ -8,7 +8,7 @@ clients (`fedimb.privacy.secure_sum`): nobody can read the matrix of one client.
 
 import logging
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fedimb")
 
+NOBODY_TRAINED = (
+    "no site that has rows to score on has trained its model, so there are no scores; run more rounds, or take more "
+    "clients a round (clients.participation)"
+)
+
 
 @dataclass
 class ClientScores:
@@ -43,6 +48,8 @@ class ClientScores:
         subgroups: calibration name -> counts by subgroup over all clients; empty unless ``data.subgroups`` is set.
         cells: of each client in ``by_client``; None if they are masked, or there are no subgroups.
         without: clients whose counts by subgroup were withheld or do not fit their matrix.
+        untrained: clients whose model was never trained, and counts for nothing.
+        untrained_rows: validation rows of such clients; where matrices are masked, all that is known of them.
     """
 
     total: dict[str, np.ndarray]
@@ -50,6 +57,8 @@ class ClientScores:
     subgroups: dict[str, SubgroupCounts] = field(default_factory=dict)
     cells: SiteCells | None = None
     without: tuple[int, ...] = ()
+    untrained: tuple[int, ...] = ()
+    untrained_rows: int = 0
 
 
 def check_scores(config: RunConfig, task: str, unknown: str | None = None) -> None:
@@ -95,7 +104,11 @@ def check_scores(config: RunConfig, task: str, unknown: str | None = None) -> No
 
 
 def gather_scores(
-    context: "RunContext", config: RunConfig, federation: Federation, taus: Mapping[str, float] | None = None
+    context: "RunContext",
+    config: RunConfig,
+    federation: Federation,
+    taus: Mapping[str, float] | None = None,
+    idle: Sequence[int] = (),
 ) -> Generator[Step, Any, ClientScores]:
     """Sub-program: score the final model on the clients' validation rows.
 
@@ -103,21 +116,33 @@ def gather_scores(
 
     Args:
         taus: the numbers found for calibrations whose tau is a rule, by calibration.
+        idle: clients of a network that nobody has trained.
+
+    Raises:
+        RunFailed: no client has a trained model, or a masked sum would hold the scores of a network nobody trained.
     """
     content = RecordDict()
     if context.counts is not None:
         content[names.PRIOR] = array_record({"counts": np.asarray(context.counts)})
     if taus:
         content[names.TAUS] = ConfigRecord(dict(taus))
+    if idle and config.evaluation.secure:
+        raise RunFailed(
+            f"the network of {len(idle)} clients was trained by none of them, and evaluation.secure=true hides their "
+            "matrices in the sum; run more rounds, or take more clients a round (clients.participation)"
+        )
     if not config.evaluation.secure:
         replies = yield Query(names.SCORED, content, model=context.final)
         lying = set(context.attackers)  # of a simulated attack: their scores judge nothing
         found = {r.client: arrays_of(r.content, names.SCORES) for r in replies if r.client not in lying}
+        untrained = _untrained(found, idle, config, federation)
+        found = {client: one for client, one in found.items() if client not in untrained}
         own = {name: {client: one[name] for client, one in found.items()} for name in config.calibration}
         sums = {}
         for name, matrices in own.items():
             sums[name] = capped_counts(np.stack(list(matrices.values())), config.clients.max_weight_share).sum(axis=0)
         scores = ClientScores(sums, own)
+        scores.untrained, scores.untrained_rows = untrained, int(federation.validation.sizes[list(untrained)].sum())
         if config.data.get("subgroups"):
             sent = {r.client: arrays_of(r.content, names.SUBGROUPS) for r in replies if names.SUBGROUPS in r.content}
             _sum_subgroups(scores, sent, config)
@@ -136,10 +161,31 @@ def gather_scores(
     opened = {name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
     _check_totals(opened, len(summed), float(federation.validation.sizes[summed].sum()))
     scores = ClientScores({name: opened[names.SCORES, name] for name in config.calibration})
+    if config.clients.private and federation.unknown_labels is None:  # rows of unknown class are counted by nobody
+        counted_rows = int(next(iter(scores.total.values())).sum())
+        scores.untrained_rows = int(federation.validation.sizes[summed].sum()) - counted_rows
+        if not counted_rows:
+            raise RunFailed(NOBODY_TRAINED)
     if config.data.get("subgroups"):
         counted = {name: array for (record, name), array in opened.items() if record == names.SUBGROUPS}
         scores.subgroups = {name: _counts_of(counted, name) for name in config.calibration}
     return scores
+
+
+def _untrained(
+    found: Mapping[int, Mapping[str, np.ndarray]], idle: Sequence[int], config: RunConfig, federation: Federation
+) -> tuple[int, ...]:
+    """Clients that have validation rows and counted none of them, as their own part was never trained, or are idle.
+
+    Raises:
+        RunFailed: no other has counted a row.
+    """
+    held, private = federation.validation.sizes, bool(config.clients.private)
+    empty = [k for k, one in found.items() if private and held[k] and not any(m.any() for m in one.values())]
+    untrained = tuple(sorted({*empty, *(k for k in found if k in set(idle))}))
+    if untrained and not any(m.any() for k, one in found.items() if k not in untrained for m in one.values()):
+        raise RunFailed(NOBODY_TRAINED)
+    return untrained
 
 
 def _masked_arrays(content: RecordDict, config: RunConfig) -> dict[tuple[str, str], np.ndarray]:

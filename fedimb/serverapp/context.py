@@ -1,6 +1,6 @@
 """What a method's program sees of its run, and the progress of the run."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,6 +91,11 @@ class RunContext:
     search_taus: Callable[[], RecordDict] = RecordDict
     final: str = "global"
 
+    @property
+    def counts_sent(self) -> np.ndarray | None:
+        """The counts [C] that messages carry, if a part of the run uses them at the clients."""
+        return self.counts if self.clients_need_counts else None
+
     def trained_on(self, counts: np.ndarray) -> None:
         """Set the class counts [C] of corrections to those of the rows that the final model was trained on.
 
@@ -120,3 +125,7 @@ class Progress:
     virtual_ns: int = 0
     recent: list[str] = field(default_factory=list)
     privacy: Spent = field(default_factory=dict)
+
+    def load(self, values: Mapping[str, Any]) -> None:
+        """Take the values of a checkpoint (`dataclasses.asdict`); whoever holds this object sees them."""
+        vars(self).update(vars(Progress(**values)))

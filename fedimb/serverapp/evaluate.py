@@ -90,6 +90,7 @@ class Evaluator:
         self.subgroups: dict[str, list[dict[str, Any]]] = {}
         self.hidden_of_sites = np.zeros(federation.n_classes, np.bool_)
         self.without_subgroups: tuple[str, ...] = ()
+        self._untrained: JsonObject | None = None
         self._of_subgroups = Subgroups.of(config, federation)
         if self._of_subgroups is not None and self._of_subgroups.rows is not None:
             self.hidden_of_sites = self._of_subgroups.hide_rows(self._y.numpy())
@@ -97,6 +98,16 @@ class Evaluator:
 
     copies = 1
     """How often each test row is counted in `matrices`."""
+
+    def idle_clients(self) -> tuple[int, ...]:
+        """Clients of a network that nobody has trained: none, where all share one."""
+        return ()
+
+    def untrained(self) -> JsonObject | None:
+        """Whose models are in no score, as they were never trained: ``sites`` (names; empty if masks hide them) and
+        ``rows`` (of their validation rows, which count for nothing); None if all are in."""
+        found = self._untrained
+        return found if found is not None and (found["sites"] or found["rows"]) else None
 
     def save(self, folder: Path, counts: np.ndarray | None) -> None:
         """Write the model scored last to ``model`` in a folder of artifacts.
@@ -110,6 +121,8 @@ class Evaluator:
         """What the clients' rows say of the model that is scored next."""
         self.client_matrix, self.matrix_by_client = scores.total, scores.by_client
         names = self._federation.client_names
+        who = [names[k] if names else f"client-{k}" for k in scores.untrained]
+        self._untrained = {"sites": who, "rows": scores.untrained_rows}
         self.without_subgroups = tuple(names[client] if names else f"client {client}" for client in scores.without)
         if self._of_subgroups is not None and scores.subgroups:
             self.hidden_of_sites = self._of_subgroups.take(scores.subgroups, scores.cells)

@@ -12,9 +12,11 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedimb.contracts import platform as names
+from fedimb.contracts.region import REGION
 from fedimb.engine.admission import Admission, Told
 from fedimb.engine.grid import exchange
-from fedimb.engine.lanes import ClientReply, Instruction, LaneOutcome, Reduction, sum_replies
+from fedimb.engine.lanes import ClientReply, Instruction, LaneOutcome, Reduce, Reduction, gather, sum_replies
+from fedimb.engine.region import limits_record
 from fedimb.errors import RunDiverged, RunFailed
 from fedimb.records import array_record, arrays_of, payload_bytes
 from fedimb.schema import ClientsConfig
@@ -174,6 +176,10 @@ class Exchange:
         lost = dict(lost) | {c: aside[c] for c, _ in instructions if c in aside}
         sent = [(c, m) for c, m in instructions if c not in lost]
         costs = [float(self.client_sampler.sizes[c]) for c, _ in sent]
+        if kind == "train" and isinstance(reduce, Reduce) and self._admission is not None and self._admission.regions:
+            limits = limits_record(reduce.weights.limits)
+            for _, message in sent:
+                message.content[REGION] = limits
         if kind == "train" and (self._influence is not None or self.attackers is not None):
             assert not isinstance(reduce, SumsByKind), "refused by fedimb.config.combinations"
             outcome = self._whole(sent, reduce, costs, where)
@@ -183,17 +189,12 @@ class Exchange:
         else:
             outcome = exchange(self.grid, sent, reduce, costs, self._admission)
         self._remember(kind, outcome.replies, dict(sent))
-        sizes: dict[int, int] = {}
-        down = sum(_message_bytes(m, sizes) for _, m in (*instructions, *unanswered))
-        self.traffic.add(kind, sum(a.up_bytes for a in outcome.replies), down)
+        self._count_down(kind, (*instructions, *unanswered))
+        self.traffic.add(kind, sum(a.up_bytes for a in outcome.replies), 0)
         for client, reason in lost.items():
             outcome.replies.append(ClientReply(client, error=reason, usable=False))
         outcome.replies.sort(key=lambda a: a.client)
-        for reply in outcome.replies:
-            if names.STATE in reply.content:
-                version = reply.content.config_records[names.STATE]["version"]
-                self.versions.current[reply.client] = int(version)  # type: ignore[arg-type]
-                del reply.content[names.STATE]
+        self._take_states(outcome.replies)
         self._check_states(outcome.replies, where)
         self._check_replies(outcome.replies, where, self.least if least is None else least)
         if everyone and (missing := [a for a in outcome.replies if not a.usable and a.client not in aside]):
@@ -210,6 +211,39 @@ class Exchange:
                 f"fix the others and resume: all are asked again. {shown}"
             )
         return outcome
+
+    def begin(self, instruction: Instruction) -> None:
+        """Count a train message whose reply is waited for by `read`, not by `send`."""
+        self._count_down("train", (instruction,))
+
+    def read(self, client: int, sent: Message, reply: Message, reduce: Reduction, where: str) -> LaneOutcome:
+        """Check the reply to a train message, and sum it; nothing is counted yet.
+
+        Raises:
+            StateGone: the client's state is lost or damaged.
+        """
+        outcome = gather([(client, reply)], reduce, {client: sent}, self._admission)
+        self._check_states(outcome.replies, where)
+        return outcome
+
+    def settle(self, sent: Message, reply: ClientReply, where: str) -> None:
+        """Count a reply that was read: its bytes, what it says of its client, and why it is not used."""
+        self._remember("train", [reply], {reply.client: sent})
+        self.traffic.add("train", reply.up_bytes, 0)
+        self._take_states([reply])
+        self._check_replies([reply], where, 0.0)
+
+    def _count_down(self, kind: str, instructions: Sequence[Instruction]) -> None:
+        sizes: dict[int, int] = {}
+        self.traffic.add(kind, 0, sum(_message_bytes(message, sizes) for _, message in instructions))
+
+    def _take_states(self, replies: Sequence[ClientReply]) -> None:
+        """Note which state the clients now keep; the record is not a method's."""
+        for reply in replies:
+            if names.STATE in reply.content:
+                version = reply.content.config_records[names.STATE]["version"]
+                self.versions.current[reply.client] = int(version)  # type: ignore[arg-type]
+                del reply.content[names.STATE]
 
     def weight_limits(self, clients: Iterable[int], factors: Mapping[int, float] | None = None) -> WeightLimits:
         """Limits on the weights of these clients' replies; unknown ones for clients that nothing is known of.

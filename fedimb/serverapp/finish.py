@@ -1,6 +1,7 @@
 """Writes the results of a finished run: result.json with summary metrics and cost, confusion matrices, the model."""
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,15 @@ from fedimb.evaluation.ratios import mean_defined
 from fedimb.paces.base import SECOND
 from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
-from fedimb.rundir.result import EVENTS, SUBGROUPS, TAU_CURVE, WITHOUT_SITE, since_replaced, suspect_text
+from fedimb.rundir.result import (
+    EVENTS,
+    SUBGROUPS,
+    TAU_CURVE,
+    WITHOUT_SITE,
+    since_replaced,
+    suspect_text,
+    untrained_text,
+)
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
 from fedimb.serverapp.evaluate import Evaluator
@@ -31,6 +40,8 @@ from fedimb.serverapp.monitor import Monitor
 from fedimb.serverapp.panels import phases_panel, tau_panel
 from fedimb.serverapp.subgroups import subgroups_artifact
 from fedimb.serverapp.temperature import curve_of
+
+log = logging.getLogger("fedimb")
 
 MOST_LEFT_OUT = 64
 """Clients up to which scores are also computed without each in turn."""
@@ -50,59 +61,83 @@ def _clients(evaluator: Evaluator, row: str, federation: Federation) -> dict[str
     }
 
 
-def write_result(folder: RunFolder, config: RunConfig, federation: Federation, evaluator: Evaluator, loop: Loop) -> str:
-    """Write result.json and the artifacts of a finished run; returns why it is suspect, or ``""``."""
-    model = loop.model(loop.context.final)
-    evaluator(model.parameters, model.buffers, loop.context.counts, None)
-    rows: list[JsonObject] = []
-    monitor = Monitor(config.evaluation.last_k, folder.metrics(), evaluator.tested)
-    suspect: dict[str, dict[str, str]] = {}
+def _row(
+    folder: RunFolder,
+    config: RunConfig,
+    federation: Federation,
+    evaluator: Evaluator,
+    monitor: Monitor,
+    phases: JsonObject | None,
+    row: str,
+) -> JsonObject:
+    """A row of result.json (`RowResult`): its scores with their intervals, and what the monitor says of them."""
+    matrix = evaluator.matrices[row]
+    mean, final = last_k_means(folder, row, config.evaluation.last_k)
+    if phases is not None:
+        mean[FORGETTING] = final[FORGETTING] = phases["mean_forgetting"]
+    intervals: dict[str, list[float]] = {}
+    if config.evaluation.bootstrap:
+        rng = numpy_rng(config.seed, Stream.BOOTSTRAP)
+        drawn = evaluator.intervals(row, config.evaluation.bootstrap, rng)
+        intervals = {k: [float(v[0]), float(v[1])] for k, v in drawn.items()}
+    hits, support = hits_and_support(matrix)
+    low, high = wilson(hits / evaluator.copies, support / evaluator.copies)
+    recall = [
+        [float(h / s) if s else math.nan, float(a), float(b)]
+        for h, s, a, b in zip(hits, support, low, high, strict=True)
+    ]
+    probability = evaluator.probability(row)
+    suspect, alarms = monitor.suspicions(row), monitor.alarms(row)
+    return {
+        "label": row,
+        "metrics": mean,
+        "final": final,
+        "confusion": matrix.tolist(),
+        **({"copies": evaluator.copies} if evaluator.copies > 1 else {}),
+        "intervals": intervals,
+        "recall": recall,
+        "probability": probability.means,
+        "auroc": probability.auroc.tolist(),
+        "auprc": probability.auprc.tolist(),
+        **evaluator.tau_of(row),
+        **_clients(evaluator, row, federation),
+        **({"suspect": suspect} if suspect else {}),
+        **({"alarms": alarms} if alarms else {}),
+    }
+
+
+def _row_artifacts(
+    folder: RunFolder, federation: Federation, evaluator: Evaluator, rows: Sequence[str]
+) -> dict[str, dict[str, EventScores]]:
+    """Write every row's confusion matrix, and the scores of its test rows where they are kept; returns its events."""
     events: dict[str, dict[str, EventScores]] = {}
-    phases: dict[str, JsonObject] = {}
-    for row in [row for row in evaluator.labels if row in evaluator.matrices]:
-        matrix = evaluator.matrices[row]
-        mean, final = last_k_means(folder, row, config.evaluation.last_k)
-        if (by_phase := _by_phase(folder, row, federation)) is not None:
-            phases[row] = by_phase
-            mean[FORGETTING] = final[FORGETTING] = by_phase["mean_forgetting"]
-        intervals: dict[str, list[float]] = {}
-        if config.evaluation.bootstrap:
-            rng = numpy_rng(config.seed, Stream.BOOTSTRAP)
-            drawn = evaluator.intervals(row, config.evaluation.bootstrap, rng)
-            intervals = {k: [float(v[0]), float(v[1])] for k, v in drawn.items()}
-        hits, support = hits_and_support(matrix)
-        low, high = wilson(hits / evaluator.copies, support / evaluator.copies)
-        recall = [
-            [float(h / s) if s else math.nan, float(a), float(b)]
-            for h, s, a, b in zip(hits, support, low, high, strict=True)
-        ]
-        probability = evaluator.probability(row)
-        rows.append({
-            "label": row,
-            "metrics": mean,
-            "final": final,
-            "confusion": matrix.tolist(),
-            **({"copies": evaluator.copies} if evaluator.copies > 1 else {}),
-            "intervals": intervals,
-            "recall": recall,
-            "probability": probability.means,
-            "auroc": probability.auroc.tolist(),
-            "auprc": probability.auprc.tolist(),
-            **evaluator.tau_of(row),
-            **_clients(evaluator, row, federation),
-        })  # fmt: skip
+    for row in rows:
         if (scored := evaluator.row_scores(row)) is not None:
             scored.write(folder, row)
             if of_events := events_of(federation, scored):
                 events[row] = of_events
-        suspect[row] = monitor.suspicions(row)
-        rows[-1] |= {"suspect": suspect[row]} if suspect[row] else {}
-        rows[-1] |= {"alarms": alarms} if (alarms := monitor.alarms(row)) else {}
         target = folder.path / "artifacts" / "rows" / row.replace("/", "_")
         target.mkdir(parents=True, exist_ok=True)
+        matrix = evaluator.matrices[row].tolist()
         (target / "confusion.json").write_text(
-            json.dumps({"class_names": list(federation.class_names), "matrix": matrix.tolist()})
+            json.dumps({"class_names": list(federation.class_names), "matrix": matrix})
         )
+    return events
+
+
+def write_result(folder: RunFolder, config: RunConfig, federation: Federation, evaluator: Evaluator, loop: Loop) -> str:
+    """Write result.json and the artifacts of a finished run; returns why it is suspect, or ``""``."""
+    model = loop.model(loop.context.final)
+    evaluator(model.parameters, model.buffers, loop.context.counts, None)
+    untrained = evaluator.untrained()
+    if untrained is not None:
+        log.warning("%s", untrained_text(untrained))
+    scored = [row for row in evaluator.labels if row in evaluator.matrices]
+    monitor = Monitor(config.evaluation.last_k, folder.metrics(), evaluator.tested)
+    by_phase = {row: _by_phase(folder, row, federation) for row in scored}
+    phases = {row: one for row, one in by_phase.items() if one is not None}
+    rows = [_row(folder, config, federation, evaluator, monitor, phases.get(row), row) for row in scored]
+    events = _row_artifacts(folder, federation, evaluator, scored)
     traffic, left_out, attackers = loop.exchange.traffic, loop.exchange.left_out, loop.exchange.attackers
     if evaluator.subgroups:
         about = (config.evaluation.subgroup_floor, evaluator.without_subgroups, evaluator.hidden_of_sites)
@@ -135,12 +170,13 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             **({"temperature": temperature} if (temperature := _temperature(folder, evaluator)) else {}),
             **({"phases": _phases(folder, federation, phases)} if phases else {}),
             **({"left_out": left_out.facts()} if left_out.replies else {}),
+            **({"untrained": untrained} if untrained else {}),
             **({"attack": attackers.facts()} if attackers else {}),
-            **({"virtual_s": loop.progress.virtual_ns / SECOND} if loop.pacing and loop.pacing.pace.timed else {}),
+            **({"virtual_s": loop.progress.virtual_ns / SECOND} if loop.pacing and loop.pacing.timed else {}),
         },
     )
     evaluator.save(folder.path / "artifacts", loop.context.counts)
-    return suspect_text(suspect)
+    return suspect_text({row["label"]: row.get("suspect", {}) for row in rows})
 
 
 def _by_phase(folder: RunFolder, row: str, federation: Federation) -> JsonObject | None:

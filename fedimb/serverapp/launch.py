@@ -12,6 +12,7 @@ from typing import ParamSpec, TypedDict, TypeVar
 import torch
 
 from fedimb import registry
+from fedimb.atomic import write_atomic
 from fedimb.config.load import config_sha, run_label
 from fedimb.config.parts import with_pooled
 from fedimb.data.federation import Federation
@@ -40,6 +41,8 @@ from fedimb.serverapp.exchange import StateGone
 from fedimb.serverapp.finish import keep_scores, write_result
 from fedimb.serverapp.fold_runs import folds_on
 from fedimb.serverapp.progress import ProgressBar
+from fedimb.serverapp.recorded import RECORDED, check_repeatable, recorded_arrivals
+from fedimb.serverapp.regions import region_tree
 from fedimb.tracking.mlflow import MlflowTracker, NoTracker, Tracker, resolve_uri
 from fedimb.tracking.sender import Sender
 
@@ -74,6 +77,7 @@ def launch(
     engine: Engine | None = None,
     progress: ProgressBar | None = None,
     tracked: bool | Sender = True,
+    arrivals: Path | None = None,
 ) -> RunResult:
     """Run a configuration in a new run folder.
 
@@ -82,6 +86,8 @@ def launch(
         progress: a bar shared by several runs; None creates one.
         tracked: False sends nothing to MLflow; `fedimb.tracking.mlflow.sync` can later. True sends from this process, a
             sender from its own.
+        arrivals: folder of a run at sites without rounds, whose order of arrivals is repeated; None: the pace's clock
+            decides.
 
     Raises:
         ConfigError, DataError: raised before a run folder is created.
@@ -93,6 +99,9 @@ def launch(
     check_gpu(config.engine)
     check_arithmetic(config)
     _check_output_dir(config)
+    recorded = None if arrivals is None else recorded_arrivals(arrivals)
+    if recorded is not None:
+        check_repeatable(config)
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
     return_freed_memory()
     config = with_pooled(config, federation)
@@ -105,6 +114,8 @@ def launch(
     try:
         with _storage_errors(folder):
             folder.lock()
+            if recorded is not None:
+                write_atomic(folder.path / RECORDED, recorded)
             write_start(folder, config, federation)
             return execute(folder, config, federation, engine, progress, tracked)
     finally:
@@ -305,7 +316,7 @@ def execute(
                 run_elsewhere(job, progress.skip)
                 _check_finished(folder)
             return RunResult.read(folder.path)
-        grid = running.grid(job)
+        federation, grid = region_tree(config, federation, running.grid(job))
         _record_processes(folder, running)
         tracker = _tracker(folder, config, tracked)
         run_fold = folds_on(folder, running)

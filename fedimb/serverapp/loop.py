@@ -5,31 +5,27 @@ restored to what it was when the step ended. Within `Rounds` the loop continues 
 """
 
 import logging
-import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from fedimb.contracts import platform as names
-from fedimb.engine.lanes import WEIGHT, ClientReply, Instruction, LaneOutcome, Place
-from fedimb.errors import RunDiverged, RunFailed, RunWaiting
-from fedimb.paces.base import SECOND
-from fedimb.paces.schedule import DROPPED, Version, as_csv
-from fedimb.privacy.ledger import add_round
-from fedimb.records import array_record
-from fedimb.serverapp.aggregator import Aggregator, chain, check_complete
+from fedimb.errors import RunFailed, RunWaiting
+from fedimb.plain import JsonObject
+from fedimb.records import Arrays
+from fedimb.serverapp.aggregator import Aggregator
 from fedimb.serverapp.arrivals import Arrivals
+from fedimb.serverapp.asynchronous_training import AsynchronousTraining
 from fedimb.serverapp.auxiliary_model import AuxiliaryModel
-from fedimb.serverapp.context import Progress, RunContext
+from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.exchange import Exchange
 from fedimb.serverapp.method_state import method_records, take_method_records
-from fedimb.serverapp.monitor import NOT_FINITE, UNMOVED, not_finite, unmoved
+from fedimb.serverapp.monitor import UNMOVED, unmoved
 from fedimb.serverapp.pacing import Pacing
-from fedimb.serverapp.pending import Arrived, Pending, mean_staleness
+from fedimb.serverapp.pending import Pending
 from fedimb.serverapp.steps import (
     Query,
     Replace,
@@ -43,6 +39,7 @@ from fedimb.serverapp.steps import (
     replies_to_record,
     step_name,
 )
+from fedimb.serverapp.training_rounds import TrainingRounds
 
 log = logging.getLogger("fedimb")
 
@@ -70,6 +67,23 @@ class Checkpointer(Protocol):
         """Checkpoint now."""
 
 
+class LiveTraining(Protocol):
+    """Trains where arrivals are not known before; `fedimb.serverapp.live.Live` takes them from sites."""
+
+    def run(self, loop: "Loop", model: Aggregator, step: Rounds, pacing: Pacing) -> None:
+        """Execute a step from the loop's progress."""
+
+    def state(self) -> tuple[Arrays, JsonObject]:
+        """Arrays and plain values for a checkpoint."""
+        ...
+
+    def load(self, arrays: Arrays, info: JsonObject) -> None:
+        """Inverse of `state`."""
+
+    def forget(self) -> None:
+        """Remove what the checkpoint just written makes superfluous."""
+
+
 class Loop:
     """Runs one program.
 
@@ -82,6 +96,7 @@ class Loop:
         evaluate_clients: whether clients also send a confusion matrix of the received model.
         pacing: who is in time in each round of training; None: everybody, and no clock runs.
         arrivals: whose updates the model is made of; None: nothing is reported of them.
+        live: takes replies as they come, of a training without rounds; None: a schedule says when they do.
     """
 
     def __init__(
@@ -94,17 +109,20 @@ class Loop:
         evaluate_clients: bool = False,
         pacing: Pacing | None = None,
         arrivals: Arrivals | None = None,
+        live: LiveTraining | None = None,
     ) -> None:
         self.method, self.exchange, self.context, self.checkpointer = method, exchange, context, checkpointer
-        self._program, self.evaluate_clients = program, evaluate_clients
-        self.progress = Progress()
-        self.pacing, self.arrivals = pacing, arrivals or Arrivals(None, ())
-        self.pending = Pending(pacing is not None and pacing.pace.asynchronous and pacing.asynchronous.mixes)
+        self._program, self.pacing, self.arrivals = program, pacing, arrivals or Arrivals(None, ())
+        self.live = live
         self.models: dict[str, Aggregator | AuxiliaryModel] = {}
+        self.rounds = TrainingRounds(method, exchange, context, self.models, evaluate_clients, pacing, self.arrivals)
+        self.progress = self.rounds.progress
+        self.pending = Pending(pacing is not None and pacing.pace.asynchronous and pacing.asynchronous.mixes)
+        self.asynchronous: AsynchronousTraining | None = None
+        if pacing is not None and pacing.pace.asynchronous:
+            self.asynchronous = AsynchronousTraining(self.rounds, self.pending, pacing)
         self.saved: dict[str, Callable[[Any], None]] = {}  # models in the checkpoint that the program has not used yet
         self.memory: Callable[[], None] | None = None  # restores the methods' state at the checkpoint
-        self.last_outcome: LaneOutcome | None = None  # of this round; None: nobody was asked
-        self.method_metrics: dict[str, float] = {}  # metrics that the methods returned for the last round
         self._started = time.monotonic()
 
     def model(self, name: str = "global") -> Aggregator | AuxiliaryModel:
@@ -174,7 +192,7 @@ class Loop:
             self.models.pop(step.model, None)
         if isinstance(step, Rounds | Replace):
             self.model(step.model)  # so that the next checkpoint includes it again
-            self._estimate()
+            self.rounds.estimate()
         saved = self.checkpointer.load_result(index)
         header: dict[str, Any] = dict(saved.config_records["step"])
         if header["name"] != step_name(step):
@@ -207,18 +225,7 @@ class Loop:
                 model = self.model(step.model)
                 if isinstance(model, AuxiliaryModel):
                     return self._auxiliary_rounds(model, step)
-                if self.progress.round_in_step:
-                    self._estimate()  # if it goes on after the last round, no round does
-                if self.pacing is not None and self.pacing.pace.asynchronous:
-                    return self._versions(model, step, self.pacing)
-                for number in range(self.progress.round_in_step + 1, step.n + 1):
-                    before = model.parameters
-                    metrics = self._train_round(model, step.model)
-                    if unmoved(before, model.parameters):
-                        metrics[UNMOVED] = 1.0
-                    self._round_done(number)
-                    self.checkpointer.after_round(self, metrics, last=number == step.n)
-                return None
+                return self._rounds(model, step)
             case Query():
                 return self._query(step)
             case ServerWork():
@@ -233,182 +240,26 @@ class Loop:
             case Wait():
                 return self._wait(step)
 
-    def _train_round(self, model: Aggregator, name: str) -> dict[str, float]:
-        """Let a cohort train ``model``, called ``name``, and aggregate the usable replies.
-
-        Returns:
-            the round's metrics: losses, participants, steps, seconds, and those of the methods.
-
-        Raises:
-            RunFailed: fewer usable replies than configured, or weights that do not match the model's.
-        """
-        started = time.monotonic()
-        server_round = self._next_round()
-        pacing = self.pacing
-        cohort = self.exchange.client_sampler.cohort(server_round) if pacing is None else pacing.cohort(server_round)
-        self.progress.virtual_s += cohort.virtual_s
-        self.progress.virtual_ns += cohort.ns
-        metrics = {"data/participants": float(len(cohort.asked)), **self.context.learning_rates(server_round)}
-        if not cohort.asked:
-            log.warning("round %d: no client is available; the model stays as it is", server_round)
-            return metrics | self._clock_metrics([]) | {"time/round_s": time.monotonic() - started}
-        instructions = self._train_messages(model, name, cohort.asked)
-        waited = [instruction for instruction in instructions if instruction[0] not in cohort.late]
-        left = [instruction for instruction in instructions if instruction[0] in cohort.late]
-        reduce = model.reduction(self.exchange.weight_limits([c for c in cohort.asked if c not in cohort.late]))
-        where = f"round {server_round}"
-        least = None if pacing is None else pacing.least(cohort, self.exchange.least, where)
-        outcome = self.exchange.send("train", waited, cohort.lost, reduce, where, unanswered=left, least=least)
-        usable = [a for a in outcome.replies if a.usable]
-        replies = self._shown(server_round, usable)
-        aggregated = model.aggregate(server_round, outcome, waited, cohort.step)
-        metrics |= self._aggregated(aggregated, usable) | self._clock_metrics(sorted(cohort.late | cohort.lost.keys()))
-        if wrong := not_finite(outcome):
-            metrics[NOT_FINITE] = float(wrong)
-        metrics |= add_round(self.context.ledger, self.progress.privacy, cohort.asked, [a.metrics for a in usable])
-        if cohort.virtual_s:
-            metrics["time/simulated_wait_s"] = cohort.virtual_s
-        self.method_metrics = self._notify_methods(server_round, replies)
-        self.last_outcome = outcome
-        return metrics | self.method_metrics | {"time/round_s": time.monotonic() - started}
-
-    def _next_round(self) -> int:
-        """Count the next round of the run; returns its number. What the last one left is not shown as of this one."""
-        self._estimate()
-        self.last_outcome, self.method_metrics = None, {}
-        self.progress.server_round += 1
-        return self.progress.server_round
-
-    def _train_messages(self, model: Aggregator, name: str, clients: Sequence[int]) -> list[Instruction]:
-        """This round's train messages for these clients, sorted."""
-        self.exchange.versions.message += 1
-        nodes = {self.exchange.client_sampler.node(c): c for c in clients}
-        server_round = self.progress.server_round
-        instructions = model.configure(server_round, nodes)
-        about: dict[str, Any] = {"evaluate": self.evaluate_clients, "model": name, "resets": self.progress.resets}
-        about |= {} if self.context.ledger is None else {"cohort": len(clients)}
-        return self.exchange.complete(instructions, server_round, model.common_buffers, self._sent_counts(), **about)
-
-    def _shown(self, server_round: int, usable: Sequence[ClientReply]) -> list[Reply]:
-        """The clients' records ``x.*``, shown to the methods before aggregation."""
-        replies = [Reply(a.client, RecordDict({k: v for k, v in a.content.items() if k[:2] == "x."})) for a in usable]
-        for part in chain(self.method):
-            if hasattr(part, "before_aggregation"):
-                part.before_aggregation(server_round, replies)
-        return replies
-
-    def _aggregated(self, aggregated: dict[str, float], usable: Sequence[ClientReply]) -> dict[str, float]:
-        """Metrics of replies that the model has just been updated by, which are counted as arrived."""
-        self.arrivals.add([a.client for a in usable], [a.metrics[WEIGHT] for a in usable])
-        self._estimate()
-        metrics = {"train/loss": aggregated["train_loss"]} if "train_loss" in aggregated else {}
-        metrics["data/replies"] = float(len(usable))
-        metrics["train/steps"] = sum(a.metrics.get("steps", 0.0) for a in usable)
-        metrics["time/client_s"] = sum(a.metrics.get("seconds", 0.0) for a in usable)
-        return metrics
-
-    def _clock_metrics(self, wasted: Sequence[int]) -> dict[str, float]:
-        """Metrics of a run with a clock: its time, arrivals by class, steps of clients nobody waits for."""
-        if self.pacing is None or not self.pacing.pace.timed:
-            return {}
-        metrics = {"time/virtual_s": self.progress.virtual_ns / SECOND, **self.arrivals.metrics()}
-        return metrics | {"async/wasted_steps": float(self.pacing.steps(wasted))}
-
-    def _versions(self, model: Aggregator, step: Rounds, pacing: Pacing) -> None:
-        """Train without rounds: each of ``step.n`` versions of the model is made of what arrives, and is one round.
-
-        The schedule follows from the configuration alone, so a resumed run makes the same one again; what is in flight
-        is in the checkpoint. At the end work in flight is abandoned: it is never trained, and its steps are counted.
-        """
-        before = self.progress.server_round - self.progress.round_in_step
-        versions = pacing.versions(step.n, before)
-        name = "trainings.csv" if not before else f"trainings_from_{before}.csv"
-        self.context.artifact(name, as_csv(versions, pacing.asynchronous.discount).encode())
+    def _rounds(self, model: Aggregator, step: Rounds) -> None:
+        """The rounds of the run's own model, or its versions, from the current progress."""
+        if self.progress.round_in_step:
+            self.rounds.estimate()  # if it goes on after the last round, no round does
+        if self.live is not None and self.pacing is not None:
+            return self.live.run(self, model, step, self.pacing)
+        if self.asynchronous is not None:
+            self.asynchronous.begin(step)
         for number in range(self.progress.round_in_step + 1, step.n + 1):
-            weights, began = model.parameters, versions[number - 2].ends_ns if number > 1 else 0
-            version = versions[number - 1]
-            self.progress.virtual_ns += version.ends_ns - began
-            metrics = self._version(model, step.model, version, number, pacing)
-            if unmoved(weights, model.parameters):
+            before = model.parameters
+            if self.asynchronous is not None:
+                metrics = self.asynchronous.train(model, step.model, number)
+            else:
+                metrics = self.rounds.train(model, step.model)
+            if unmoved(before, model.parameters):
                 metrics[UNMOVED] = 1.0
-            self._round_done(number)
+            self.round_done(number)
             self.checkpointer.after_round(self, metrics, last=number == step.n)
-        self.pending.clear()
-
-    def _version(self, model: Aggregator, name: str, version: Version, number: int, pacing: Pacing) -> dict[str, float]:
-        """Train what begins with a version of the model, and make the next one, ``number``, of what arrives.
-
-        Raises:
-            RunFailed: too few of the last replies are usable, or weights do not match the model's.
-        """
-        started = time.monotonic()
-        server_round = self._next_round()
-        metrics = {"data/participants": float(len(version.starts)), **self.context.learning_rates(server_round)}
-        concerned = [one.client for one in version.starts or version.arrivals]
-        instructions = self._train_messages(model, name, concerned) if concerned else []
-        if version.starts:
-            self._train_starts(model, version, instructions, pacing)
-        arrived = self.pending.take(number)
-        self._check_recent(arrived, pacing)
-        replies = self._shown(server_round, arrived.replies)
-        aggregated: dict[str, float] = {}
-        if arrived.replies:
-            pace = pacing.asynchronous
-            update = arrived.mean_update(model.parameters, pace.mixes, pace.rate)
-            means, request = arrived.mean_buffers(), instructions[0][1]
-            aggregated = model.apply_update(server_round, update, means, arrived.replies, request)
-        metrics |= self._aggregated(aggregated, arrived.replies)
-        metrics |= self._clock_metrics([one.client for one in version.starts if one.makes is None])
-        metrics |= mean_staleness(version.arrivals, self.arrivals.counts, self.context.class_names)
-        metrics["async/in_flight"] = float(version.in_flight)
-        if wrong := sum(math.isinf(a.metrics.get("train_loss", 0.0)) for a in arrived.replies) + len(arrived.diverged):
-            metrics[NOT_FINITE] = float(wrong)
-        metrics |= add_round(None, self.progress.privacy, concerned, [a.metrics for a in arrived.replies])
-        self.method_metrics = self._notify_methods(server_round, replies)
-        return metrics | self.method_metrics | {"time/round_s": time.monotonic() - started}
-
-    def _train_starts(
-        self, model: Aggregator, version: Version, instructions: Sequence[Instruction], pacing: Pacing
-    ) -> None:
-        """Train the clients that begin with this version and will arrive; their updates are then pending."""
-        by_client = {one.client: one for one in version.starts}
-        coming = {c: one for c, one in by_client.items() if one.makes is not None}
-        lost = {c: f"{DROPPED} (simulated)" for c, one in by_client.items() if one.lost == DROPPED}
-        discount = pacing.asynchronous.discount
-        places = {c: Place(str(one.makes), one.weight, discount(one.staleness)) for c, one in coming.items()}
-        limits = self.exchange.weight_limits(coming, {c: one.weight for c, one in coming.items()})
-        sent = [instruction for instruction in instructions if instruction[0] in coming or instruction[0] in lost]
-        left = [
-            instruction for instruction in instructions if instruction[0] not in coming and instruction[0] not in lost
-        ]
-        where = f"round {self.progress.server_round}"
-        reduce = model.reduction(limits, places)
-        outcome = self.exchange.send("train", sent, lost, reduce, where, unanswered=left, least=0.0)
-        check_complete(self.progress.server_round, outcome.total, [a for a in outcome.replies if a.usable])
-        self.pending.add(outcome, model.parameters, by_client)
-        self.last_outcome = outcome
-
-    def _check_recent(self, arrived: Arrived, pacing: Pacing) -> None:
-        """Check the usable share of the last replies, as many as clients train at a time: one version has few."""
-        recent = self.progress.recent
-        recent += ["" for _ in arrived.replies] + [f"client {client}: {why}" for client, why in arrived.failed.items()]
-        del recent[: -pacing.concurrency]
-        failed = [why for why in recent if why]
-        if len(recent) == pacing.concurrency and len(recent) - len(failed) < self.exchange.least * len(recent):
-            failure = RunDiverged if all("diverged" in why for why in failed) else RunFailed
-            raise failure(
-                f"round {self.progress.server_round}: only {len(recent) - len(failed)} of the last {len(recent)} "
-                f"replies are usable (clients.min_reply_fraction={self.exchange.least:g}). {'; '.join(failed[:3])}"
-            )
-
-    def _notify_methods(self, server_round: int, replies: Sequence[Reply]) -> dict[str, float]:
-        """Pass the clients' records ``x.*`` to the methods; returns the metrics they report for the round."""
-        said: dict[str, float] = {}
-        strategy: Any = self.method
-        while hasattr(strategy, "on_train_replies"):
-            said |= strategy.on_train_replies(server_round, replies)
-            strategy = strategy.inner
-        return said
+        if self.asynchronous is not None:
+            self.asynchronous.end()
 
     def _auxiliary_rounds(self, model: AuxiliaryModel, step: Rounds) -> None:
         """The rounds of an auxiliary model's step, from the current progress.
@@ -423,37 +274,19 @@ class Loop:
         for number in range(first, step.n):
             self._auxiliary_round(model, step.model, number)
             shown(1)
-            self._round_done(number + 1)
+            self.round_done(number + 1)
             self.checkpointer.checkpoint(self)
 
     def _auxiliary_round(self, model: AuxiliaryModel, name: str, number: int) -> None:
-        exchange, progress = self.exchange, self.progress
-        cohort = exchange.client_sampler.cohort(number, model=list(self.context.models).index(name))
-        progress.virtual_s += cohort.virtual_s
-        if not cohort.asked:
-            log.warning("%s, round %d: no client is available; it stays as it is", name, number + 1)
-            return
-        exchange.versions.message += 1
-        weights, about = model.parameters_for(cohort.asked), model.about(number)
-        contents = {
-            id(own): RecordDict({**about, model.key: array_record(own)}) for own in weights.values()
-        }  # clients that are sent the same share one object
-        instructions = [
-            (c, Message(contents[id(weights[c])], exchange.client_sampler.node(c), f"query.{model.query}"))
-            for c in cohort.asked
-        ]
-        instructions = exchange.complete(instructions, progress.server_round, {}, None)
+        cohort = self.exchange.client_sampler.cohort(number, model=list(self.context.models).index(name))
+        self.progress.virtual_s += cohort.virtual_s
         where = f"{name}, round {number + 1}"
-        outcome = exchange.send(model.query, instructions, cohort.lost, False, where)
-        replies = [Reply(a.client, a.content) for a in outcome.replies if a.usable]
-        usable = [reply for reply in replies if model.fits(reply, where)]
-        exchange.errors += len(replies) - len(usable)
-        if replies and not usable:
-            raise RunDiverged(f"{where}: no client sent finite weights that match the model; lower its learning rate")
-        if usable:
-            model.parameters = model.mean(usable)
+        if not cohort.asked:
+            log.warning("%s: no client is available; it stays as it is", where)
+            return
+        model.train(self.exchange, cohort, number, self.progress.server_round, where)
 
-    def _round_done(self, number: int) -> None:
+    def round_done(self, number: int) -> None:
         """Count a round of the current step, from 1; a checkpoint may follow."""
         self.progress.round_in_step = number
         self._clock()
@@ -467,7 +300,7 @@ class Loop:
         before = model.parameters
         model.replace(step.weights)
         self.progress.server_round += 1
-        self._round_done(1)
+        self.round_done(1)
         learned = step.model == "global" and bool(self.context.initial)  # before any round, by the method itself
         still = {UNMOVED: 1.0} if unmoved(before, model.parameters) and not learned else {}
         self.checkpointer.after_round(self, {names.REPLACED: 1.0} | still, last=True)
@@ -480,20 +313,6 @@ class Loop:
         self.checkpointer.checkpoint(self)
         raise RunWaiting(f"waiting: {step.reason}")
 
-    def _estimate(self) -> None:
-        """If counts are estimated, estimate them from the current global model; before any round they are kept.
-
-        If they follow what arrives, take those of what has arrived.
-        """
-        if self.arrivals.sets_prior and self.context.counts is not None:
-            self.context.counts = self.arrivals.prior(self.context.counts)
-        if self.context.estimate is not None and self.progress.server_round and "global" in self.models:
-            self.context.counts = self.context.estimate(self.models["global"].parameters)
-
-    def _sent_counts(self) -> np.ndarray | None:
-        """The counts that messages carry, if a part of the run uses them at the clients."""
-        return self.context.counts if self.context.clients_need_counts else None
-
     def _query(self, step: Query) -> list[Reply]:
         self.exchange.versions.message += 1
         content = RecordDict(dict(step.content))
@@ -504,7 +323,7 @@ class Loop:
             for c in map(int, self.exchange.client_sampler.eligible)
             if step.to is None or c in step.to
         ]
-        instructions = self.exchange.complete(instructions, self.progress.server_round, {}, self._sent_counts())
+        instructions = self.exchange.complete(instructions, self.progress.server_round, {}, self.context.counts_sent)
         where = f"query {step.name}"
         outcome = self.exchange.send(step.name, instructions, {}, False, where, step.everyone, step.at_least)
         return [Reply(a.client, a.content) for a in outcome.replies if a.usable]

@@ -1,6 +1,6 @@
 """A run's pace, bound to its clients: cohorts with their times, or the schedule of a training without rounds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from fedimb.errors import RunFailed
 from fedimb.paces.asynchronous import AsynchronousPace
 from fedimb.paces.base import SECOND, Pace, RoundPace
 from fedimb.paces.latency import Latency
-from fedimb.paces.schedule import Rules, Version, schedule
+from fedimb.paces.schedule import Dispatch, Rules, Version, schedule
 from fedimb.schema import ClientsConfig, RunConfig
 from fedimb.seeds import Stream, numpy_rng
 from fedimb.serverapp.client_sampler import ClientSampler, Cohort
@@ -79,6 +79,11 @@ class Pacing:
         return fraction * asked / waited if waited else None
 
     @property
+    def timed(self) -> bool:
+        """Whether a virtual clock runs: between sites there is none."""
+        return self.latency is not None
+
+    @property
     def asynchronous(self) -> AsynchronousPace:
         """The pace of a training without rounds."""
         assert isinstance(self.pace, AsynchronousPace)
@@ -104,27 +109,41 @@ class Pacing:
         Args:
             before: versions of the run made before, which give other draws.
         """
-        pace, latency = self.asynchronous, self.latency
+        latency = self.latency
         assert latency is not None
-        rules = Rules(
+        first = before << 32  # numbers of trainings begin anew with each step of the program
+        return schedule(
+            count, self.rules(), lambda client, number: latency.duration(client, first + number), self._draws(before)
+        )
+
+    def dispatch(self, before: int) -> Dispatch:
+        """Who begins, where arrivals are not known before.
+
+        Args:
+            before: versions of the run made before, which give other draws.
+        """
+        return Dispatch(self.rules(), self._draws(before))
+
+    def rules(self) -> Rules:
+        """What a training without rounds follows."""
+        settings, config = self.asynchronous.settings, self._config
+        return Rules(
             self._sampler.eligible,
             self.concurrency,
             self.buffer,
-            pace.settings.max_staleness,
-            pace.settings.correction,
-            self._config.availability,
-            self._config.dropout,
-        )
-        first = before << 32  # numbers of trainings begin anew with each step of the program
-        return schedule(
-            count,
-            rules,
-            lambda client, number: latency.duration(client, first + number),
-            lambda number: numpy_rng(self._seed, Stream.DISPATCH, number, before),
+            settings.max_staleness,
+            settings.correction,
+            config.availability,
+            config.dropout,
         )
 
+    def _draws(self, before: int) -> Callable[[int], np.random.Generator]:
+        return lambda number: numpy_rng(self._seed, Stream.DISPATCH, number, before)
 
-def pacing_of(config: RunConfig, federation: Federation, sampler: ClientSampler, payload: int) -> Pacing:
+
+def pacing_of(
+    config: RunConfig, federation: Federation, sampler: ClientSampler, payload: int, live: bool = False
+) -> Pacing:
     """The configured pace, bound to a federation's clients.
 
     A training is planned as ``local.epochs`` passes over the client's rows, whatever a method or resampler makes of
@@ -132,6 +151,7 @@ def pacing_of(config: RunConfig, federation: Federation, sampler: ClientSampler,
 
     Args:
         payload: bytes of the model's weights and buffers that are sent.
+        live: replies come by themselves, and no virtual clock says when.
 
     Raises:
         ConfigError: a setting of the pace that does not suit these clients.
@@ -139,7 +159,7 @@ def pacing_of(config: RunConfig, federation: Federation, sampler: ClientSampler,
     args = {key: value for key, value in config.pace.items() if key != "name"}
     pace: Pace = registry.build("pace", config.pace["name"], **args)
     latency = None
-    if pace.timed:
+    if pace.timed and not live:
         steps = config.local.epochs * -(-sampler.sizes // config.local.batch_size)
         extra = sampler.slow * np.int64(round(config.clients.slow_delay_s * SECOND)) if config.clients.slow else None
         ranking = _ranking(pace.settings.correlate, federation)

@@ -116,7 +116,7 @@ class _MemoryCheckpointer:
         """
         number = loop.progress.server_round
         arrays = array_record(loop.model().parameters)
-        train = {**(self._strategy.metrics or {}), **loop.method_metrics}
+        train = {**(self._strategy.metrics or {}), **loop.rounds.method_metrics}
         if train:
             self.result.train_metrics_clientapp[number] = MetricRecord(train)
         method, grid = self._strategy.inner, cast(Grid, self._grid)

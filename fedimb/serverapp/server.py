@@ -6,15 +6,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedimb.config.parts import build_model, seeded, spec_of_rows
-from fedimb.config.site_models import kind_configs
+from fedimb.config.site_models import kind_configs, kinds_of
 from fedimb.data.federation import Federation, Phases
 from fedimb.data.public import PublicRows, public_rows
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.records import Arrays
-from fedimb.schema import RunConfig
+from fedimb.schema import RunConfig, calibration_part
 from fedimb.seeds import Stream, seed_int, torch_generator
+from fedimb.training.distillation import SoftTargets, distil
 from fedimb.training.forward import Outputs, forward_batched
 from fedimb.training.local import train_locally
+from fedimb.training.samplers.shuffle import Shuffle
+from fedimb.training.spec import TrainSpec
 
 
 class Server:
@@ -108,6 +111,24 @@ class Server:
         shape = self._federation.n_classes, self._federation.input_shape
         return {kind: build_model(own, *shape) for kind, own in kind_configs(self._config).items()}
 
+    def kind_of(self, client: int) -> str:
+        """The kind of network that a client trains, as in `networks`."""
+        federation = self._federation
+        return kinds_of(self._config, federation.n_clients, federation.sites_of)[client]
+
+    def asks_clients(self) -> bool:
+        """Whether clients score the final model on their validation rows, at the end."""
+        return not len(self._federation.test) or self._config.evaluation.temperature
+
+    def calibrations(self) -> tuple[str, ...]:
+        """Names of the run's calibrations."""
+        return tuple(calibration_part(name) for name in self._config.calibration)
+
+    def averages_alike(self) -> bool:
+        """Whether different networks share their first layers (``clients.models.average=alike``)."""
+        models = self._config.clients.models
+        return models is not None and models.average == "alike"
+
     def train(self, model: Classifier, x: Tensor, y: Tensor, epochs: int, purpose: int = 0) -> Arrays:
         """Train on rows x [n, *shape] float32, y [n] int64 with the clients' optimiser, batch, loss and augmentation.
 
@@ -123,6 +144,23 @@ class Server:
         with seeded(seed_int(config.seed, Stream.METHOD, 0, purpose)):
             train_locally(model, x, y, spec, torch_generator(config.seed, Stream.METHOD, 1, purpose))
         return {**parameters_of(model), **buffers_of(model)}
+
+    def distil(
+        self, model: Classifier, loss: SoftTargets, epochs: int, lr: float, batch_size: int, purpose: int
+    ) -> Arrays:
+        """Train a model with Adam on what is taught about the public rows; rows of weight 0 do not count.
+
+        Args:
+            purpose: distinguishes several trainings of a run.
+
+        Returns:
+            Its parameters, which are also in the model.
+        """
+        steps = epochs * -(-int((loss.weights > 0).sum()) // batch_size)
+        spec = TrainSpec("", steps, batch_size, "adam", lr, 0.0, 0.0, loss, Shuffle())
+        with seeded(seed_int(self._config.seed, Stream.METHOD, 0, purpose)):
+            distil(model, self.public().x, loss, spec, torch_generator(self._config.seed, Stream.METHOD, 1, purpose))
+        return parameters_of(model)
 
     def outputs(self, model: Classifier, x: Tensor) -> Outputs:
         """Features [n, d] and logits [n, C] of rows, without gradients."""

@@ -1,6 +1,7 @@
 """Scores where there is no one model: every site's own model on the same test rows, counted together.
 
-A method may fuse the sites' models to one at the end; that one is then scored as any other.
+A method may fuse the sites' models to one at the end; that one is then scored as any other. A model that was never
+trained is left out, and said.
 
 With ``clients.models`` a site's model is that of its kind; with ``clients.private`` it is the shared weights and the
 site's own. A row's confusion matrix counts each test row once for every site, so that a score such as a class's recall
@@ -16,23 +17,25 @@ import numpy as np
 import torch
 from flwr.app import RecordDict
 
-from fedimb.clientapp.private_weights import STATE
-from fedimb.config.parts import build_model
+from fedimb.clientapp.private_weights import STATE, own_counts
+from fedimb.config.parts import build_model, corrects_by_own_counts
 from fedimb.config.site_models import Layout, arrays_of_kind
 from fedimb.data.federation import Federation
 from fedimb.engine.lanes import LaneOutcome
+from fedimb.errors import RunFailed
 from fedimb.evaluation.confusion import confusion_of
 from fedimb.evaluation.costs import client_accuracies
 from fedimb.evaluation.intervals import bootstrap_votes
 from fedimb.evaluation.metrics import named_scores, scores
 from fedimb.evaluation.multilabel import bootstrap_labels
 from fedimb.evaluation.probabilities import ProbabilityScores, probabilities_of, probability_scores
-from fedimb.models.base import Classifier, load_into, parameters_of
+from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.plain import JsonObject
 from fedimb.records import Arrays, to_numpy
 from fedimb.rundir.model_file import save_model, site_models_index
 from fedimb.rundir.row_scores import RowScores
 from fedimb.schema import RunConfig
+from fedimb.serverapp.client_scores import NOBODY_TRAINED
 from fedimb.serverapp.evaluate import Evaluator
 from fedimb.training.calibrations.base import Outputs
 from fedimb.training.forward import forward_batched
@@ -79,6 +82,10 @@ class SiteEvaluator(Evaluator):
         models: the models to score.
         states: gives the clients' states by client id, which hold their private weights; asked at every scoring. At
             hospitals nobody sees them: there is no test row then, and sites score themselves.
+        seen: gives [K] bool, whose updates the weights have been made of; None if that is not known.
+
+    A site's model that was never trained is in no score: one whose private part is still the initial one, or of a kind
+    that no client has trained.
     """
 
     def __init__(
@@ -88,9 +95,10 @@ class SiteEvaluator(Evaluator):
         layout: Layout,
         models: Sequence[SiteModel],
         states: Callable[[], Mapping[int, RecordDict]],
+        seen: Callable[[], np.ndarray | None] = lambda: None,
     ) -> None:
         super().__init__(config, federation)
-        self._models, self._states = list(models), states
+        self._models, self._states, self._seen = list(models), states, seen
         self._several = config.clients.models is not None
         shape = federation.n_classes, federation.input_shape
         self._networks: dict[str, Classifier] = {k: build_model(own, *shape) for k, own in layout.configs.items()}
@@ -99,6 +107,7 @@ class SiteEvaluator(Evaluator):
         self._private = {k: layout.private(k, network) for k, network in self._networks.items()}
         self._weights: tuple[Arrays, Arrays] = {}, {}
         self.copies = sum(len(model.clients) for model in models) if len(self._y) else 1
+        self._own_counts = corrects_by_own_counts(config)
         self._fused = False
         self._by_model: dict[str, list[tuple[SiteModel, torch.Tensor]]] = {}
 
@@ -106,23 +115,29 @@ class SiteEvaluator(Evaluator):
         self, parameters: Arrays, buffers: Arrays, counts: np.ndarray | None, outcome: LaneOutcome | None
     ) -> dict[str, dict[str, float]]:
         """Metrics by row label, over the predictions of all sites' models."""
-        self._fused = parameters.keys() == parameters_of(self.model).keys()
+        whole = parameters_of(self.model) | buffers_of(self.model)
+        self._fused = (parameters | buffers).keys() == whole.keys()
         if self._fused:
             self.copies = 1
             return super().__call__(parameters, buffers, counts, outcome)
         self._weights = parameters, buffers
         clients, federation = self._client_metrics(outcome), self._federation
+        scored, states = self._trained()
+        if len(self._y):
+            self.copies = max(1, sum(len(model.clients) for model in scored))
         adjusted: dict[str, list[tuple[SiteModel, torch.Tensor]]] = {row: [] for row in self._calibrations}
-        for model, network in self._loaded(self._models if len(self._y) else self._models[:1]):
+        for model, network in self._loaded(scored if len(self._y) else scored[:1], states):
             features, logits = forward_batched(network, self._x)
             bias = None if network.head.bias is None else network.head.bias.detach()
-            outputs = Outputs(features, logits, network.head.weight.detach().clone(), bias, counts)
+            corrected_by = self._counts_of(model, states, counts)
+            outputs = Outputs(features, logits, network.head.weight.detach().clone(), bias, corrected_by)
             for row, calibration in self._calibrations.items():
-                adjusted[row].append((model, calibration.adjust(outputs)))
+                adjusted[row].append((model, calibration.adjust(outputs) if len(self._y) else logits))
         metrics = {}
         for row, own in adjusted.items():
-            self._logits[row] = own[0][1]
-            if not len(self._y) and not self.client_matrix:
+            if own:
+                self._logits[row] = own[0][1]
+            if not own or (not len(self._y) and not self.client_matrix):
                 metrics[row] = dict(clients)
                 continue
             parts = [len(model.clients) * confusion_of(self._y, logits) for model, logits in own]
@@ -133,10 +148,50 @@ class SiteEvaluator(Evaluator):
                 metrics[row] |= self._by_domain(row, own[0][1])
         return metrics
 
-    def _loaded(self, models: Sequence[SiteModel]) -> Iterator[tuple[SiteModel, Classifier]]:
+    def _trained(self) -> tuple[list[SiteModel], Mapping[int, RecordDict]]:
+        """The models that were trained, as far as the server can know, and the clients' states where it has them."""
+        if any(self._private.values()):
+            if self._federation.client_names:  # a hospital keeps its own, and says itself that it has none
+                return self._models, {}
+            states = self._states()
+            return [model for model in self._models if STATE in states.get(model.clients[0], RecordDict())], states
+        seen = self._seen()
+        return [model for model in self._models if seen is None or seen[list(model.clients)].any()], {}
+
+    def _counts_of(
+        self, model: SiteModel, states: Mapping[int, RecordDict], counts: np.ndarray | None
+    ) -> np.ndarray | None:
+        """The class counts [C] that a model's predictions are corrected by: the run's, or of its own head its own."""
+        return own_counts(states.get(model.clients[0], RecordDict())) if self._own_counts else counts
+
+    def idle_clients(self) -> tuple[int, ...]:
+        """See `Evaluator.idle_clients`: those of kinds that no client has trained."""
+        trained = {client for model in self._trained()[0] for client in model.clients}
+        idle = () if any(self._private.values()) else {k for model in self._models for k in model.clients} - trained
+        return tuple(sorted(idle))
+
+    def untrained(self) -> JsonObject | None:
+        """See `Evaluator.untrained`.
+
+        Raises:
+            RunFailed: no model was trained.
+        """
+        if self._fused or not len(self._y):
+            return None if self._fused else super().untrained()
+        trained = {client for model in self._trained()[0] for client in model.clients}
+        if not trained:
+            raise RunFailed(NOBODY_TRAINED)
+        missing = sorted({client for model in self._models for client in model.clients} - trained)
+        return {"sites": [self._name(client) for client in missing], "rows": 0} if missing else None
+
+    def _name(self, client: int) -> str:
+        names = self._federation.client_names
+        return names[client] if names else f"client-{client}"
+
+    def _loaded(
+        self, models: Sequence[SiteModel], states: Mapping[int, RecordDict]
+    ) -> Iterator[tuple[SiteModel, Classifier]]:
         """The models one after another, each in the one network of its kind."""
-        here = not self._federation.client_names  # a hospital keeps its own
-        states = self._states() if here and any(self._private.values()) else {}
         for model in models:
             network = self._networks[model.kind]
             shared = [arrays_of_kind(model.kind, w) if self._several else w for w in self._weights]
@@ -196,7 +251,7 @@ class SiteEvaluator(Evaluator):
         return super().row_scores(row) if self._fused else None
 
     def save(self, folder: Path, counts: np.ndarray | None) -> None:
-        """Write each model to ``models/<name>``, whose each is to ``models/index.json``, and what each reaches.
+        """Write each trained model to ``models/<name>``, whose each is to ``models/index.json``, and what each reaches.
 
         At a deployment with private weights none is written: they stay at the sites. A model that a method fused them
         to is written as any other.
@@ -208,14 +263,14 @@ class SiteEvaluator(Evaluator):
         if any(self._private.values()) and federation.client_names:
             return
         resolved = self.resolved.calibration
-        for model, network in self._loaded(self._models):
+        trained, states = self._trained()
+        for model, network in self._loaded(trained, states):
             config = self._configs[model.kind].model_copy(update={"calibration": resolved})
-            save_model(network, config, federation, folder / "models" / model.name, counts)
-        names = federation.client_names
-        whose = {m.name: [names[k] if names else f"client-{k}" for k in m.clients] for m in self._models}
-        site_models_index(folder / "models", whose)
+            own = self._counts_of(model, states, counts)
+            save_model(network, config, federation, folder / "models" / model.name, own)
+        site_models_index(folder / "models", {m.name: [self._name(k) for k in m.clients] for m in trained})
         if len(self._y):
-            facts = [self._facts(model, i) for i, model in enumerate(self._models)]
+            facts = [self._facts(model, i) for i, model in enumerate(trained)]
             (folder / SITE_MODELS).write_text(json.dumps(facts, indent=1) + "\n")
 
     def _facts(self, model: SiteModel, position: int) -> JsonObject:

@@ -108,6 +108,25 @@ def fill(text: str, figure: Callable[[str], str]) -> str:
     return re.sub(r"\{([^{}]+)\}", shown, text)
 
 
+def write_page(source: Path, folder: Path, figure: Callable[[str], str]) -> None:
+    """Write ``source``, a ``page.md``, with its figures filled in, as ``README.md`` of a folder.
+
+    Raises:
+        ValueError: a check that does not hold; and what ``figure`` raises for unknown words.
+    """
+    page = fill(source.read_text(encoding="utf-8"), figure)
+    (folder / "README.md").write_text(page, encoding="utf-8")
+
+
+def contrasts_table(lines: Iterable[Mapping[str, str]]) -> str:
+    """The lines of a study's ``contrasts.csv`` as a table: interval, both p values after Holm's correction, verdict."""
+    shown = []
+    for line in lines:
+        p, equal = (short(float(line[key] or "nan")) for key in ("p_holm", "equal_holm"))
+        shown.append([f"{line['first']} - {line['second']}", interval(line), p, equal, f"**{line['verdict']}**"])
+    return table(["contrast", "difference", "p, Holm", "p, equal", "verdict"], shown)
+
+
 def _check(words: str, figure: Callable[[str], str]) -> str:
     parts = re.split(r"\s+([<>=])\s+", words.strip())
     if len(parts) != 3:

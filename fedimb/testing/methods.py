@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
+from safetensors.numpy import load_file
 
 from fedimb import registry
 from fedimb.clientapp.local_training import LocalTraining
@@ -16,7 +17,7 @@ from fedimb.errors import ConfigError, DataError, RunFailed
 from fedimb.rundir.result import RunResult
 from fedimb.schema import RunConfig
 from fedimb.testing.expectations import Contract, check_yaml
-from fedimb.testing.runs import compare, configured, run, run_killed, small_tables, weights
+from fedimb.testing.runs import compare, configured, model_files, run, run_killed, small_tables, weights
 
 _TRAINS_FIRST = {"scope": {"warmup": 1}}
 """A method that trains a round before its inner method's program begins."""
@@ -86,7 +87,8 @@ def _check_sides(contract: Contract, name: str, settings: Mapping[str, object]) 
 
 
 def _finite(result: RunResult) -> bool:
-    return all(np.isfinite(p.detach().numpy()).all() for p in result.model.parameters())
+    files = model_files(result)
+    return bool(files) and all(np.isfinite(array).all() for file in files for array in load_file(file).values())
 
 
 def _check_case(contract: Contract, config: RunConfig, place: Path) -> None:

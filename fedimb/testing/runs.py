@@ -175,9 +175,14 @@ def _clear_caches() -> None:
 
 def weights(result: RunResult) -> bytes:
     """The bytes of the final model file; of all of them, where sites have models of their own."""
+    return b"".join(file.read_bytes() for file in model_files(result))
+
+
+def model_files(result: RunResult) -> list[Path]:
+    """The final model file; all of them, where sites have models of their own."""
     artifacts = result.folder / "artifacts"
     files = [artifacts / "model" / "model.safetensors", *sorted(artifacts.glob("models/*/model.safetensors"))]
-    return b"".join(file.read_bytes() for file in files if file.exists())
+    return [file for file in files if file.exists()]
 
 
 def kept(result: RunResult) -> dict[str, Any]:

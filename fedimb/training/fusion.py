@@ -5,7 +5,7 @@ categories decides for each class whom to believe: nobody who does not annotate 
 pivot, if all others confirm it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -96,17 +96,27 @@ def targets_of(
         min_score: rows whose largest probability, before sharpening, is at most this teach nothing.
     """
     fused = fused_logits(logits, annotated, pivot)
+    found = targets_from(fused, annotated.any(dim=0), sharpening, entropy, min_score)
+    if not agreement:
+        return found
+    return replace(found, weights=torch.where(confirmed(logits, annotated, fused), found.weights, 0.0))
+
+
+def targets_from(fused: Tensor, known: Tensor, sharpening: float, entropy: float, min_score: float) -> Targets:
+    """What fused logits [n, C] teach; see `targets_of`.
+
+    Args:
+        known: [C] bool, classes that somebody annotates.
+    """
     logs = log_softmax(fused.double() / sharpening, dim=1)
     probabilities = logs.exp()
-    classes = int(annotated.any(dim=0).sum())
+    classes = int(known.sum())
     weights = torch.ones(len(fused), dtype=torch.float64)
     if entropy and classes > 1:
         h = -(probabilities * logs.clamp_min(NEVER)).sum(dim=1)
         weights = (1 - h / torch.log(torch.tensor(float(classes), dtype=torch.float64))).clamp(0, 1) ** entropy
     weights = torch.where(fused.double().softmax(dim=1).amax(dim=1) > min_score, weights, 0.0)
-    if agreement:
-        weights = torch.where(confirmed(logits, annotated, fused), weights, 0.0)
-    return Targets(probabilities.to(logits.dtype), weights.to(logits.dtype))
+    return Targets(probabilities.to(fused.dtype), weights.to(fused.dtype))
 
 
 def fused_head(weights: Tensor, biases: Tensor, annotated: Tensor, pivot: int | None) -> tuple[Tensor, Tensor]:

@@ -78,6 +78,8 @@ class TrainSpec:
             example synthetic rows of a method. Never used for evaluation; the sampler gets the labels of both.
         labels: classes [n] int64 to train the view's rows as, instead of their own; class counts, validation and scores
             keep those. None: their own.
+        taken: optimiser steps that a method has already taken in this round, for example on other rows; they are
+            reported with ``steps``.
     """
 
     view: str
@@ -97,6 +99,7 @@ class TrainSpec:
     max_grad_norm: float | None = None
     precision: Precision = "float32"
     labels: Tensor | None = None
+    taken: int = 0
 
     def change(self, **changes: Any) -> "TrainSpec":
         """A copy with some fields changed: what a method's client side usually returns."""

@@ -70,13 +70,20 @@ def _register_toys() -> None:
     registry.register("client", "toy_c")(type("ToyCClient", (), {}))
 
 
-@pytest.fixture
-def toys(tmp_path: Path) -> Iterator[list[Path]]:
-    """Toy parts registered and a folder with their YAML: pass it as ``config_dirs``."""
+@pytest.fixture(scope="session")
+def toy_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the YAML of the toy parts, the same one for all tests: what was composed once is remembered."""
+    folder = tmp_path_factory.mktemp("yaml") / "toys"
     for name, text in TOY_YAML.items():
-        file = tmp_path / "toys" / name
+        file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
+    return folder
+
+
+@pytest.fixture
+def toys(toy_yaml: Path) -> Iterator[list[Path]]:
+    """Toy parts registered and a folder with their YAML: pass it as ``config_dirs``."""
     with registry.isolated():
         _register_toys()
-        yield [tmp_path / "toys"]
+        yield [toy_yaml]

@@ -83,8 +83,15 @@ PRIVATE = "clients.private=[head]"
         ([KINDS, "calibration=la_post", "calibration.la_post.tau=temperature"], "is found for one model"),
         ([KINDS, "loss=balanced_softmax", "prior.provenance=estimated"], "reads the head of one model"),
         ([KINDS, "calibration=la_post"], "'la_post' corrects every model by the class counts of all clients"),
-        ([PRIVATE, "calibration=[none,la_post]"], "use calibration=none"),
-        (["clients.private=['*.bias']", "calibration=la_post"], "or leave clients.private out"),
+        ([KINDS, "calibration=la_post", "prior.provenance=local"], r"keep heads at their sites too \(clients.private="),
+        ([PRIVATE, "calibration=[none,la_post]"], "set prior.provenance=local .*, or use calibration=none"),
+        (["clients.private=['*.bias']", "calibration=la_post"], "a head is trained on those of its own site"),
+        (["clients.private=['body.*']", "calibration=la_post", "prior.provenance=local"], "has no class counts"),
+        ([PRIVATE, "evaluation.temperature=true", "data.validation=0.2"], "the temperature of one model"),
+        (
+            [PRIVATE, "strategy=herocrystal", "data.public=5", "calibration=la_post", "prior.provenance=local"],
+            "teaches its one model on rows of its own",
+        ),
         ([PRIVATE, "strategy=fedrep", "loss=balanced_softmax"], "'balanced_softmax'.*set prior.provenance=local"),
         ([KINDS, "loss=balanced_softmax"], "would get the class counts of all clients together"),
         ([KINDS, "clients.max_weight_share=0.5"], "their updates are of different networks"),
@@ -98,6 +105,8 @@ def test_what_needs_one_model_is_refused_with_the_reason(words, says):
 
 def test_a_prior_of_each_client_or_of_a_head_that_all_share_is_not_refused():
     config(PRIVATE, "loss=balanced_softmax", "prior.provenance=local")
+    config(PRIVATE, "calibration=la_post", "prior.provenance=local")
+    config(KINDS, PRIVATE, "calibration=la_post", "prior.provenance=local")
     config("clients.private=['body.1.bias']", "calibration=la_post")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedimb import registry
-from fedimb.cli import deploy, deploy_runs, node, node_decisions
+from fedimb.cli import deploy, deploy_runs, deploy_standby, node, node_decisions
 from fedimb.cli.verbs import Action
 from fedimb.contracts.platform import AUDIT_HEAD, SITE_SIGNATURE
 from fedimb.contracts.variate import VARIATE
@@ -141,7 +141,7 @@ def test_the_tests_of_promises_can_fail():
 def test_every_command_the_pages_name_exists():
     verbs = {
         f"{verb} {action.name}"
-        for verb, modules in (("node", (node, node_decisions)), ("deploy", (deploy, deploy_runs)))
+        for verb, modules in (("node", (node, node_decisions)), ("deploy", (deploy, deploy_runs, deploy_standby)))
         for module in modules
         for action in vars(module).values()
         if isinstance(action, type) and issubclass(action, Action) and action is not Action

@@ -14,6 +14,7 @@ import yaml
 from fedimb.discriminant import heads
 from fedimb.discriminant.estimates import means_of, within_of
 from fedimb.discriminant.leave_one_out import GRID, Fitted, chosen, held_out
+from fedimb.study.pages import fill
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "oneround"
 REGISTERED = yaml.safe_load((FOLDER / "registered.yaml").read_text(encoding="utf-8"))
@@ -126,14 +127,14 @@ def test_the_page_quotes_only_figures_of_the_csvs(figures):
     page = (FOLDER / "page.md").read_text(encoding="utf-8")
     bare = re.sub(r"\{[^{}]+\}", "", page)
     assert set(re.findall(r"(?<![\w.])-?\d*\.\d+", bare)) <= LITERALS
-    assert CLAIMS.fill(page, figures) == (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert fill(page, figures) == (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_figure_that_is_not_in_the_csvs_fails(figures):
     with pytest.raises((KeyError, ValueError)):
-        CLAIMS.fill("{effect macro_recall c=1 c=7}", figures)
+        fill("{effect macro_recall c=1 c=7}", figures)
     with pytest.raises((KeyError, ValueError)):
-        CLAIMS.fill("{gain macro_recall c=1 c=0}", figures)
+        fill("{gain macro_recall c=1 c=0}", figures)
 
 
 @pytest.mark.parametrize("name", ["claims", "goes", "costs", "pairs", "beside"])

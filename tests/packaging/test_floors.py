@@ -61,6 +61,7 @@ FLOORS = (
         "deploy.units",
         "deploy.checks",
         "deploy.signing",
+        "deploy.region_spool",
     ),
     ("deploy.registered_data", "deploy.study_plan"),
     ("deploy.coordinator", "deploy.site"),

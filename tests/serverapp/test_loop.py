@@ -19,25 +19,25 @@ def test_rounds_do_not_keep_garbage_from_being_collected(tmp_path, monkeypatch):
 
     from small_runs import launch_in
 
-    from fedimb.serverapp.loop import Loop
+    from fedimb.serverapp.training_rounds import TrainingRounds
 
     alive = []
-    original = Loop._train_round
+    original = TrainingRounds.train
 
     class Cycle:
         pass
 
-    def round_with_garbage(loop, model, name):
+    def round_with_garbage(rounds, model, name):
         for _ in range(1000):
             one = Cycle()
             one.me = one
         alive.append(weakref.ref(one))
         del one
-        return original(loop, model, name)
+        return original(rounds, model, name)
 
     before = gc.get_threshold()
     gc.set_threshold(20_000, 2, 1000)  # the youngest two generations alone, every few rounds
-    monkeypatch.setattr(Loop, "_train_round", round_with_garbage)
+    monkeypatch.setattr(TrainingRounds, "train", round_with_garbage)
     try:
         launch_in(tmp_path, "rounds=30", "engine=inline", "clients.count=2")
     finally:

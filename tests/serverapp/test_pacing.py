@@ -219,6 +219,7 @@ def test_batch_norm_goes_with_a_buffer(tmp_path):
         (("pace=buffered", "pace.sigm=1"), "Did you mean 'sigma'"),
         (("pace.sigma=1",), "of a clock that does not run"),
         (("pace=buffered", "pace.rho=0.5"), "set correlate=minority or size"),
+        (("pace=fedasync", "pace.exponent=400"), "would count 4e-121 times, which is nothing; give at most 16"),
         (("pace=bufered",), "Did you mean 'buffered'"),
     ],
 )
@@ -227,11 +228,28 @@ def test_refused_before_work(words, says):
         config("data=digits", *words)
 
 
-@pytest.mark.parametrize("words", [("pace=buffered",), ("pace.clock=true",), ("prior.weighting=arrived",)])
-def test_a_plan_for_real_sites_with_a_simulated_clock_is_refused(words):
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("pace=oversample",), "real sites have their own; set pace=sync and pace.clock=false .* or pace=buffered"),
+        (("pace=deadline",), r"set .* \(and clients.deadline_s, to leave late sites out of a step\)"),
+        (("pace.clock=true",), "real sites have their own; set pace=sync and pace.clock=false"),
+        (("prior.weighting=arrived", "pace=buffered"), r"between sites set prior\.weighting=data"),
+        (("pace=buffered", "pace.slow=0.2"), r"pace\.slow=0\.2 is of a simulated clock, .* leave it at 0\.0"),
+        (("pace=fedasync", "clients.dropout=0.1"), r"clients\.dropout=0\.1 simulates failures, .* set .*dropout=0"),
+        (("pace=buffered", "clients.availability=0.5"), r"set clients\.availability=1"),
+    ],
+)
+def test_a_plan_for_real_sites_with_a_simulated_clock_is_refused(words, says):
     own = config("data=digits", *words)
-    with pytest.raises(ConfigError, match=r"real sites have their own; set pace=sync|between sites set"):
+    with pytest.raises(ConfigError, match=says):
         site_config(to_json(own))
+
+
+@pytest.mark.parametrize("words", [("pace=buffered", "pace.buffer=2", "pace.correction=exposure"), ("pace=fedasync",)])
+def test_paces_that_take_replies_as_they_come_work_at_sites(words):
+    own = config("data=digits", *words)
+    assert site_config(to_json(own)) == own
 
 
 def test_clients_that_diverge_end_a_run_without_rounds(tmp_path):

@@ -9,11 +9,11 @@ from safetensors.numpy import load_file
 from small_runs import config
 
 import fedimb
-from fedimb.clientapp.private_weights import STATE
+from fedimb.clientapp.private_weights import COUNTS, STATE
 from fedimb.clientapp.state import StateStore
 from fedimb.data.federation import Federation
 from fedimb.engine.ray import RayEngine
-from fedimb.errors import ConfigError
+from fedimb.errors import ConfigError, RunFailed
 from fedimb.records import load_arrays, to_numpy
 from fedimb.report.panel import panels
 from fedimb.serverapp.client_scores import check_scores
@@ -219,3 +219,106 @@ def test_predictions_are_of_the_site_that_is_named(folder):
     ordinary = trained(folder, "ordinary")
     with pytest.raises(ConfigError, match="has one model for all its sites"):
         fedimb.load_model(ordinary.folder, site="client-1")
+
+
+TWO_OF_THREE = ("clients.participation=0.5", "rounds=1")
+ONE_OF_THREE = ("clients.participation=0.3", "rounds=1")
+
+
+def asked(result):
+    """The clients that took part, from what they have kept."""
+    return sorted(map(int, load_arrays(result.folder / "checkpoint.safetensors")[1]["versions"]))
+
+
+def test_a_private_head_that_was_never_trained_is_in_no_score(folder):
+    result = trained(folder, "never", PRIVATE, *TWO_OF_THREE, "evaluation.bootstrap=20")
+    took_part = asked(result)
+    missing = [f"client-{k}" for k in range(3) if k not in took_part]
+    assert len(missing) == 1
+    assert result.untrained == {"sites": missing, "rows": 0}
+    assert result.rows[0].copies == len(took_part)
+    assert result.rows[0].confusion.sum() == 24 * len(took_part)
+    assert result.rows[0].defined_clients == len(took_part)
+    federation = Federation.load(result.folder)
+    rows, labels = (values[federation.test] for values in (federation.store.x, federation.store.y))
+    recalls = []
+    for client in took_part:
+        with torch.no_grad():
+            said = fedimb.load_model(result.folder, site=f"client-{client}")(rows).argmax(dim=1).numpy()
+        recalls.append(np.mean([(said[labels == c] == c).mean() for c in range(3)]))
+    assert result.rows[0].final["macro_recall"] == pytest.approx(np.mean(recalls))
+    assert f"({', '.join(missing)}): their own model was never trained" in " ".join(panels(result).split())
+    with pytest.raises(ConfigError, match=f"that of '{missing[0]}' was never trained"):
+        fedimb.load_model(result.folder, site=missing[0])
+
+
+def test_a_network_that_nobody_trained_is_in_no_score(folder):
+    (idle,) = {0, 1, 2} - set(asked(trained(folder, "never-alone", PRIVATE, *TWO_OF_THREE)))
+    kinds = f"clients.models={{kinds: {{other: {{name: mlp, hidden: [6]}}}}, at: {{{idle}: other}}}}"
+    result = trained(folder, "never-kind", kinds, *TWO_OF_THREE)
+    assert result.untrained == {"sites": [f"client-{idle}"], "rows": 0}
+    assert result.rows[0].copies == 2  # the others share one network, which was trained
+    assert json.loads((result.folder / "artifacts" / "models" / "index.json").read_text()).keys() == {"model"}
+
+
+def test_a_run_without_a_trained_model_to_score_fails(folder):
+    words = ["data.test={name: none}", "data.validation=0.3", *ONE_OF_THREE]
+    with pytest.raises(RunFailed, match="no site that has rows to score on has trained its model"):
+        trained(folder, "never-all", PRIVATE, *words)  # only the site of one row, which validates nothing
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_client_with_an_untrained_head_counts_no_validation_row(folder, secure):
+    words = ["data.test={name: none}", "data.validation=0.3", f"evaluation.secure={secure}".lower(), "seed=1"]
+    result = trained(folder, f"never-score-{secure}", PRIVATE, *words, *ONE_OF_THREE)
+    held = Federation.load(result.folder).validation.sizes
+    counted = sum(held[k] for k in asked(result))
+    assert result.untrained["rows"] == held.sum() - counted > 0
+    assert result.rows[0].confusion.sum() == counted > 0
+    assert bool(result.untrained["sites"]) != secure  # masks hide whose rows they are
+
+
+OWN_COUNTS = (PRIVATE, "calibration=[none,la_post]", "prior.provenance=local")
+
+
+def test_post_hoc_adjustment_of_a_private_head_is_by_its_own_sites_counts(folder):
+    """Site 0 trained on 18, 12 and 6 rows, site 1 on 7 and 3 and none, site 2 on one row of the last class."""
+    result = trained(folder, "own-counts", *OWN_COUNTS)
+    federation = Federation.load(result.folder)
+    assert federation.counts.tolist() == [[18, 12, 6], [7, 3, 0], [0, 0, 1]]
+    rows, labels = (values[federation.test] for values in (federation.store.x, federation.store.y))
+    recalls = []
+    for client, prior in enumerate(([18, 12, 6], [7, 3, 3], [1, 1, 1])):  # without rows: as the rarest that has some
+        model = fedimb.load_model(result.folder, site=f"client-{client}")
+        with torch.no_grad():
+            said = (model(rows) - torch.log(torch.tensor(prior, dtype=torch.float32))).argmax(dim=1)
+        recalls.append(np.mean([(said.numpy()[labels == c] == c).mean() for c in range(3)]))
+        predicted = model.predict(rows, calibration="la_post")
+        assert [result.class_names.index(name) for name in predicted.classes] == said.tolist()
+    raw, adjusted = (row.final["macro_recall"] for row in result.rows)
+    assert adjusted == pytest.approx(np.mean(recalls))
+    assert adjusted != raw
+    assert result.prior_counts is None
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_clients_that_score_themselves_adjust_by_their_own_counts(folder, secure):
+    words = ["data.test={name: none}", "data.validation=0.3", f"evaluation.secure={secure}".lower()]
+    result = trained(folder, f"own-counts-{secure}", *OWN_COUNTS, *words)
+    federation = Federation.load(result.folder)
+    arrays = load_arrays(result.folder / "checkpoint.safetensors")
+    store, versions = StateStore(result.folder / "clients"), arrays[1]["versions"]
+    body = of_checkpoint(result)
+    expected = np.zeros((3, 3), np.int64)
+    for client in range(3):
+        state = store.load(client, int(versions[str(client)]))
+        own = to_numpy(state.array_records[STATE])
+        rows = np.asarray(federation.validation[client])
+        x = np.asarray(federation.store.x[rows])
+        hidden = np.maximum(x @ body["body.1.weight"].T + body["body.1.bias"], 0)
+        counts = np.bincount(federation.store.y[federation.train[client]], minlength=3)
+        np.testing.assert_array_equal(to_numpy(state.array_records[COUNTS])["counts"], counts)
+        prior = np.where(counts > 0, counts, counts[counts > 0].min())
+        said = (hidden @ own["head.weight"].T + own["head.bias"] - np.log(prior / prior.sum())).argmax(axis=1)
+        np.add.at(expected, (federation.store.y[rows], said), 1)
+    np.testing.assert_array_equal(result.rows[1].confusion, expected)

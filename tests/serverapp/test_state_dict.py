@@ -107,6 +107,15 @@ THINGS = {
     ),
 }  # fmt: skip
 
+EVERYTHING = Thing(
+    lambda: {name: thing.make() for name, thing in THINGS.items()},
+    lambda held: {name: thing.step(held[name]) for name, thing in THINGS.items()},
+    lambda held: sum(float(thing.number(held[name])) for name, thing in THINGS.items()),
+    lambda held: {name: thing.keep(held[name]) for name, thing in THINGS.items()},
+    lambda held: {name: thing.load(held[name]) for name, thing in THINGS.items()},
+)
+"""All of them in one: what one of them loses changes the weights."""
+
 
 class Depends:
     """Weights that depend on what is kept: each round they are scaled by it."""
@@ -200,7 +209,11 @@ each_thing = pytest.mark.parametrize("thing", THINGS.values(), ids=list(THINGS))
 
 
 @ends
-@each_thing
+@pytest.mark.parametrize(
+    "thing",
+    [EVERYTHING, *(pytest.param(thing, marks=pytest.mark.slow) for thing in THINGS.values())],
+    ids=["everything", *THINGS],
+)
 def test_what_is_in_the_state_dict_survives_a_kill(thing, end, tmp_path, monkeypatch):
     cls = keeping(type("Mine", (end,), {"thing": thing}), thing)
     whole = weights_sha(run(tmp_path / "whole", cls))
@@ -373,7 +386,7 @@ class Decays(FedAvg):
         return array_record({k: v * np.float32(self.scale) for k, v in to_numpy(arrays).items()}), metrics
 
 
-@pytest.mark.parametrize("cut", [2, 3])
+@pytest.mark.parametrize("cut", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_what_a_program_does_to_an_aggregator_between_steps_counts_once(cut, tmp_path, monkeypatch):
     class Halves(Method):
         def __init__(self, inner) -> None:

@@ -11,13 +11,17 @@ from fedimb.errors import ConfigError
 
 SCOPE = ("strategy.scope.encoder={name: identity}", "strategy.scope.warmup=0", "strategy.scope.p_f=0.8")
 RULES = [name for name in registry.names("coreset") if name != "full"]
+LONG = ("ccs", "forgetting", "herding", "k_center", "mmd_greedy", "prototype_curator")
+"""Slow tests: among the fast ones is a rule that needs the same of the clients."""
 
 
 def table(result, name="coreset"):
     return json.loads((result.folder / "artifacts" / f"{name}.json").read_text())
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    "rule", [pytest.param(rule, marks=pytest.mark.slow) if rule in LONG else rule for rule in RULES]
+)
 def test_every_rule_keeps_its_share_and_spends_the_steps_it_says(tmp_path, rule):
     result = launch_in(
         tmp_path, "engine=inline", "strategy=coreset", f"strategy.coreset.rule={{name: {rule}}}", "rounds=2",

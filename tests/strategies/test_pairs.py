@@ -77,7 +77,7 @@ def trained(monkeypatch):
 
 @pytest.mark.parametrize(("outer", "inner"), FAST)
 def test_every_role_runs_outside_and_inside(tmp_path, outer, inner):
-    assert launch_in(tmp_path, *words_of_methods(outer, inner)).rows
+    assert launch_in(tmp_path, *words_of_methods(outer, inner), "clients.count=3").rows
 
 
 @pytest.mark.slow
@@ -180,7 +180,7 @@ def test_a_client_without_a_label_takes_part_and_trains_on_nothing_real(tmp_path
         return oracle
 
     monkeypatch.setattr(active, "open_oracle", unjudged)
-    launch_in(tmp_path, *words_of_methods("active", inner), *more)
+    launch_in(tmp_path, *words_of_methods("active", inner), *more, "clients.count=3")
     empty = [(rows, y, extra) for _, rows, y, extra, _ in trained if not len(rows["labelled"])]
     assert len(empty) == 4
     for rows, y, extra in empty:

@@ -22,13 +22,16 @@ from fedimb.strategies.coreset import Coreset
 from fedimb.strategies.creff import Creff
 from fedimb.strategies.fairfal import FairFAL
 from fedimb.strategies.feature_select import FeatureSelect
+from fedimb.strategies.feddf import FedDF
 from fedimb.strategies.fediic import FedIIC
+from fedimb.strategies.fedmd import FedMD
 from fedimb.strategies.fednh import FedNH
 from fedimb.strategies.fedproto import FedProto
 from fedimb.strategies.fedrela import FedReLa
 from fedimb.strategies.fedrep import FedRep
 from fedimb.strategies.fedssg import FedSSG
 from fedimb.strategies.fedyoyo import FedYoYo
+from fedimb.strategies.greedy_ensemble import GreedyEnsemble
 from fedimb.strategies.herocrystal import HeroCrystal
 from fedimb.strategies.mahalanobis import Mahalanobis
 from fedimb.strategies.oneround import OneRound
@@ -36,6 +39,7 @@ from fedimb.strategies.plain import Plain
 from fedimb.strategies.public import Public
 from fedimb.strategies.rucr import Rucr
 from fedimb.strategies.scope import Scope
+from fedimb.strategies.two_stage import TwoStage
 
 CLASSES, FEATURES = 3, 4
 Arrays = dict[str, np.ndarray]
@@ -171,6 +175,21 @@ def test_active_learning_labels_in_each_of_its_cycles(method: type[Active]) -> N
             "strategy=c2tc needs a server that trains: run it with fedimb, not in a plain ServerApp",
         ),
         (
+            FedDF(FedAvg()),
+            1,
+            "strategy=feddf needs a server that trains: run it with fedimb, not in a plain ServerApp",
+        ),
+        (
+            FedMD(FedAvg()),
+            1,
+            "strategy=fedmd needs rows at the server: run it with fedimb, not in a plain ServerApp",
+        ),
+        (
+            GreedyEnsemble(FedAvg()),
+            1,
+            "strategy=greedy_ensemble needs rows at the server: run it with fedimb, not in a plain ServerApp",
+        ),
+        (
             FeatureSelect(FedAvg()),
             1,
             "strategy=feature_select needs fedimb's own server: run it with fedimb, not in a plain ServerApp",
@@ -259,18 +278,8 @@ def test_class_incremental_says_that_it_needs_to_know_the_phases() -> None:
 
 def test_no_method_is_left_out() -> None:
     known = {Scope, Coreset, Active, FairFAL, FedSSG, Public, OneRound, Plain, Climb, Creff, FedNH}
-    known |= {
-        C2tc,
-        ClassIncremental,
-        FeatureSelect,
-        FedIIC,
-        FedProto,
-        FedReLa,
-        FedRep,
-        FedYoYo,
-        HeroCrystal,
-        Mahalanobis,
-        Rucr,
-    }
+    known |= {FedDF, FedMD, GreedyEnsemble, TwoStage}
+    known |= {C2tc, ClassIncremental, FeatureSelect, FedIIC, FedProto, FedReLa, FedRep, FedYoYo, HeroCrystal}
+    known |= {Mahalanobis, Rucr}
     own = [registry.get("strategy", name).factory for name in registry.names("strategy")]
     assert known == {factory for factory in own if factory.__module__.startswith("fedimb.strategies.")}

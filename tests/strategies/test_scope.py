@@ -112,21 +112,21 @@ def test_small_cells_are_not_reported_and_noise_changes_the_choice(tmp_path):
 
 
 def test_a_run_killed_after_the_choice_keeps_its_coresets(tmp_path, monkeypatch):
-    from fedimb.serverapp.loop import Loop
+    from fedimb.serverapp.training_rounds import TrainingRounds
 
     words = (*IDENTITY, "rounds=3", "calibration=[none,la_post]")
     whole = launch_in(tmp_path / "a", *words)
-    original = Loop._train_round
+    original = TrainingRounds.train
 
-    def stop(loop, model, name):
-        if loop.progress.server_round == 1:
+    def stop(rounds, model, name):
+        if rounds.progress.server_round == 1:
             raise KeyboardInterrupt
-        return original(loop, model, name)
+        return original(rounds, model, name)
 
-    monkeypatch.setattr(Loop, "_train_round", stop)
+    monkeypatch.setattr(TrainingRounds, "train", stop)
     with pytest.raises(KeyboardInterrupt):
         launch_in(tmp_path / "b", *words)
-    monkeypatch.setattr(Loop, "_train_round", original)
+    monkeypatch.setattr(TrainingRounds, "train", original)
     (folder,) = (tmp_path / "b" / "runs" / "default").iterdir()
     assert StateStore(folder / "clients").load(0, 3) is not None
     again = resume(folder)

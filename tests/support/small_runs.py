@@ -21,6 +21,8 @@ TINY = {
     "creff": ("per_class=3", "match_steps=2", "head_epochs=2"),
     "fairfal": ("cycles=2", "budget=4", "local_epochs=2"),
     "fediic": ("steps=5",),
+    "feddf": ("epochs=2",),
+    "fedmd": ("min_rows=1",),
     "fedproto": ("min_count=1",),
     "fedyoyo": ("strong={name: noise}",),
     "feature_select": ("min_count=1",),

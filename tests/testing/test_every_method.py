@@ -24,8 +24,11 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "feature_select": {"min_count": 1, "run_words": ["model=logistic"]},
     "fedyoyo": {"min_count": 1, "strong": {"name": "noise"}, "run_words": ["loss=dla"]},
     "fednh": {"min_count": 1, "run_words": ["model.head=prototype"]},
+    "feddf": {"epochs": 2, "run_words": ["data.public=3"]},
+    "fedmd": {"min_rows": 1, "run_words": ["data.public=3", "clients.private=['*']"]},
     "fedproto": {"min_count": 1, "run_words": ["clients.private=['*']"]},
     "fedrep": {"run_words": ["clients.private=[head]"]},
+    "greedy_ensemble": {"picks": 5, "run_words": ["data.public=3", "clients.private=['*']"]},
     "herocrystal": {"epochs": 2, "run_words": ["data.public=3", "clients.private=[head]"]},
     "mahalanobis": {"min_count": 1, "run_words": ["model.head=gated"]},
     "oneround": {"min_count": 1, "run_words": ["model=logistic"]},
@@ -34,9 +37,9 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "scope": {"warmup": 1},
 }
 LONG = (
-    *("active", "c2tc", "class_incremental", "climb", "coreset", "creff", "fairfal", "feature_select", "fediic"),
-    *("fednh", "fedproto"),
-    *("fedrela", "fedrep", "fedssg", "fedyoyo", "herocrystal", "mahalanobis", "oneround", "public", "rucr"),
+    *("active", "c2tc", "class_incremental", "climb", "coreset", "creff", "fairfal", "feature_select", "feddf"),
+    *("fediic", "fedmd", "fednh", "fedproto", "fedrela", "fedrep", "fedssg", "fedyoyo", "greedy_ensemble"),
+    *("herocrystal", "mahalanobis", "oneround", "public", "rucr", "two_stage"),
 )
 """Left to the slow test below, which has every method; one that is added later is in both."""
 

@@ -33,6 +33,16 @@ def test_calibrations(name):
     check_calibration(name)
 
 
+NARROW = {"resnet18": {"width": 16}, "resnet34": {"width": 16}}
+"""As deep as they are, a quarter as wide: sixteen times less to compute."""
+
+
 @every("model")
 def test_models(name):
+    check_model(name, **NARROW.get(name, {}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NARROW)
+def test_models_at_their_own_width(name):
     check_model(name)

@@ -104,6 +104,18 @@ class Subgroup(Part):
     gap: Number
 
 
+class Untrained(Part):
+    """Sites whose own model was never trained, and is in no score.
+
+    Attributes:
+        sites: their names; empty if the sum of masked matrices hides them.
+        rows: their validation rows, where those score the run.
+    """
+
+    sites: list[str]
+    rows: int
+
+
 class TemperatureCurve(Part):
     """Held-out log loss by temperature.
 
@@ -179,6 +191,7 @@ class RunFinished(Output):
         client_seconds, steps, labels: training time and optimiser steps over all clients, labelled rows used.
         privacy: settings and epsilons of a run with noise on its updates; null without.
         left_out: replies that the server did not use (the first 100), and clients set aside.
+        untrained: sites that no score is of, as their own model was never trained; null if all were trained.
         without_site: row label -> site -> final macro_recall and minority_recall without its matrix, and its rows.
         subgroups: scores by subgroup; empty unless data.subgroups is set.
         attack: of a simulated attack its name, the clients that attack and the round of its start; null without.
@@ -206,6 +219,7 @@ class RunFinished(Output):
     labels: Number
     privacy: dict[str, Number] | None
     left_out: list[LeftOut]
+    untrained: Untrained | None
     without_site: dict[str, dict[str, dict[str, Number]]]
     subgroups: list[Subgroup]
     attack: dict[str, Any] | None

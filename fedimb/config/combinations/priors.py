@@ -1,6 +1,7 @@
 """Where class counts are needed and the configured prior does not give them, or gives others."""
 
 from fedimb.config.combinations.base import Combination
+from fedimb.config.combinations.site_models import corrects_own_heads
 
 
 def prior_missing(c: Combination) -> str | None:
@@ -15,7 +16,7 @@ def prior_missing(c: Combination) -> str | None:
 
 def prior_stays_at_the_clients(c: Combination) -> str | None:
     """A calibration runs at the server, which does not see local counts."""
-    if c.provenance != "local" or not (users := c.having("needs_prior", "calibration")):
+    if c.provenance != "local" or not (users := c.having("needs_prior", "calibration")) or corrects_own_heads(c):
         return None
     return (
         f"calibration '{users[0].name}' runs at the server, which has no class counts with prior.provenance=local; "

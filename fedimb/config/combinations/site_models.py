@@ -70,6 +70,8 @@ def one_model_needed(c: Combination) -> str | None:
     if not own_models(c):
         return None
     key = whose(c)
+    if c.temperature and not c.having("fuses_models", "strategy"):
+        return f"evaluation.temperature measures the temperature of one model; set it to false, or leave {key} out"
     if attacks := [part for part in c.parts if part.kind == "attack" and part.name != "none"]:
         return f"attack '{attacks[0].name}' is on one model that all clients share; leave {key} out, or use attack=none"
     if users := [part for part in c.parts if part.kind == "explanation" and part.name != "none"]:
@@ -87,16 +89,40 @@ def one_model_needed(c: Combination) -> str | None:
     return None
 
 
+def corrects_own_heads(c: Combination) -> bool:
+    """Whether calibrations correct each site's own head by the class counts that this site trained it on."""
+    return own_head(c) and c.provenance == "local" and not c.having("fuses_models", "strategy")
+
+
+def _calibration_of_own_models(c: Combination, calibration: str) -> str | None:
+    """Why a calibration that reads class counts has none that are right for the sites' own models."""
+    start = f"calibration '{calibration}' corrects every model by the class counts of all clients together, and"
+    if fusing := c.having("fuses_models", "strategy"):
+        return f"{start} strategy '{fusing[0].name}' teaches its one model on rows of its own; use calibration=none"
+    if own_head(c):
+        if not corrects_own_heads(c):
+            return (
+                f"{start} with {whose(c)} a head is trained on those of its own site; set prior.provenance=local (each "
+                "head is corrected by its site's counts), or use calibration=none"
+            )
+        if c.unknown is not None:
+            return (
+                f"calibration '{calibration}' with prior.provenance=local corrects each site's head by the site's "
+                "counts, which do not cover the classes that it does not annotate; use calibration=none"
+            )
+        return None
+    return (
+        f"{start} with {whose(c)} a model is trained on those of its own clients; use calibration=none, or keep heads "
+        "at their sites too (clients.private=[head], prior.provenance=local)"
+    )
+
+
 def pooled_prior_of_own_models(c: Combination) -> str | None:
     """The class counts of all clients are not those that a site's own head, or a kind's network, was trained on."""
     if "kinds" not in c.own_models and not own_head(c):
         return None
     if users := c.having("needs_prior", "calibration"):
-        return (
-            f"calibration '{users[0].name}' corrects every model by the class counts of all clients together, and "
-            f"with {whose(c)} a model is trained on those of its own clients; use calibration=none, or leave "
-            f"{whose(c)} out"
-        )
+        return _calibration_of_own_models(c, users[0].name)
     users = c.having("needs_prior", "loss", "objective")
     if c.provenance in (None, "none", "local") or not users:
         return None

@@ -49,50 +49,18 @@ def assemble_sites(
     held = [part for part in parts if len(part.y)]
     if not held:
         raise DataError(f"{parts[0].place if parts else 'the source'} has no rows, nor has any other; check the path")
-    first, known = held[0], None if class_names is None else Names(class_names)
+    known = None if class_names is None else Names(class_names)
     xs: list[NDArray[Any]] = []
     texts: list[list[str]] = []
-    goods: list[int] = []
     for part in held:
-        if len(part.x) != len(part.y):
-            raise DataError(f"{part.place} has {len(part.x)} rows of x and {len(part.y)} of y; give one label per row")
-        x = _values(part)
-        if x.shape[1:] != first.x.shape[1:] or x.dtype != (xs[0].dtype if xs else x.dtype):
-            raise DataError(
-                f"{part.place} x is {part.x.dtype} {list(x.shape[1:])} per row, {first.place} x is {first.x.dtype} "
-                f"{list(first.x.shape[1:])}; give the same shape and type"
-            )
-        labels, bad = label_texts(part.y)
-        good = np.ones(len(x), np.bool_)
-        finite = np.isfinite(x).reshape(len(x), -1).all(axis=1)
-        for row in np.flatnonzero(~finite).tolist():
-            problems.add(f"{part.place} x[{row}]", "NaN, infinite or too large for float32; impute or scale it")
-            good[row] = False
-        for row, reason in bad.items():
-            problems.add(f"{part.place} y[{row}]", reason)
-            good[row] = False
-        if known is not None:
-            for row in np.flatnonzero(good).tolist():
-                try:
-                    labels[row] = _class(labels[row], known)
-                except DataError as error:
-                    problems.add(f"{part.place} y[{row}]", str(error))
-                    good[row] = False
+        x = _like_first(part, held[0], xs[0].dtype if xs else None)
+        labels, good = _usable(part, x, known, problems)
         xs.append(x if good.all() else x[good])
         texts.append([label for label, kept in zip(labels, good.tolist(), strict=True) if kept])
-        goods.append(int(good.sum()))
+    goods = [len(x) for x in xs]
     skipped = problems.settle(sum(goods))
-    names = list(class_names) if class_names is not None else in_order({label for some in texts for label in some})
-    truth, number = {"True", "False"} & set(names), next(filter(is_whole, names), None)
-    if class_names is None and truth and number is not None:
-        raise DataError(
-            f"{first.place}: labels are truth values in some rows ({min(truth)}) and others elsewhere ('{number}'); "
-            "write them one way, or list all in class_names"
-        )
+    names = list(class_names) if class_names is not None else _names_found(texts, held[0].place)
     of_class = {name: c for c, name in enumerate(names)}
-    if class_names is None and (marks := no_label_marks(names)):
-        mark, reason = min(marks.items())
-        raise DataError(f"{first.place}: label {mark} {reason}; leave its rows out, or list it in class_names")
     spelled: dict[str, str] = {}
     for part in parts:
         spelled.setdefault(identifier(part.site), part.site)
@@ -111,6 +79,57 @@ def assemble_sites(
         official_test=test if test.any() else None,
         skipped=skipped,
     )
+
+
+def _like_first(part: SiteRows, first: SiteRows, dtype: np.dtype[Any] | None) -> NDArray[Any]:
+    """A part's values, one label per row; raises DataError if shape or type are not the first part's (``dtype``)."""
+    if len(part.x) != len(part.y):
+        raise DataError(f"{part.place} has {len(part.x)} rows of x and {len(part.y)} of y; give one label per row")
+    x = _values(part)
+    if x.shape[1:] != first.x.shape[1:] or (dtype is not None and x.dtype != dtype):
+        raise DataError(
+            f"{part.place} x is {part.x.dtype} {list(x.shape[1:])} per row, {first.place} x is {first.x.dtype} "
+            f"{list(first.x.shape[1:])}; give the same shape and type"
+        )
+    return x
+
+
+def _usable(
+    part: SiteRows, x: NDArray[Any], known: Names | None, problems: Problems
+) -> tuple[list[str], NDArray[np.bool_]]:
+    """A part's labels, and which rows [m] can be used; why the others cannot goes into ``problems``."""
+    labels, bad = label_texts(part.y)
+    good = np.ones(len(x), np.bool_)
+    finite = np.isfinite(x).reshape(len(x), -1).all(axis=1)
+    for row in np.flatnonzero(~finite).tolist():
+        problems.add(f"{part.place} x[{row}]", "NaN, infinite or too large for float32; impute or scale it")
+        good[row] = False
+    for row, reason in bad.items():
+        problems.add(f"{part.place} y[{row}]", reason)
+        good[row] = False
+    if known is not None:
+        for row in np.flatnonzero(good).tolist():
+            try:
+                labels[row] = _class(labels[row], known)
+            except DataError as error:
+                problems.add(f"{part.place} y[{row}]", str(error))
+                good[row] = False
+    return labels, good
+
+
+def _names_found(texts: Sequence[Sequence[str]], place: str) -> list[str]:
+    """The labels found, as class names; raises DataError for truth values beside numbers, or marks of no label."""
+    names = in_order({label for some in texts for label in some})
+    truth, number = {"True", "False"} & set(names), next(filter(is_whole, names), None)
+    if truth and number is not None:
+        raise DataError(
+            f"{place}: labels are truth values in some rows ({min(truth)}) and others elsewhere ('{number}'); "
+            "write them one way, or list all in class_names"
+        )
+    if marks := no_label_marks(names):
+        mark, reason = min(marks.items())
+        raise DataError(f"{place}: label {mark} {reason}; leave its rows out, or list it in class_names")
+    return names
 
 
 def label_texts(y: NDArray[Any] | list[Any]) -> tuple[list[str], dict[int, str]]:

@@ -30,8 +30,10 @@ def check_parts(plan: StudyPlan, config: RunConfig) -> None:
     from fedimb.serverapp.aggregator import chain
     from fedimb.serverapp.assemble import build_method, check_head, check_networks, needs_counts
     from fedimb.serverapp.class_prior import check_prior
+    from fedimb.serverapp.client_sampler import ClientSampler
     from fedimb.serverapp.client_scores import check_scores
     from fedimb.serverapp.explanations import check_explanations
+    from fedimb.serverapp.pacing import pacing_of
     from fedimb.serverapp.temperature import check_taus
 
     if (test := config.data["test"]["name"]) != "none":
@@ -56,6 +58,7 @@ def check_parts(plan: StudyPlan, config: RunConfig) -> None:
     check_networks(config, unseen)
     check_client_parts(config, np.ones(unseen.n_classes, np.int64), unseen.input_shape, UNSEEN)
     check_head(config, unseen)
+    pacing_of(config, unseen, ClientSampler(config.clients, config.seed, unseen.train_sizes), 0, live=True)
     methods = chain(build_method(config, count)[0])[:-1]  # the last is the aggregator
     rounds = config.rounds
     for name, method in zip(config.strategy, methods, strict=True):

@@ -6,7 +6,7 @@ bounds it is `fedimb.serverapp.influence`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -53,14 +53,51 @@ def screen_replies(
         }
         for client, length in lengths.items():
             others = [value for other, value in lengths.items() if other != client and math.isfinite(value)]
-            typical = float(np.median(others)) if len(others) >= 2 else math.inf
-            if math.isfinite(length) and length > MAX_RATIO * typical > 0:
-                what = "update" if key == names.ARRAYS else f"'{key}'"
-                long = f"{length / typical:.0e} times as long as the others'"
-                text = f"{sites[client]}'s {what} is {long}; left out"
-                kept[client] = Message(Error(code=LEFT_OUT, reason=text), reply_to=sent[client])
+            if long := _implausible(length, others):
+                kept[client] = _left_out(sites[client], key, long, sent[client])
                 left_out[client] = Refusal(key, "", f"is {long}", counts=False)
     return kept, left_out
+
+
+class ArrivalScreen:
+    """The same of replies that arrive one by one: each is compared with the last ones of the other sites.
+
+    After a resume it begins anew: until two others have replied, no length is implausible.
+
+    Args:
+        sites: names by client id.
+    """
+
+    def __init__(self, sites: Mapping[int, str]) -> None:
+        self._sites = sites
+        self._lengths: dict[str, dict[int, float]] = {}
+
+    def screened(self, client: int, sent: Message, reply: Message) -> tuple[Message, Refusal | None]:
+        """The reply, or an error in its place that says why it is left out."""
+        for key, absolute in _UPDATES.items():
+            if reply.has_error() or not isinstance(reply.content.get(key), ArrayRecord) or not _changes(key, sent):
+                continue
+            known = self._lengths.setdefault(key, {})
+            length = _length(cast(ArrayRecord, reply.content[key]), sent.content.get(key) if absolute else None)
+            long = _implausible(length, [value for other, value in known.items() if other != client])
+            if long:
+                return _left_out(self._sites[client], key, long, sent), Refusal(key, "", f"is {long}", counts=False)
+            if math.isfinite(length):
+                known[client] = length
+        return reply, None
+
+
+def _implausible(length: float, others: Sequence[float]) -> str:
+    """How much longer an update is than those of the others, in words; empty: not much."""
+    typical = float(np.median(others)) if len(others) >= 2 else math.inf
+    if not (math.isfinite(length) and length > MAX_RATIO * typical > 0):
+        return ""
+    return f"{length / typical:.0e} times as long as the others'"
+
+
+def _left_out(site: str, key: str, long: str, request: Message) -> Message:
+    what = "update" if key == names.ARRAYS else f"'{key}'"
+    return Message(Error(code=LEFT_OUT, reason=f"{site}'s {what} is {long}; left out"), reply_to=request)
 
 
 def _changes(key: str, request: Message) -> bool:

@@ -19,11 +19,14 @@ from pydantic import Field
 
 from fedimb import registry
 from fedimb.contracts import platform as names
+from fedimb.contracts.region import REGIONS
+from fedimb.data.region_rows import RegionRows
 from fedimb.data.scaling import Scaling, scaling_of
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.federation import DeployedFederation, declared_labels
 from fedimb.deploy.coordinator.signed_messages import SignedMessages
-from fedimb.deploy.coordinator.site_grid import DeployedGrid, Timeouts
+from fedimb.deploy.coordinator.site_channel import SiteGrid
+from fedimb.deploy.coordinator.site_grid import Timeouts
 from fedimb.deploy.coordinator.standby import refuse_standby
 from fedimb.deploy.files import parse_settings
 from fedimb.deploy.input_names import check_input_names
@@ -43,6 +46,7 @@ from fedimb.schema import RunConfig, Strict
 from fedimb.serverapp.influence import capped
 from fedimb.serverapp.launch import execute
 from fedimb.serverapp.left_out import LeftOut
+from fedimb.sums import ceil_log2
 from fedimb.text import clean_text
 
 log = logging.getLogger("fedimb")
@@ -98,7 +102,7 @@ def serve(path: Path, grid: Grid) -> None:
     plan = read_plan((path / "plan.json").read_text(encoding="utf-8"))
     config = read_config(folder)
     try:
-        engine = _SiteEngine(grid, folder, about, plan, config)
+        engine = SiteEngine(grid, folder, about, plan, config)
     except FedimbError as error:
         folder.set_status("waiting" if isinstance(error, RunWaiting) else "failed", str(error), type(error).__name__)
         raise
@@ -127,7 +131,7 @@ def _check_same_data(folder: RunFolder, federation: DeployedFederation) -> None:
 
 
 @dataclass(frozen=True)
-class _Site:
+class JoinedSite:
     """What a site reported when it joined."""
 
     rows: int
@@ -140,9 +144,10 @@ class _Site:
     rate: float | None = None  # of signals
     left_out: int = 0
     names: str = ""  # of its columns, as `fedimb.deploy.input_names` writes them
+    largest: float = 1.0  # of a region: a power of two that no site's rows exceed
 
 
-class _SiteEngine:
+class SiteEngine:
     """The engine of a deployed run: the sites that have joined. It does not own Flower's processes."""
 
     resume_with = "fedimb deploy run --resume"
@@ -156,14 +161,14 @@ class _SiteEngine:
             raise ConfigError(f"{folder.path / DEPLOYED} lists other sites than the plan ({', '.join(sites)})")
         signed = SignedMessages(Deployment.of_run(folder.path), plan, folder.path.name)
         aside = LeftOut(folder.path, about.sites).aside(_FOREVER)
-        self._grid = DeployedGrid(flower, about.sites, folder.path, timeouts, signed, frozenset(aside))
+        self._grid = SiteGrid(flower, about.sites, folder.path, timeouts, signed, frozenset(aside))
         shared = {
             "run": folder.path.name,
             "plan": (folder.path / "plan.json").read_text(encoding="utf-8"),
             "cfg-json": (folder.path / "config.json").read_text(),
-            "clients": len(about.sites),
+            "clients": plan.n_clients,
         }
-        replies = self._grid.query_all(names.JOIN_SITE, lambda client: {**shared, "client": client})
+        replies = self._grid.query_all(names.JOIN_SITE, lambda client: {**shared, "client": plan.first_client + client})
         known = _read_joined(folder) if aside else {}
         joined = []
         for client, name in enumerate(about.sites):
@@ -202,9 +207,13 @@ class _SiteEngine:
             [site.code for site in joined],
             labels,
         )
+        self.joined: list[JoinedSite] = joined
         self.federation.pairs = {client: site.key for client, site in enumerate(joined)}
+        if (regions := config.clients.regions) is not None:
+            largest = [2.0 ** ceil_log2(site.largest) for site in joined]
+            self.federation.regions = tuple(map(RegionRows, regions, largest))
 
-    def grid(self, job: Job) -> DeployedGrid:
+    def grid(self, job: Job) -> SiteGrid:
         """The sites."""
         return self._grid
 
@@ -221,7 +230,7 @@ class _SiteEngine:
         """Nothing to stop."""
 
 
-def _write_joined(folder: RunFolder, joined: Mapping[str, _Site]) -> None:
+def _write_joined(folder: RunFolder, joined: Mapping[str, JoinedSite]) -> None:
     """Keep what the sites reported, for a resume without one of them."""
     facts = {
         name: asdict(site) | {"sums": None if site.sums is None else {k: v.tolist() for k, v in site.sums.items()}}
@@ -230,16 +239,16 @@ def _write_joined(folder: RunFolder, joined: Mapping[str, _Site]) -> None:
     folder.write_json(JOINED, facts)
 
 
-def _read_joined(folder: RunFolder) -> dict[str, _Site]:
+def _read_joined(folder: RunFolder) -> dict[str, JoinedSite]:
     found = {}
     for name, facts in (folder.read_json(JOINED) or {}).items():
         sums = facts["sums"]
         arrays = None if sums is None else {"sums": np.array(sums["sums"]), "scaled": np.array(sums["scaled"], bool)}
-        found[name] = _Site(**(facts | {"sums": arrays}))
+        found[name] = JoinedSite(**(facts | {"sums": arrays}))
     return found
 
 
-def _read_join_reply(plan: StudyPlan, site: str, reply: Message | None) -> _Site:
+def _read_join_reply(plan: StudyPlan, site: str, reply: Message | None) -> JoinedSite:
     if reply is None or reply.has_error():
         why = "did not reply in time" if reply is None else clean_text(reply.error.reason)
         raise RunFailed(f"{site} does not take part: {why}")
@@ -254,7 +263,8 @@ def _read_join_reply(plan: StudyPlan, site: str, reply: Message | None) -> _Site
     rate = float(facts["rate"]) if "rate" in facts else None
     left_out = int(facts.get("left_out", 0))
     said = str(reply.content.config_records[names.INPUTS]["names"]) if names.INPUTS in reply.content else ""
-    return _Site(rows, validation, version, float(facts["scale"]), sums, key, code, rate, left_out, said)
+    largest = float(facts.get("largest", 1.0))
+    return JoinedSite(rows, validation, version, float(facts["scale"]), sums, key, code, rate, left_out, said, largest)
 
 
 def join_refusal(plan: StudyPlan, site: str, reply: Message) -> Refusal | None:
@@ -262,7 +272,7 @@ def join_refusal(plan: StudyPlan, site: str, reply: Message) -> Refusal | None:
     most, columns = plan.limits.rows_of(site), plan.input_shape[0]  # only tables and signals send sums
     samples = math.prod(plan.input_shape[1:])  # of a channel in a window; of a table 1
     sizes = Sizes({"C": len(plan.classes), "D": 1, "d": 1, "F": columns}, tuple(plan.input_shape))
-    platform = registry.build("contract", "platform")
+    platform = registry.build("contract", "platform") if plan.run_config().clients.regions is None else REGIONS
     if (refused := check_reply([platform], reply, sizes, {"rows": most})) is not None:
         return refused
     facts: dict[str, Any] = dict(reply.content.config_records[names.SITE])
@@ -277,7 +287,7 @@ def join_refusal(plan: StudyPlan, site: str, reply: Message) -> Refusal | None:
     return None
 
 
-def _scaling(joined: list[_Site], share: float | None, shape: tuple[int, ...]) -> Scaling | None:
+def _scaling(joined: list[JoinedSite], share: float | None, shape: tuple[int, ...]) -> Scaling | None:
     """Column scaling from all sites' sums, added in client-id order; None if no source needs scaling.
 
     A site with more than ``share`` of all rows counts with that share. ``shape`` is that of one row: of signals

@@ -131,7 +131,8 @@ class DeployedGrid(SimulationGrid):
         Raises:
             RunWaiting: a site is waiting for a person.
         """
-        open_, replies = _Exchange(self, instructions), dict[int, Message]()
+        open_, replies = SiteMessages(self), dict[int, Message]()
+        open_.add(instructions)
         self._unreadable.clear()
         started = looked = time.monotonic()
         while len(replies) < len(instructions):
@@ -139,11 +140,11 @@ class DeployedGrid(SimulationGrid):
             if deadline_s is not None and now - started > deadline_s:
                 break
             for client, reply in open_.pull():
-                if _code(reply) in AWAY:
+                if is_away(reply):
                     open_.away[client] = reply
                     self.event(client, "is away; asked again when it is back")
                     continue
-                replies[client] = self._note(client, self._readable(client, reply, instructions[client]))
+                replies[client] = self.taken(client, reply, instructions[client])
             if now - started > self._timeouts.away_s:
                 replies |= open_.away  # errors, kept as they are
                 open_.away.clear()
@@ -152,8 +153,26 @@ class DeployedGrid(SimulationGrid):
                 open_.push_again()
             if len(replies) < len(instructions):
                 time.sleep(self._timeouts.poll_s)
-        self._refuse_waiting(replies)
+        self.refuse_waiting(replies)
         return replies
+
+    def taken(self, client: int, reply: Message, request: Message) -> Message:
+        """A site's reply, with what the coordinator itself reads of it taken out and kept."""
+        return self._note(client, self._readable(client, reply, request))
+
+    @property
+    def sites(self) -> Mapping[int, str]:
+        """Names of the sites by client id."""
+        return self._sites
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """How long is waited."""
+        return self._timeouts
+
+    def unreadable(self, client: int) -> Refusal | None:
+        """What in the site's last reply could not be read; None: nothing. It is told once."""
+        return self._unreadable.pop(client, None)
 
     def activations(self) -> dict[int, str]:
         """When each online node was last activated, by client id."""
@@ -228,7 +247,8 @@ class DeployedGrid(SimulationGrid):
         self._unreadable[client] = wrong
         return Message(Error(code=LEFT_OUT, reason=f"{wrong}; left out"), reply_to=request)
 
-    def _refuse_waiting(self, replies: Mapping[int, Message]) -> None:
+    def refuse_waiting(self, replies: Mapping[int, Message]) -> None:
+        """Raise RunWaiting if a site waits for a person."""
         reasons = [str(replies[c].error.reason) for c in sorted(replies) if _code(replies[c]) == WAITING]
         if reasons:
             raise RunWaiting(f"waiting: {'; '.join(text.removeprefix('waiting: ') for text in reasons)}")
@@ -242,21 +262,31 @@ class DeployedGrid(SimulationGrid):
         return self.ask(instructions, self._timeouts.join_s)
 
 
-class _Exchange:
-    """The pending messages of one exchange, and the sites that are away."""
+class SiteMessages:
+    """Messages that sites have not answered yet, and the sites that are away."""
 
-    def __init__(self, grid: DeployedGrid, instructions: Mapping[int, Message]) -> None:
-        self._grid, self._instructions = grid, instructions
+    def __init__(self, grid: DeployedGrid) -> None:
+        self._grid = grid
+        self._instructions: dict[int, Message] = {}
         self._ids: dict[str, int] = {}
-        self._let_in = grid.activations()
+        self._let_in: dict[int, str] = {}
         self.away: dict[int, Message] = {}
         """Clients that are away, each with the error that stands in for its reply."""
-        for client in instructions.keys() - self._let_in.keys():
-            self.away[client] = Message(
-                Error(code=AWAY[-1], reason="the node is not online"), reply_to=instructions[client]
-            )
-            grid.event(client, "is not online; asked when it is back")
-        self._push(sorted(instructions.keys() & self._let_in.keys()))
+
+    def add(self, instructions: Mapping[int, Message]) -> None:
+        """Send messages; a client has one at a time. One that is not online is asked when it is back."""
+        online = self._grid.activations()
+        self._instructions |= instructions
+        for client in instructions.keys() - online.keys():
+            self.mark_away(client, Error(code=AWAY[-1], reason="the node is not online"))
+            self._grid.event(client, "is not online; asked when it is back")
+        asked = sorted(instructions.keys() & online.keys())
+        self._let_in |= {client: online[client] for client in asked}
+        self._push(asked)
+
+    def mark_away(self, client: int, error: Error) -> None:
+        """The client is away: nothing of it comes until it is back."""
+        self.away[client] = Message(error, reply_to=self._instructions[client])
 
     def _push(self, clients: Sequence[int]) -> None:
         if clients:
@@ -288,6 +318,11 @@ class _Exchange:
 def _names(text: str, site: str) -> bool:
     """Whether a text names a site as a whole word: "the value" does not name ``va``."""
     return re.search(rf"(?<![\w-]){re.escape(site)}(?![\w-])", text) is not None
+
+
+def is_away(reply: Message) -> bool:
+    """Whether a reply is Flower's error for a site that went away."""
+    return _code(reply) in AWAY
 
 
 def _code(reply: Message) -> int | None:

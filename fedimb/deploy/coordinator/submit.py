@@ -11,11 +11,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from fedimb.atomic import write_atomic
 from fedimb.config.load import config_sha, from_json, run_label, to_json
-from fedimb.config.overrides import set_value
+from fedimb.config.overrides import set_words
 from fedimb.data.federation import minority_line
 from fedimb.deploy.bundle_hash import BUNDLE
 from fedimb.deploy.coordinator.deployment import Deployment
@@ -35,7 +33,6 @@ from fedimb.rundir.seal import Manifest, write_seal
 from fedimb.schema import RunConfig
 from fedimb.serverapp.launch import is_finished, is_incomplete
 from fedimb.serverapp.progress import ProgressBar
-from fedimb.strict_yaml import load_yaml
 
 log = logging.getLogger("fedimb")
 
@@ -125,24 +122,11 @@ def _check_joined(deployment: Deployment, plan: StudyPlan) -> None:
 
 def _configured(plan: StudyPlan, overrides: Sequence[str], deployment: Deployment) -> RunConfig:
     tree = json.loads(json.dumps(plan.config))
-    for word in overrides:
-        key, found, value = word.partition("=")
-        if not found:
-            raise ConfigError(f"'{word}' is not a setting: write key=value, as in rounds=20")
-        set_value(tree, key, _value(word, value))
+    set_words(tree, overrides)
     tree["output_dir"] = str(deployment.folder("runs"))
     config = from_json(json.dumps(tree))
     check_config(plan, config)
     return config
-
-
-def _value(word: str, text: str) -> object:
-    try:
-        return load_yaml(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"cannot read '{word}' ({' '.join(str(error).split())}): write the value as in YAML"
-        ) from None
 
 
 def execute(
@@ -167,17 +151,14 @@ def execute(
             return RunResult.read(folder.path)
         if not is_incomplete(folder):
             folder.check_sealed(*FIXED)
-        _end_left_over(deployment, folder)
+        end_left_over(deployment, folder)
         plan = read_plan((folder.path / "plan.json").read_text(encoding="utf-8"))
         progress.note(minority_line(plan.minority, len(plan.classes), None))
         accepted = folder.path / ACCEPTED
         accepted.touch() if accept_changes else accepted.unlink(missing_ok=True)
         folder.set_status("running")
-        words = deployment.folder("state") / f"run-{folder.path.name[-8:]}.toml"
-        words.write_text(f"run-dir = {json.dumps(str(folder.path), ensure_ascii=False)}\n", encoding="utf-8")
-        app, lines = _bundle(deployment), _Lines(folder.path / EVENTS)
-        run_id = str(flwr(deployment, "run", str(app), CONNECTION, "--run-config", str(words))["run-id"])
-        folder.write_json(_FLOWER, {"run-id": run_id})
+        lines = _Lines(folder.path / EVENTS)
+        run_id = submit(deployment, folder)
         try:
             _watch(deployment, folder, run_id, progress, lines)
         except KeyboardInterrupt:
@@ -189,17 +170,31 @@ def execute(
         folder.unlock()
 
 
-def _end_left_over(deployment: Deployment, folder: RunFolder) -> None:
+def submit(deployment: Deployment, folder: RunFolder) -> str:
+    """Hand a run folder to the SuperLink, whose ServerApp works on it. Returns Flower's id of the run.
+
+    Raises:
+        RunFailed: the SuperLink does not take it.
+    """
+    words = deployment.folder("state") / f"run-{folder.path.name[-8:]}.toml"
+    words.write_text(f"run-dir = {json.dumps(str(folder.path), ensure_ascii=False)}\n", encoding="utf-8")
+    app = _bundle(deployment)
+    run_id = str(flwr(deployment, "run", str(app), CONNECTION, "--run-config", str(words))["run-id"])
+    folder.write_json(_FLOWER, {"run-id": run_id})
+    return run_id
+
+
+def end_left_over(deployment: Deployment, folder: RunFolder) -> None:
     """End the leftovers of a killed attempt: its ServerApp may still be working on this folder."""
     before = folder.read_json(_FLOWER)
     if folder.status() in _GOING_ON and before is not None:
         with contextlib.suppress(RunFailed):  # it has ended, or the servers no longer know it
             flwr(deployment, "stop", before["run-id"], CONNECTION)
-    processes.end(_driver(folder))
+    processes.end(driver_of(folder))
     (folder.path / "processes.json").unlink(missing_ok=True)
 
 
-def _driver(folder: RunFolder) -> dict[str, str]:
+def driver_of(folder: RunFolder) -> dict[str, str]:
     """``{pid: start time}`` of the ServerApp that works on a run; empty before it starts."""
     return dict(folder.read_json("processes.json", {}).get("driver", {}))
 
@@ -223,7 +218,7 @@ def _watch(deployment: Deployment, folder: RunFolder, run_id: str, progress: Pro
         done = rounds
         if ended:
             return
-        driver = _driver(folder)
+        driver = driver_of(folder)
         why = ""
         if driver and all(processes.start_time(int(pid)) != start for pid, start in driver.items()):
             why = f"its process at the coordinator was killed; see {deployment.file('logs', 'superlink.log')}"

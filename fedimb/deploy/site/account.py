@@ -430,9 +430,12 @@ class Account:
             self._check_join(book)
             if self._data.version in book.versions:
                 return
-            join_lineages(self._ledger, self._home, self._data)
+            self._note_lineage()
             facts = {"run": self._run, "bound": self._bound, "version": self._data.version}
             charge(self._ledger, "run", self._data.name, facts, Spent(runs=int(book.bound is None), queries=1))
+
+    def _note_lineage(self) -> None:
+        join_lineages(self._ledger, self._home, self._data)
 
     def _samples(self, kind: str, content: RecordDict) -> int:
         """Number of synthetic rows in a reply."""

@@ -13,13 +13,13 @@ def own_fingerprint(home: NodeHome) -> str:
 
 def plan_mismatch(home: NodeHome, plan: StudyPlan) -> str | None:
     """Why a plan is not for this site, in words for the coordinator; None if it lists the site with its key."""
-    client = plan.client_of(home.site)
-    if client is None:
+    place = plan.place_of(home.site)
+    if place is None:
         listed = ", ".join(site.name for site in plan.sites)
         return f"plan {plan.sha} is for {listed}, not for {home.site}: make a plan with this site"
-    if plan.sites[client].fingerprint != (own := own_fingerprint(home)):
+    if plan.sites[place].fingerprint != (own := own_fingerprint(home)):
         return (
-            f"plan {plan.sha} lists {home.site} with the key {plan.sites[client].fingerprint}, but its key is {own}: "
+            f"plan {plan.sha} lists {home.site} with the key {plan.sites[place].fingerprint}, but its key is {own}: "
             "if the key was rotated, run fedimb deploy rotate and make a new plan; else call the coordinator"
         )
     return None
@@ -29,7 +29,7 @@ def join_mismatch(home: NodeHome, plan: StudyPlan, client: object, clients: obje
     """Why this site does not join a run under a plan as this client of so many; None if the plan says the same."""
     if reason := plan_mismatch(home, plan):
         return reason
-    said = (plan.client_of(home.site), len(plan.sites))
+    said = (plan.client_of(home.site), plan.n_clients)
     if (client, clients) != said or isinstance(client, bool) or isinstance(clients, bool):
         return f"it was asked as client {_shown(client)} of {_shown(clients)}; the plan makes it {said[0]} of {said[1]}"
     return None

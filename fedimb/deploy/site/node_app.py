@@ -50,6 +50,7 @@ from fedimb.deploy.site.masked_opening import SumOpening
 from fedimb.deploy.site.membership import join_mismatch
 from fedimb.deploy.site.orders import Received
 from fedimb.deploy.site.pairwise_masks import NodeSecrets, signed_run_key
+from fedimb.deploy.site.region import RegionRun, join_region
 from fedimb.deploy.site.sharing import Patients
 from fedimb.deploy.site.site_overrides import apply_site_overrides, needs_person, site_folder
 from fedimb.deploy.study_plan.limits import beyond, column_ranges
@@ -160,7 +161,7 @@ def _is_join(message: Message) -> bool:
     return message.metadata.message_type == f"query.{names.JOIN_SITE}"
 
 
-def join_run(home: NodeHome, received: Received, message: Message, context: Context) -> NodeRun:
+def join_run(home: NodeHome, received: Received, message: Message, context: Context) -> NodeRun | RegionRun:
     """Join a run, for the first time or again. Order, plan, data and parts are checked before anything is computed.
 
     Raises:
@@ -178,13 +179,17 @@ def join_run(home: NodeHome, received: Received, message: Message, context: Cont
     if reason := join_mismatch(home, sent, asked.get("client"), asked.get("clients")):
         raise Shareable(NOT_APPROVED, f"{home.site} does not join: {reason}")
     plan, config = require_approval(home, str(asked["plan"]), str(asked.get("cfg-json")))
+    client, text = int(asked["client"]), str(asked["cfg-json"])
+    if config.clients.regions is not None:
+        region = join_region(home, name, plan, config, message)
+        _keep_run(home, name, plan, text, client, context, {"region": region.facts})
+        return region
     try:
         version = find_data_set(home, plan.tags)
     except ConfigError as error:
         raise Shareable(NOT_APPROVED, str(error)) from None
     _check_data(home, plan, version)
-    client, clients = int(asked["client"]), len(plan.sites)
-    run = NodeRun(home, name, plan, apply_site_overrides(home, config), client, clients, version, config)
+    run = NodeRun(home, name, plan, apply_site_overrides(home, config), client, plan.n_clients, version, config)
     run.account().check_join()
     version.verify(full=True)
     version.refuse_findings()
@@ -193,11 +198,17 @@ def join_run(home: NodeHome, received: Received, message: Message, context: Cont
     store = replace(run, data=version).store()
     _check_limits(home, plan, store, list(version.facts["schema"]["columns"]))
     _check_parts(home, run.config, store)
-    record: dict[str, Any] = {"format": FORMAT, "plan": plan.sha, "config": str(asked["cfg-json"])}
-    record |= {"client": client, "clients": len(plan.sites)}
+    _keep_run(home, name, plan, text, client, context, {})
+    return replace(run, data=version)
+
+
+def _keep_run(
+    home: NodeHome, name: str, plan: StudyPlan, config: str, client: int, context: Context, more: JsonObject
+) -> None:
+    """Write what later messages of a run need."""
+    record = {"format": FORMAT, "plan": plan.sha, "config": config, "client": client, "clients": plan.n_clients, **more}
     write_private(home.folder("state", "runs", name) / "run.json", json.dumps(record).encode())
     write_private(home.folder("state", "flower") / str(context.run_id), name.encode())
-    return replace(run, data=version)
 
 
 def _check_data(home: NodeHome, plan: StudyPlan, version: DataVersion) -> None:
@@ -268,7 +279,7 @@ def _check_subgroups(home: NodeHome, config: RunConfig, version: DataVersion) ->
         ) from None
 
 
-def load_run(home: NodeHome, context: Context) -> NodeRun:
+def load_run(home: NodeHome, context: Context) -> NodeRun | RegionRun:
     """Load the run a message belongs to, if it is still approved and its data are unchanged.
 
     Raises:
@@ -282,9 +293,11 @@ def load_run(home: NodeHome, context: Context) -> NodeRun:
     plan = approved_plan(home, str(record["plan"]))
     if plan is None:
         raise Shareable(NOT_APPROVED, f"{home.site}: plan {record['plan']} is no longer approved")
+    asked = site_config(str(record["config"]))
+    if asked.clients.regions is not None:
+        return RegionRun(home, name, plan, asked, int(record["client"]), record["region"])
     version = pinned_version(home, name)
     version.verify(full=False)
-    asked = site_config(str(record["config"]))
     config, client, clients = apply_site_overrides(home, asked), int(record["client"]), int(record["clients"])
     return NodeRun(home, name, plan, config, client, clients, version, asked)
 
@@ -305,6 +318,8 @@ def handle_message(home: NodeHome, message: Message, context: Context) -> Messag
         Shareable: a person must act first; the text tells the coordinator what the run is waiting for.
     """
     run = load_run(home, context)
+    if isinstance(run, RegionRun):
+        return Message(run.joined() if _is_join(message) else run.answer(message), reply_to=message)
     if _is_join(message):
         return Message(_joined(run), reply_to=message)
     if message.metadata.message_type in OPENING:

@@ -11,6 +11,7 @@ from pydantic import Field
 from fedimb import registry
 from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract, Record
+from fedimb.contracts.region import PARTIAL_BUFFERS
 from fedimb.data.subgroups import group_names, parse_subgroups
 from fedimb.deploy.study_plan.ranges import Range, largest
 from fedimb.errors import ConfigError
@@ -217,13 +218,13 @@ def outbound_records(
         often = contract.often.get(query, "as often as the method asks")
         often += f" (at most {n} in a run)" if (n := counts[f"query.{query}"]) > 1 else ""
         rows += [_row(f"query.{query}", r, often, config, sizes) for r in contract.queries[query] if _own(r)]
-    unsent = {names.BUFFERS} if sizes.buffer_bytes == 0 else set()
+    unsent = {names.BUFFERS, PARTIAL_BUFFERS} if sizes.buffer_bytes == 0 else set()
     unsent |= {names.CONFUSION} if config.evaluation.secure else set()
     unsent |= set() if config.data.get("subgroups") else {names.SUBGROUPS}
     unsent |= set() if can_recover(config.clients.count) else {names.SHARES}
     rows = [row for row in rows if row.record not in unsent]
-    version = next(r for r in contracts[0].train if r.key == names.STATE)
-    return [*rows, *(_row(EVERY, r, EVERY, config, sizes) for r in (version, names.AUDIT_HEAD, names.SITE_SIGNATURE))]
+    each = [*(r for r in contracts[0].train if r.key == names.STATE), names.AUDIT_HEAD, names.SITE_SIGNATURE]
+    return [*rows, *(_row(EVERY, record, EVERY, config, sizes) for record in each)]
 
 
 def _own(record: Record) -> bool:
@@ -310,6 +311,7 @@ def _protection(message: str, record: Record, config: RunConfig) -> str:
     if record.sensitivity == "operational":
         return "encrypted on its way"
     whose = "this site's own update" if record.sensitivity == "model" else "this site's own figures"
+    whose = whose if config.clients.regions is None else "a sum over this region's sites"
     return f"encrypted on its way; the coordinator reads {whose}{_changed(message, record, config.privacy)}"
 
 

@@ -63,7 +63,7 @@ def _sections(plan: StudyPlan) -> list[Section]:
         ["This plan", f"sha256 {plan.sha}"],
     ]
     sites = [["client", "site", "fingerprint of its key"]]
-    sites += [[str(client), site.name, site.fingerprint] for client, site in enumerate(plan.sites)]
+    sites += [[str(client), site.name, site.fingerprint] for client, site in enumerate(plan.sites, plan.first_client)]
     budget = plan_budget(plan)
     most = [
         ["", "in one run", f"in all {budget.runs} runs" if budget.runs > 1 else "in all (1 run)"],
@@ -81,7 +81,7 @@ def _sections(plan: StudyPlan) -> list[Section]:
             "Who takes part",
             "Each site signs its replies, and the keys under which sums are masked, with its key; the coordinator "
             "signs its messages with the key above. Compare these fingerprints with the sites and the coordinator by "
-            "telephone before you approve: a key in another's name could read what is masked.",
+            f"telephone before you approve: a key in another's name could read what is masked.{_tree(plan)}",
             sites,
         ),
         (
@@ -125,6 +125,24 @@ def _sections(plan: StudyPlan) -> list[Section]:
             [],
         ),
     ]
+
+
+def _tree(plan: StudyPlan) -> str:
+    """What regions have to do with a plan, as further sentences; empty if nothing."""
+    if (part := plan.part) is not None:
+        return (
+            f" The coordinator is the region '{part.region}' of a larger study (plan {part.root}), of whose {part.of} "
+            f"sites these are a part. It reads what this site sends as any coordinator does, and passes on the sum of "
+            f"at least {part.min_members} sites, never a figure of one."
+        )
+    clients = plan.run_config().clients
+    if clients.regions is None:
+        return ""
+    sizes = ", ".join(f"{site.name} ({size} sites)" for site, size in zip(plan.sites, clients.regions, strict=True))
+    return (
+        f" These are regions: {sizes}. Each is a coordinator to its sites, and answers with their sum, over at least "
+        f"{clients.min_members} of them; the key is the region's."
+    )
 
 
 def _limits(plan: StudyPlan) -> list[list[str]]:

@@ -8,6 +8,7 @@ table of outbound records from its own contracts, and refuses a plan whose table
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -23,6 +24,7 @@ from fedimb.deploy.study_plan.limits import SiteLimits
 from fedimb.deploy.study_plan.outbound_records import OutboundRecord, Sizes, outbound_records, queries_of, sizes_of
 from fedimb.deploy.study_plan.ranges import Range, Scalar, check_vary, most_rounds
 from fedimb.errors import ConfigError, FedimbError, nearest
+from fedimb.paces.base import PaceSettings
 from fedimb.plain import Settings
 from fedimb.privacy.recoverable_sum import FEWEST
 from fedimb.registry.targets import is_path
@@ -68,6 +70,24 @@ class PlannedSite(Strict):
         return key_fingerprint(self.key.encode(), f"the study plan's site {self.name}")
 
 
+class RegionPart(Strict):
+    """In a region's plan for its own sites: which part of the root's study they are.
+
+    Attributes:
+        region: its name at the root, which hears of the sum of its sites alone.
+        root: hash of the root's plan, which the region approved.
+        first: client id of the region's first site.
+        of: number of sites of all regions.
+        min_members: how many sites the region's sum is over at least.
+    """
+
+    region: str = Field(pattern=SITE)
+    root: Sha
+    first: int = Field(ge=0)
+    of: int = Field(ge=2)
+    min_members: int = Field(ge=2)
+
+
 class StudyPlan(Strict):
     """A study plan, as stored in plan.json.
 
@@ -89,6 +109,7 @@ class StudyPlan(Strict):
         coordinator: the public key with which the coordinator signs its messages.
         sites: the sites that take part, sorted by name; a client's id is its index.
         limits: rows and value ranges per site, which replies are checked against.
+        part: of a region's plan for its sites, whose ids then follow those of earlier regions; absent in other plans.
     """
 
     format: Literal[2] = 2
@@ -111,6 +132,7 @@ class StudyPlan(Strict):
     coordinator: PublicKey
     sites: list[PlannedSite] = Field(min_length=1)
     limits: SiteLimits = SiteLimits()
+    part: RegionPart | None = None
 
     @property
     def sha(self) -> str:
@@ -123,7 +145,10 @@ class StudyPlan(Strict):
 
     def _text(self, indent: int | None) -> str:
         # Not sorted: the order of methods matters.
-        return json.dumps(self.model_dump(), ensure_ascii=False, allow_nan=False, indent=indent)
+        tree = self.model_dump()
+        if self.part is None:  # a plan of earlier releases keeps its hash
+            del tree["part"]
+        return json.dumps(tree, ensure_ascii=False, allow_nan=False, indent=indent)
 
     @property
     def coordinator_fingerprint(self) -> str:
@@ -132,7 +157,22 @@ class StudyPlan(Strict):
 
     def client_of(self, site: str) -> int | None:
         """The client id of a site; None if the plan does not list it."""
-        return next((client for client, one in enumerate(self.sites) if one.name == site), None)
+        place = self.place_of(site)
+        return None if place is None else self.first_client + place
+
+    def place_of(self, site: str) -> int | None:
+        """A site's place in the list of sites; None if the plan does not list it."""
+        return next((place for place, one in enumerate(self.sites) if one.name == site), None)
+
+    @property
+    def first_client(self) -> int:
+        """Client id of the first site in the list."""
+        return 0 if self.part is None else self.part.first
+
+    @property
+    def n_clients(self) -> int:
+        """Number of clients that ids are given to: the listed ones, or the sites of all regions."""
+        return len(self.sites) if self.part is None else self.part.of
 
     def run_config(self) -> RunConfig:
         """The configuration, validated against the parts installed here. Raises ConfigError."""
@@ -162,11 +202,7 @@ def site_config(text: str) -> RunConfig:
     config = from_json(text)
     if (name := config.attack["name"]) != "none":
         raise ConfigError(f"attack={name}: attacks are for simulated clients, not for real sites; set attack=none")
-    if (name := config.pace["name"]) != "sync" or config.pace.get("clock"):
-        raise ConfigError(
-            f"pace={name}: a pace decides by a simulated clock who is in time, and real sites have their own; set "
-            "pace=sync and pace.clock=false"
-        )
+    check_pace(config)
     if config.prior.weighting == "arrived":
         raise ConfigError(
             "prior.weighting=arrived follows a simulated run's arrivals; between sites set prior.weighting=data"
@@ -182,6 +218,36 @@ def site_config(text: str) -> RunConfig:
             "the server's to hold back; use another partition"
         )
     return config
+
+
+def check_pace(config: RunConfig) -> None:
+    """Refuse a pace that decides by a simulated clock, and what a simulated clock is set to.
+
+    Raises:
+        ConfigError: the setting, and what to set instead.
+    """
+    name, clients = config.pace["name"], config.clients
+    if not registry.flags("pace", name).get("asynchronous"):
+        if name != "sync" or config.pace.get("clock"):
+            raise ConfigError(
+                f"pace={name}: a pace with rounds decides by a simulated clock who is in time, and real sites have "
+                "their own; set pace=sync and pace.clock=false (and clients.deadline_s, to leave late sites out of a "
+                "step), or pace=buffered or fedasync, which take replies as they come"
+            )
+        return
+    for one in fields(PaceSettings):
+        if config.pace.get(one.name, one.default) != one.default:
+            raise ConfigError(
+                f"pace.{one.name}={config.pace[one.name]} is of a simulated clock, and real sites take the time they "
+                f"take; leave it at {one.default}"
+            )
+    simulated = {"availability": 1.0, "dropout": 0.0, "slow": 0.0}
+    for key, neutral in simulated.items():
+        if getattr(clients, key) != neutral:
+            raise ConfigError(
+                f"clients.{key}={getattr(clients, key):g} simulates failures, and with pace={name} replies are taken "
+                f"as sites send them; set clients.{key}={neutral:g}"
+            )
 
 
 def parse_time(text: str) -> datetime:
@@ -208,6 +274,7 @@ def make_plan(
     sites: Mapping[str, str],
     runs: int = 1,
     limits: SiteLimits | None = None,
+    part: RegionPart | None = None,
 ) -> StudyPlan:
     """Make a plan; its table is derived from the contracts.
 
@@ -237,7 +304,7 @@ def make_plan(
         "limits": (limits or SiteLimits()).model_dump(),
         "coordinator": coordinator, "sites": [{"name": name, "key": sites[name]} for name in sorted(sites)],
     }  # fmt: skip
-    plan = parse_settings(tree, StudyPlan, "study plan")
+    plan = parse_settings(tree | ({} if part is None else {"part": part.model_dump()}), StudyPlan, "study plan")
     check_sites(plan, config)
     return plan
 
@@ -259,7 +326,9 @@ def check_sites(plan: StudyPlan, config: RunConfig) -> None:
                 f"{twice[keys.index(one)]} and {twice[place]} have the same key in the study plan ({one}): each makes "
                 "its own"
             )
-    if config.clients.count != len(listed):
+    if config.clients.regions is not None or plan.part is not None:
+        _check_regions(plan, config)
+    elif config.clients.count != len(listed):
         raise ConfigError(
             f"clients.count={config.clients.count}, but the study plan lists {len(listed)} sites "
             f"({', '.join(listed)}): set clients.count={len(listed)}, or name the sites with --sites"
@@ -269,6 +338,31 @@ def check_sites(plan: StudyPlan, config: RunConfig) -> None:
             f"{which} needs at least {FEWEST_MASKED} sites, because with two each reads the other's figures from the "
             f"sum; the study plan lists {len(listed)}: set prior.provenance=none or estimated, "
             "evaluation.secure=false and evaluation.temperature=false, and a method that sends no masked sums"
+        )
+
+
+def _check_regions(plan: StudyPlan, config: RunConfig) -> None:
+    """The same of a plan for regions, or of a region's plan for its sites."""
+    regions, part = config.clients.regions, plan.part
+    if regions is not None and part is not None:
+        raise ConfigError("a region's plan for its sites has clients.regions=null: regions of regions do not exist")
+    if regions is not None and len(regions) != len(plan.sites):
+        raise ConfigError(
+            f"clients.regions={regions} has {len(regions)} regions, but the study plan lists {len(plan.sites)} "
+            f"({', '.join(site.name for site in plan.sites)}): give the number of sites of each in this order, or name "
+            "the regions with --sites"
+        )
+    if part is None:
+        return
+    if part.of != config.clients.count or part.first + len(plan.sites) > part.of:
+        raise ConfigError(
+            f"the plan's {len(plan.sites)} sites from client {part.first} on are not among the {config.clients.count} "
+            "of clients.count: make it with fedimb region plan"
+        )
+    if len(plan.sites) < part.min_members:
+        raise ConfigError(
+            f"the plan lists {len(plan.sites)} sites, and the region's sum must be over {part.min_members} "
+            "(clients.min_members): add sites"
         )
 
 

@@ -31,6 +31,7 @@ _STATE = "term.control_variate"
     "objective",
     "control_variate",
     stackable=False,
+    keeps_state=True,
     sends=(VARIATE,),
     needs_aggregator="scaffold",
     tasks=("multiclass", "multilabel"),

@@ -14,6 +14,7 @@ from torch.nn.functional import kl_div, log_softmax
 
 from fedimb.errors import ConfigError
 from fedimb.registry import register
+from fedimb.training.distillation import Balance, balance_factor
 from fedimb.training.objectives.base import LocalObjective
 
 
@@ -27,23 +28,28 @@ class Distil(LocalObjective):
         temperature: T, > 0 and finite.
         absent_only: softmax over the classes without training rows at this client, as BalanceFL and FedVLS do. The
             term is then 0 for a client that lacks fewer than two classes: a single class always has probability 1.
+        balance: factor on the weight by how even the client's classes are (`fedimb.training.distillation`): ``none``,
+            ``entropy`` or its ``complement``, as of LT-CIL's entropy-aware distillation.
 
     Raises:
         ConfigError: any other weight or temperature.
     """
 
-    def __init__(self, weight: float = 1.0, temperature: float = 2.0, absent_only: bool = False) -> None:
+    def __init__(
+        self, weight: float = 1.0, temperature: float = 2.0, absent_only: bool = False, balance: Balance = "none"
+    ) -> None:
         if not 0 <= weight < math.inf:
             raise ConfigError(f"objective 'distil': weight must be >= 0 and finite; got {weight}")
         if not 0 < temperature < math.inf:
             raise ConfigError(f"objective 'distil': temperature must be > 0 and finite; got {temperature}")
         self.weight, self.temperature, self.absent_only = weight, temperature, absent_only
+        self._balance, self._rows = balance, torch.zeros(0)
         self._teacher: nn.Module | None = None
         self._present = self._target = torch.zeros(0)
 
     def on_rows(self, labels: Tensor) -> None:
-        """Store the classes that the client holds."""
-        self._present = labels.unique()
+        """Store the classes that the client holds, and the rows of each."""
+        self._present, self._rows = labels.unique(return_counts=True)
 
     def setup(self, model: nn.Module, parameters: list[Tensor]) -> None:
         """Copy the received model."""
@@ -59,14 +65,15 @@ class Distil(LocalObjective):
         """The weighted divergence, or None if there is nothing to distil."""
         if self._teacher is None:
             return None
-        target = self._target
+        target, classes = self._target, logits.shape[1]
         if self.absent_only:
             absent = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
             absent[self._present] = False
             if int(absent.sum()) < 2:
                 return None
             logits, target = logits[:, absent], target[:, absent]
-        return self.weight * divergence(logits, target, self.temperature)
+        weight = self.weight * balance_factor(self._rows, self._balance, classes)
+        return weight * divergence(logits, target, self.temperature)
 
 
 def divergence(logits: Tensor, target: Tensor, temperature: float) -> Tensor:

@@ -26,6 +26,7 @@ _STATE = "term.dynamic_regularizer"
     "objective",
     "dynamic_regularizer",
     stackable=False,
+    keeps_state=True,
     keeps_update=True,
     needs_aggregator="feddyn",
     tasks=("multiclass", "multilabel"),

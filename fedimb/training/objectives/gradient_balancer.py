@@ -86,7 +86,14 @@ class Controllers:
         return weighed
 
 
-@register("objective", "gradient_balancer", stackable=False, adjusts_logits=True, needs_loss=("bce",))
+@register(
+    "objective",
+    "gradient_balancer",
+    stackable=False,
+    keeps_state=True,
+    adjusts_logits=True,
+    needs_loss=("bce",),
+)
 class GradientBalancer(LocalObjective):
     """Weighs the loss's gradient in the logits of the rarest classes until its positive and negative parts balance.
 

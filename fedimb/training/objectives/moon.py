@@ -23,7 +23,14 @@ from fedimb.training.objectives.base import LocalObjective, trained_model
 _STATE = "term.moon"
 
 
-@register("objective", "moon", stackable=False, tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse"))
+@register(
+    "objective",
+    "moon",
+    stackable=False,
+    keeps_state=True,
+    tasks=("multiclass", "multilabel"),
+    unknown_labels=("cells", "coarse"),
+)
 class Moon(LocalObjective):
     """Adds mu times the batch mean of -log(e^{s_g/T} / (e^{s_g/T} + e^{s_p/T})) = softplus((s_p - s_g)/T), where s_g
     and s_p are the cosine similarities of a row's features to those of the received and of the previous local model

@@ -18,7 +18,12 @@ Direction = Literal["moon", "inverse", "dynamic"]
 
 
 @register(
-    "objective", "moon_dynamic", stackable=False, tasks=("multiclass", "multilabel"), unknown_labels=("cells", "coarse")
+    "objective",
+    "moon_dynamic",
+    stackable=False,
+    keeps_state=True,
+    tasks=("multiclass", "multilabel"),
+    unknown_labels=("cells", "coarse"),
 )
 class MoonDynamic(Moon):
     """`fedimb.training.objectives.moon.Moon` with a choice of direction.

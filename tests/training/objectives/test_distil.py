@@ -85,3 +85,16 @@ def test_fewer_than_two_absent_classes_leave_nothing_to_distil(present):
 def test_settings_that_mean_nothing_are_refused(wrong):
     with pytest.raises(ConfigError, match=r"'distil': .* must be"):
         Distil(**wrong)
+
+
+@pytest.mark.parametrize(("balance", "factor"), [("entropy", 0.5), ("complement", 0.5)])
+def test_the_weight_follows_how_even_the_classes_are(balance, factor):
+    """Two of four classes, alike: half of the largest entropy."""
+    z, t = torch.randn(8, 4), torch.randn(8, 4)
+    found = []
+    for how in ("none", balance):
+        term = Distil(0.7, 3.0, balance=how)
+        term.on_rows(torch.tensor([0, 1, 1, 0, 1, 0, 0, 1]))
+        term._teacher, term._target = torch.nn.Identity(), t
+        found.append(term.loss(None, z, z, torch.zeros(8, dtype=torch.int64)).item())
+    assert found[1] == pytest.approx(factor * found[0])

@@ -1,0 +1,161 @@
+"""What a region's node and its coordinator hand each other: files in the node's folder, read and written by both.
+
+A region is two programs of one institution: a node, which the root asks, and a coordinator, which asks the sites
+(`fedimb.deploy.site.region`, `fedimb.deploy.coordinator.region`). Neither needs the other to be up at the same moment,
+and each may be killed at any: an open question is answered later, and asked again it is over the same sites.
+
+```
+state/region/<run>/run.json                the run: plan, configuration, the region's name
+state/region/<run>/<nonce>.ask             a message of the root; its note is {"kind", "digest"}
+state/region/<run>/<nonce>.reply           its answer
+state/region/<run>/<nonce>.error           or why there is none: {"code", "text"}, nothing of a single site
+state/region/<run>/members/<digest>.json   the sites that the first answer to a message is over
+```
+"""
+
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.app import RecordDict
+
+from fedimb.annotation.private import write_private
+from fedimb.deploy.files import Folder
+from fedimb.errors import FedimbError
+from fedimb.plain import JsonObject
+from fedimb.records import note_of, pack, unpack
+
+FOLDER = ("state", "region")
+_POLL_S = 0.2
+
+
+class Unanswered(FedimbError):
+    """The region's coordinator gave no answer, or says why there is none.
+
+    Attributes:
+        code: error code; 0: nobody answered in time.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Ask:
+    """An open question.
+
+    Attributes:
+        nonce: of this one; a message that comes again gets another.
+        kind: type of the root's message.
+        digest: of what is computed from it; the same when the message comes again.
+        content: of the message.
+    """
+
+    nonce: str
+    kind: str
+    digest: str
+    content: RecordDict
+
+
+class Spool:
+    """The questions of one run.
+
+    Args:
+        root: the node's folder.
+        run: the run's name.
+    """
+
+    def __init__(self, root: Path, run: str) -> None:
+        self._home, self.run = Folder(root), run
+
+    def _folder(self, *names: str) -> Path:
+        return self._home.folder(*FOLDER, self.run, *names)
+
+    def open(self, about: JsonObject) -> None:
+        """Write what the coordinator needs to know of the run."""
+        write_private(self._folder() / "run.json", json.dumps(about).encode())
+
+    def about(self) -> JsonObject:
+        """What `open` wrote. Raises FedimbError if it cannot be read."""
+        path = self._folder() / "run.json"
+        try:
+            found: JsonObject = json.loads(path.read_text(encoding="utf-8"))
+            return found
+        except (OSError, ValueError) as error:
+            raise FedimbError(f"{path} cannot be read ({error}): let the root start the run again") from error
+
+    def ask(self, kind: str, digest: str, content: RecordDict, wait_s: float) -> RecordDict:
+        """Put a question and wait for its answer, which is then removed.
+
+        Raises:
+            Unanswered: there is none.
+        """
+        nonce, folder = secrets.token_hex(8), self._folder()
+        write_private(folder / f"{nonce}.ask", pack(content, json.dumps({"kind": kind, "digest": digest})))
+        files = [folder / f"{nonce}.{end}" for end in ("ask", "reply", "error")]
+        deadline = time.monotonic() + wait_s
+        try:
+            while True:
+                if files[1].exists():
+                    return unpack(files[1].read_bytes())
+                if files[2].exists():
+                    said = json.loads(files[2].read_text(encoding="utf-8"))
+                    raise Unanswered(int(said["code"]), str(said["text"]))
+                if time.monotonic() > deadline:
+                    raise Unanswered(
+                        0, f"its coordinator did not answer within {wait_s:g} s: fedimb region run must run there"
+                    )
+                self.wait()
+        finally:
+            for path in files:
+                path.unlink(missing_ok=True)
+
+    def wait(self) -> None:
+        """Let the coordinator work."""
+        time.sleep(_POLL_S)
+
+    def pending(self) -> list[Ask]:
+        """Questions without an answer, oldest first."""
+        found = []
+        with_time = []
+        for path in self._folder().glob("*.ask"):
+            with contextlib.suppress(OSError):  # its asker has just gone
+                with_time.append((path.stat().st_mtime_ns, path))
+        for _, path in sorted(with_time):
+            if any(path.with_suffix(end).exists() for end in (".reply", ".error")):
+                continue
+            with contextlib.suppress(OSError):
+                data = path.read_bytes()
+                note = json.loads(note_of(data) or "{}")
+                found.append(Ask(path.stem, str(note["kind"]), str(note["digest"]), unpack(data)))
+        return found
+
+    def answer(self, ask: Ask, content: RecordDict) -> None:
+        """Answer a question."""
+        write_private(self._folder() / f"{ask.nonce}.reply", pack(content))
+
+    def refuse(self, ask: Ask, code: int, text: str) -> None:
+        """Say why there is no answer, in words that may leave the region."""
+        write_private(self._folder() / f"{ask.nonce}.error", json.dumps({"code": code, "text": text}).encode())
+
+    def members(self, digest: str) -> list[int] | None:
+        """The sites that a message was answered for; None: it was not answered."""
+        path = self._folder("members") / f"{digest}.json"
+        if not path.exists():
+            return None
+        return [int(site) for site in json.loads(path.read_text(encoding="utf-8"))]
+
+    def keep_members(self, digest: str, members: Sequence[int]) -> None:
+        """Note them, before the answer leaves."""
+        write_private(self._folder("members") / f"{digest}.json", json.dumps(list(members)).encode())
+
+
+def spools(root: Path) -> Iterable[Spool]:
+    """The spools of a node's folder, by run."""
+    for path in sorted(Folder(root).file(*FOLDER).glob("*/run.json")):
+        yield Spool(root, path.parent.name)
