@@ -31,6 +31,7 @@ _MEAN = "mean."
     "objective",
     "grad_consistency",
     stackable=False,
+    keeps_state=True,
     tasks=("multiclass", "multilabel"),
     unknown_labels=("cells", "coarse"),
 )
