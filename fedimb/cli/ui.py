@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +30,11 @@ and stops with Ctrl-C.
   fedimb ui --uri sqlite:///a.db     another database (tracking.uri of the run)"""
 
 HOST = "127.0.0.1"
-_SERVER_ENV = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes for evaluations of language models
+_SERVER_ENV = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes for evaluations of language models
+    "MLFLOW_ENABLE_AI_GATEWAY": "false",  # which sends to providers of language models
+    "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
+}
 _START_S = 120.0  # about 10 s on an idle machine
 _END_S = 5.0
 _STUDIES = 10
@@ -69,15 +74,32 @@ def ui_command(args: argparse.Namespace) -> int:
         _print_links(uri, args.output_dir, args.port)
         return 0
     _check_free(args.port)
+    if not _without_assistant():
+        print(
+            "MLflow's assistant, which can run commands on this machine, is open to its other users: install fedimb "
+            "again (pip install) to serve the pages without it",
+            file=sys.stderr,
+        )
     return _serve(command(uri, args.port, path), uri, args)
 
 
 def command(uri: str, port: int, path: Path | None) -> list[str]:
-    """The server's command line. Artifacts are served from the folder next to the database."""
+    """The server's command line. Artifacts are served from the folder next to the database, the assistant is not."""
+    from fedimb.tracking.server_app import NAME
+
     words = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     if path is not None:
         words += ["--artifacts-destination", (path.parent / "mlartifacts").as_uri()]
+    if _without_assistant():
+        words += ["--app-name", NAME]
     return [*words, "--host", HOST, "--port", str(port), "--workers", "1"]
+
+
+def _without_assistant() -> bool:
+    """Whether MLflow finds `fedimb.tracking.server_app`: an installation of before it has no such entry point."""
+    from fedimb.tracking.server_app import NAME
+
+    return any(point.name == NAME for point in entry_points(group="mlflow.app"))
 
 
 def _check_free(port: int) -> None:

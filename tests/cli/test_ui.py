@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -88,7 +90,20 @@ def fake(home):
     return home
 
 
-def test_the_command_line(tmp_path):
+@pytest.fixture
+def installed(tmp_path_factory):
+    """A folder for the path that says what an installation of this release does: where MLflow finds the pages."""
+    about = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["entry-points"]
+    found = tmp_path_factory.mktemp("installed") / "fedimb_pages-0.dist-info"
+    found.mkdir()
+    (found / "METADATA").write_text("Metadata-Version: 2.1\nName: fedimb-pages\nVersion: 0\n")
+    points = "\n".join(f"{name} = {where}" for name, where in about["mlflow.app"].items())
+    (found / "entry_points.txt").write_text(f"[mlflow.app]\n{points}\n")
+    return found.parent
+
+
+def test_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(ui, "entry_points", lambda group: [])
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     words = ui.command(uri, 5050, tmp_path / "mlflow.db")
     assert words[:4] == [sys.executable, "-m", "mlflow", "server"]
@@ -101,6 +116,25 @@ def test_the_command_line(tmp_path):
         "--workers": "1",
     }
     assert "--artifacts-destination" not in ui.command("postgresql://host/db", 5050, None)
+
+
+def test_pages_are_served_without_the_assistant_where_mlflow_can_find_how(installed, monkeypatch):
+    monkeypatch.syspath_prepend(str(installed))
+    words = ui.command("postgresql://host/db", 5050, None)
+    assert words[words.index("--app-name") + 1] == "fedimb"
+    monkeypatch.setattr(ui, "entry_points", lambda group: [])
+    assert "--app-name" not in ui.command("postgresql://host/db", 5050, None)
+
+
+def test_an_installation_that_cannot_keep_the_assistant_out_says_so(home, capsys, monkeypatch):
+    (home / "runs").mkdir()
+    (home / "runs" / "mlflow.db").touch()
+    monkeypatch.setattr(ui, "entry_points", lambda group: [])
+    monkeypatch.setattr(ui, "_serve", lambda words, uri, args: 0)
+    assert main(["ui", "--port", str(free_port())]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "can run commands on this machine" in line
+    assert "install fedimb again" in line
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -162,13 +196,14 @@ def test_experiments_are_those_of_this_store_the_newest_first(copy):
 
 
 @pytest.mark.slow
-def test_the_real_server_answers_and_ends(copy, template, home):
+def test_the_real_server_answers_without_its_assistant_and_ends(copy, template, home, installed):
     store = home / "runs" / "mlflow.db"
     path = copy()
     shutil.copyfile(template, store)
     save(RunFolder.open(path).path, State(uri=f"sqlite:///{store}", experiment="template"))
     port = free_port()
-    process = start(home, "--port", str(port))
+    path_to = os.pathsep.join([str(installed), *filter(None, [os.environ.get("PYTHONPATH")])])
+    process = start(home, "--port", str(port), PYTHONPATH=path_to)
     try:
         assert process.stdout is not None
         line = next(line for line in process.stdout if "http://" in line)
@@ -176,6 +211,12 @@ def test_the_real_server_answers_and_ends(copy, template, home):
         assert "viewStateShareKey=fedimb" in line
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60) as answer:
             assert answer.read() == b"OK"
+        for inner in ("config", "providers"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ajax-api/3.0/mlflow/assistant/{inner}", timeout=60)
+        search = f"http://127.0.0.1:{port}/ajax-api/2.0/mlflow/experiments/search?max_results=5"
+        with urllib.request.urlopen(search, timeout=60) as answer:
+            assert "template" in answer.read().decode()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     finally:

@@ -171,6 +171,35 @@ def test_annotations_of_another_size_of_picture_are_refused(tmp_path: Path, pict
     assert len(cut(tmp_path / "xml", pictures)[1]) == 1
 
 
+def turned_picture(folder: Path, orientation: int) -> None:
+    """Save a.png so that it is shown as `picture` made it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    back = {6: Image.Transpose.ROTATE_90, 3: Image.Transpose.ROTATE_180}[orientation]
+    with Image.open(folder / "a.png") as image:
+        stored = image.transpose(back)
+    stored.save(folder / "a.png", exif=exif)
+
+
+def test_boxes_on_a_picture_turned_by_exif_are_of_the_shown_one_if_its_size_says_so(
+    tmp_path: Path, pictures: Path
+) -> None:
+    turned_picture(pictures, 6)
+    voc(tmp_path / "xml", "a", VOC_CAT)  # annotated as 20 x 15; stored are 15 x 20
+    _, _, crops = cut(tmp_path / "xml", pictures)
+    assert one_colour(crops[0], 0, 200, 6, 4)
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(6, (0, 0)), (3, (20, 15))], ids=["no size", "same size"])
+def test_boxes_that_may_be_of_the_stored_picture_are_refused(
+    tmp_path: Path, pictures: Path, orientation: int, size: tuple[int, int]
+) -> None:
+    turned_picture(pictures, orientation)
+    voc(tmp_path / "xml", "a", VOC_CAT, f"<width>{size[0]}</width><height>{size[1]}</height>")
+    with pytest.raises(DataError, match=rf"Exif entry \(orientation {orientation}\).*as its boxes were drawn, without"):
+        cut(tmp_path / "xml", pictures)
+
+
 def test_vocs_files_that_count_from_zero_are_noticed_and_read_when_that_is_said(tmp_path: Path, pictures: Path) -> None:
     voc(tmp_path / "xml", "a", voc_object("cat", (0, 0, 5, 3)))
     with pytest.raises(DataError, match=r"a.xml object 1: xmin or ymin is below 1, .* give --origin 0"):

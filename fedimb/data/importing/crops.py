@@ -16,7 +16,7 @@ from fedimb.data.importing.boxes import Box, Boxes
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import with_progress
 from fedimb.data.sources.image_files import Files, clean_name
-from fedimb.data.sources.pictures import Pixels, decode, load_pillow
+from fedimb.data.sources.pictures import Pixels, decode, load_pillow, turned_by
 from fedimb.errors import ConfigError, DataError
 
 SAME = 0.9
@@ -195,13 +195,15 @@ def _cut(
 ) -> list[dict[str, str]]:
     """Write the crops of one picture; a row of the list for each."""
     try:
-        pixels = decode(pictures.read(clean_name(picture)), settings.mode, None)
+        data = pictures.read(clean_name(picture))
+        pixels = decode(data, settings.mode, None)
+        orientation = turned_by(data)
     except DataError as error:
         problems.add(f"picture '{picture}'", str(error))
         return []
     rows = []
     for box in boxes:
-        edges = problems.guard(box.place, partial(_inside, box, pixels, settings.context, done))
+        edges = problems.guard(box.place, partial(_inside, box, pixels, orientation, settings.context, done))
         if edges is None:
             continue
         left, upper, right, lower = edges
@@ -216,11 +218,15 @@ def _cut(
     return rows
 
 
-def _inside(box: Box, pixels: Pixels, context: float, done: Crops) -> tuple[int, int, int, int]:
+def _inside(box: Box, pixels: Pixels, orientation: int, context: float, done: Crops) -> tuple[int, int, int, int]:
     """Whole pixels (left, upper, right, lower) of a box and its context.
 
+    Args:
+        pixels: the picture as it is shown.
+        orientation: its Exif entry (`fedimb.data.sources.pictures.turned_by`).
+
     Raises:
-        DataError: the box is of a picture of another size, or reaches beyond it.
+        DataError: the box is of a picture of another size, reaches beyond it, or may be of the picture as it is stored.
     """
     height, width = pixels.shape[1:]
     if box.size is not None and box.size != (width, height):
@@ -228,6 +234,12 @@ def _inside(box: Box, pixels: Pixels, context: float, done: Crops) -> tuple[int,
         raise DataError(
             f"'{box.picture}' is {width} x {height} pixels, annotated as {box.size[0]} x {box.size[1]}: its boxes are "
             f"of another size{turned}"
+        )
+    if orientation != 1 and (box.size is None or orientation < 5 or height == width):  # else the size tells which
+        raise DataError(
+            f"'{box.picture}' is shown turned or mirrored by its Exif entry (orientation {orientation}), and nothing "
+            "tells whether the box was drawn on the picture as stored or as shown: save the picture as its boxes were "
+            "drawn, without that entry"
         )
     left, upper, right, lower = box.edges
     beyond = max(-left, -upper, right - width, lower - height)

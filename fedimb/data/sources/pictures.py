@@ -55,6 +55,17 @@ def decode(data: bytes, mode: str, size: tuple[int, int] | None) -> Pixels:
         raise DataError(f"cannot be decoded ({reason})") from error
 
 
+def turned_by(data: bytes) -> int:
+    """How an image file's Exif entry says that it is shown: 1 (as stored) to 8; 5 to 8 exchange width and height.
+
+    Raises:
+        ConfigError: Pillow is not installed.
+    """
+    image_module = load_pillow()
+    with image_module.open(io.BytesIO(data)) as image:
+        return int(image.getexif().get(_ORIENTATION, 1))
+
+
 def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Grey [1, h, w] to [1, *size], as `decode` does it."""
     return _pixels(_resized(load_pillow().fromarray(pixels[0]), size))

@@ -14,13 +14,15 @@ model's prior were then too wide (docs/generators.md). In the limit of large nu 
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedimb.errors import ConfigError
-from fedimb.generation.base import Generator
+from fedimb.generation.base import Generator, Progress
+from fedimb.generation.categories import check_categories, nearest_categories
 from fedimb.generation.examples import columns_expected
 from fedimb.registry import register
 
@@ -77,6 +79,8 @@ class TVae(Generator):
         latent: latent dimensions m.
         width: of the hidden layers.
         depth: residual blocks of the encoder, and of the decoder.
+        categories: of each categorical column and "missing" mark, its first indicator column and the one after its
+            last; samples are put at the nearest category (`fedimb.generation.categories`). Empty: numbers only.
         seed: of the initial weights (given by fedimb).
 
     Raises:
@@ -95,6 +99,7 @@ class TVae(Generator):
         latent: int = 8,
         width: int = 128,
         depth: int = 2,
+        categories: Sequence[Sequence[int]] = (),
         seed: int = 0,
     ) -> None:
         super().__init__(n_classes, n_domains, shape)
@@ -106,9 +111,14 @@ class TVae(Generator):
                 f"generator 't_vae': latent={latent}, width={width}, depth={depth}: give at least 1 of each"
             )
         self.df, self.latent = df, latent
+        self.categories = check_categories("t_vae", categories, shape[0])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = _Net(n_classes, n_domains, columns, latent, width, depth)
+
+    def sample(self, y: Tensor, d: Tensor, generator: torch.Generator, progress: Progress | None = None) -> Tensor:
+        """See `Generator.sample`; categorical columns hold 0 and 1."""
+        return nearest_categories(super().sample(y, d, generator, progress), self.categories)
 
     def class_rows(self) -> dict[str, int]:
         return super().class_rows() | {f"net.{coder}.class_embedding.weight": self.n_classes for coder in _CODERS}

@@ -8,6 +8,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from fedimb.errors import ConfigError
+from fedimb.generation.categories import nearest_categories
 from fedimb.generation.examples import Examples
 from fedimb.generation.training import Training, train_generator
 from tests.generation.generator_cases import build, ids, rng
@@ -111,3 +112,19 @@ def test_settings_and_data_it_cannot_use_are_refused():
         build("t_vae", shape=(1, 8, 8))
     with pytest.raises(ConfigError, match=r"df=1\.5: give a finite number above 2, or null"):
         build("t_vae", df=1.5)
+
+
+def test_samples_of_a_table_with_categories_are_of_existing_ones():
+    """Columns 1 to 3 are a category, column 3 a mark; what was drawn is put at the nearest, numbers stay."""
+    plain, put = (made(5.0, **more) for more in ({}, {"categories": [[1, 3], [3, 4]]}))
+    drawn = []
+    for model in (plain, put):
+        model.low.fill_(-2.0)
+        model.high.fill_(2.0)
+        drawn.append(model.sample(ids(*[0] * 64), ids(*[0] * 64), rng(3)))
+    assert torch.equal(drawn[1], nearest_categories(drawn[0], [(1, 3), (3, 4)]))
+    assert torch.equal(drawn[1][:, 0], drawn[0][:, 0])
+    assert not torch.equal(drawn[0], drawn[1])
+    assert set(drawn[1][:, 1:].unique().tolist()) <= {0.0, 1.0}
+    with pytest.raises(ConfigError, match=r"'t_vae'.*is not a span"):
+        made(5.0, categories=[[1, 9]])
