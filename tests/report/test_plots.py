@@ -1,4 +1,5 @@
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from matplotlib.image import imread
 
 from fedimb.errors import ConfigError
 from fedimb.report.plots import comparison_figure
+from fedimb.rundir import partition_picture
+from fedimb.rundir.manifest import _draw_partition
 from fedimb.rundir.partition_picture import partition_figure
 
 LIMIT = 200_000
@@ -29,6 +32,23 @@ def runs(labels, seeds=3):
 def drawn_text(path):
     """matplotlib writes each text it draws as outlines into an SVG comment."""
     return [text.strip() for text in re.findall(r"<!--(.*?)-->", path.read_text(), re.S)]
+
+
+def test_each_partition_of_a_run_is_drawn_once_and_no_other_gets_its_picture(tmp_path, monkeypatch):
+    drawn, figure = [], partition_picture.partition_figure
+
+    def seen(counts, *args):
+        drawn.append(counts.tolist())
+        return figure(counts, *args)
+
+    monkeypatch.setenv("FEDIMB_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(partition_picture, "partition_figure", seen)
+    for name, rows in (("a", [[9, 0]]), ("b", [[0, 9]]), ("again", [[9, 0]])):
+        federation = SimpleNamespace(counts=np.array(rows), class_names=("x", "y"), minority=(1,))
+        _draw_partition(federation, tmp_path / f"{name}.png")
+    a, b, again = ((tmp_path / f"{name}.png").read_bytes() for name in ("a", "b", "again"))
+    assert drawn == [[[9, 0]], [[0, 9]]]
+    assert a == again != b
 
 
 @pytest.mark.parametrize(("suffix", "labels"), [("png", 30), ("svg", 1), ("svg", 30)])

@@ -104,7 +104,7 @@ def test_simulated_losses_are_not_asked(second, tmp_path):
     assert weights_of(result) != "[16.5, 16.5]"
 
 
-@pytest.mark.parametrize("before", [1, 2, 3])
+@pytest.mark.parametrize("before", [*(pytest.param(at, marks=pytest.mark.slow) for at in (1, 3)), 2])
 def test_an_interrupted_step_goes_on_at_its_round(second, tmp_path, before):
     whole = second(tmp_path / "whole", "rounds=1")
     heard.clear(), stop_before.add(before)
@@ -152,7 +152,7 @@ def with_model(make):
     return Trains
 
 
-@pytest.mark.parametrize("before", [2, 3])
+@pytest.mark.parametrize("before", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_what_it_keeps_besides_its_weights_survives(second, tmp_path, before):
     whole = second(tmp_path / "whole", "rounds=1", method=with_model(Kept))
     stop_before.add(before)

@@ -58,7 +58,7 @@ def words(tmp_path: Path) -> str:
     )
 
 
-@pytest.mark.parametrize("rounds", [{1}, {2}, {3}, {4}, {2, 3}])
+@pytest.mark.parametrize("rounds", [*(pytest.param({at}, marks=pytest.mark.slow) for at in (1, 2, 3)), {4}, {2, 3}])
 def test_an_interrupted_run_remembers_as_an_uninterrupted_one(rounds, words, groups, tmp_path):
     crash_at.update(rounds)
     with pytest.raises(KeyboardInterrupt):

@@ -29,7 +29,7 @@ def lines_of(result, row=0):
     return [line["metrics"] for line in RunFolder(result.folder).metrics() if line["row"] == label]
 
 
-FAST = ("random", "entropy", "kafal", "quota_random", "oracle_balanced", "fairfal")
+FAST = ("random", "kafal", "quota_random", "oracle_balanced", "fairfal")
 
 
 @pytest.mark.parametrize(

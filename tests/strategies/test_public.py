@@ -128,7 +128,10 @@ def test_the_servers_update_starts_from_the_weights_sent():
     assert next(iter(sent.values())).tolist() == [3.0, 3.0]
 
 
-@pytest.mark.parametrize(("use", "at"), [("client", "_own"), ("head", "_with_head"), ("ccvr", "_with_head")])
+@pytest.mark.parametrize(
+    ("use", "at"),
+    [("client", "_own"), ("head", "_with_head"), pytest.param("ccvr", "_with_head", marks=pytest.mark.slow)],
+)
 def test_stopped_on_the_way_a_control_ends_the_same(tmp_path, monkeypatch, use, at):
     words = (*CONTROL, f"strategy.public.use={use}", "rounds=2")
     whole = launch_in(tmp_path / "a", *words)

@@ -9,12 +9,12 @@ kernel.
 """
 
 import contextlib
+from collections import deque
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 CUDA = torch.device("cuda", 0)
 _GET = Tensor.__getitem__, Tensor.__setitem__
@@ -135,12 +135,17 @@ def _storage(tensor: Tensor) -> Any:
 
 
 def _tensors(tree: Any) -> list[Tensor]:
+    """The tensors in a call's arguments or result, in order; torch's own `tree_leaves` takes twice as long."""
     found: list[Tensor] = []
-    for leaf in tree_leaves(tree):
-        if isinstance(leaf, Tensor):
-            found.append(leaf)
-        elif isinstance(leaf, tuple):  # named results, as those of torch.linalg.eigh
-            found += _tensors(list(leaf))
+    waiting = [tree]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Tensor):
+            found.append(one)
+        elif isinstance(one, tuple | list | deque):  # also named results, as those of torch.linalg.eigh
+            waiting += reversed(one)
+        elif isinstance(one, dict):
+            waiting += reversed(one.values())
     return found
 
 

@@ -32,9 +32,13 @@ AS_IS = {
 LONG = (
     *("bulyan", "distil", "fedadagrad", "fedavgm", "feddyn", "fedexp", "fedmedian", "fednova", "fedprox"),
     *("fedtrimmedavg", "fedyogi", "moon", "multikrum", "qfedavg", "bucketing", "class_aware_median"),
-    *("fedntd", "feddecorr", "balancefl", "fedgrab"),
+    *("fedntd", "feddecorr", "balancefl", "fedgrab", "fedavg", "krum"),
 )
-"""Slow tests: another of their kind is among the fast ones, as is each aggregator that is added later."""
+"""Slow tests: another of their kind is among the fast ones, as is each aggregator that is added later.
+
+Of those whose sums are linear scaffold is, of those that keep a state fedadam, and of those that need every update by
+itself the one that ``fedimb new`` writes (tests/cli/test_new.py).
+"""
 
 
 @pytest.mark.parametrize(
