@@ -25,7 +25,12 @@ from fedimb.deploy.site.guard import LAST_MESSAGE
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.skipif(NGINX is None, reason="nginx is not installed")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.alone,
+    pytest.mark.timeout(5400),
+    pytest.mark.skipif(NGINX is None, reason="nginx is not installed"),
+]
 
 ROUNDS = int(os.environ.get("FEDIMB_TEST_REGION_ROUNDS", "5"))
 KILLS = int(os.environ.get("FEDIMB_TEST_REGION_KILLS", "4"))
