@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-PAGES = {"fairfal": "claims", "fedssg": "images_claims"}
-LITERALS = {".01", ".1", ".5", "0.1"}
+PAGES = {"fairfal": "claims", "fedssg": "images_claims", "ranking": "claims"}
+LITERALS = {".01", ".1", ".5", ".8", "0.1"}
 """Decimals that are settings of the studies."""
 
 

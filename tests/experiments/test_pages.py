@@ -7,7 +7,7 @@ import pytest
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FILLED = sorted(path.parent.name for path in EXPERIMENTS.glob("*/README.src.md"))
-OTHERWISE = {"fairfal", "fedssg", "oneround"}
+OTHERWISE = {"fairfal", "fedssg", "oneround", "ranking"}
 """Folders whose page a script of their own fills in, from page.md."""
 WAITING = {"fairfal/former.md", "fedssg/former.md"}
 """Pages with figures typed by hand, by folder, or folder/file if it is another than README.md; to be emptied."""
