@@ -115,13 +115,13 @@ class Run(Action):
     def run(args: argparse.Namespace) -> int:
         """Run the action."""
         import logging
-        import signal
         import threading
 
         from fedimb.deploy.coordinator.region_runs import RegionRuns
         from fedimb.deploy.coordinator.superlink import healthy
         from fedimb.deploy.home import NodeHome
         from fedimb.errors import ConfigError
+        from fedimb.process_state import stopping
 
         home, deployment = NodeHome.open(args.node), open_deployment(args)
         if not healthy(deployment):
@@ -132,13 +132,8 @@ class Run(Action):
             flush=True,
         )
         stop = threading.Event()
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
-        try:
+        with stopping(stop):
             RegionRuns(deployment, home.root, args.join, args.away).watch(stop)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
         return 0
 
 
