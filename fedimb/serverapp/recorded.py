@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 from flwr.app import Error, Message
@@ -113,7 +113,8 @@ class RecordedChannel:
             )
         line = self._arrivals[self._next]
         message = self._open.pop(line.client, None)
-        version = None if message is None else int(cast(int, message.content.config_records[names.STEP]["version"]))
+        step: dict[str, Any] = {} if message is None else dict(message.content.config_records[names.STEP])
+        version = step.get("version")
         if message is None or version != line.version:
             what = "was not asked" if message is None else f"began with version {version}, not {line.version}"
             raise RunFailed(

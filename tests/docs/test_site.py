@@ -162,10 +162,15 @@ def test_each_table_of_results_names_its_csv_and_commands() -> None:
 def test_a_leaderboard_is_taken_in_when_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "HERE", tmp_path)
     (tmp_path / "ranking").mkdir()
-    (tmp_path / "ranking" / "leaderboard.csv").write_text("row,macro_recall,verdict\nlda,0.81234,level\n")
+    cells = {"row": "uniform+la_post", "kind": "free", "macro_recall": "0.81234", "minority_recall": "0.5"}
+    cells |= {"difference": "-0.0251", "low": "-0.06", "high": "0.01", "beats": "1", "level": "2", "below": "3"}
+    cells |= {"undecided": "7", "up_bytes": "30640", "client_seconds": "0", "prior": "clear_sum", "is_bar": "4"}
+    lines = [",".join(cells), ",".join(cells.values())]
+    (tmp_path / "ranking" / "leaderboard.csv").write_text("\n".join(lines) + "\n")
     results.lines_of.cache_clear()
     try:
-        assert "| lda | 0.812 | level |" in results.leaderboard()
+        said = results.leaderboard().splitlines()[-1]
+        assert "| free | 0.812 | 0.500 | -0.025 | -0.060 to +0.010 | 1 | 2 | 3 | 7 | 0.03 | none |" in said
     finally:
         results.lines_of.cache_clear()
 
