@@ -105,7 +105,7 @@ class Inputs:
         signal: of windows of signals: rate and channels; None for other rows.
         encoder: of embeddings: what made them; None if that is not known.
         row_settings: settings of their source that change values (`fedimb.data.row_settings`); empty if it has none, or
-            they are not known (a deployment, whose sites' sources are their own).
+            they are not known. Of a deployment those that its sites have told.
     """
 
     shape: tuple[int, ...]
