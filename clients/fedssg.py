@@ -35,7 +35,7 @@ from fedimb.generation.base import Generator
 from fedimb.generation.categories import nearest_categories
 from fedimb.generation.coverage import coverage, noised
 from fedimb.generation.devices import describe_devices, device_ids, n_devices
-from fedimb.generation.examples import REFUSE, Examples, small_classes
+from fedimb.generation.examples import REFUSE, Examples, check_beside, small_classes
 from fedimb.generation.export import (
     ExportResult,
     HoldoutSplit,
@@ -298,6 +298,8 @@ class FedSSGClient(Client):
     def _take(self, content: RecordDict, x: Tensor, y: Tensor, context: ClientContext) -> RecordDict:
         if SAMPLES in content:
             extra = from_record(content.array_records[SAMPLES])
+            if context.data.store.columns is None:  # a table's columns each have a unit of their own
+                check_beside("strategy.fedssg: the samples sent to this client", extra.x, x.cpu())
         else:
             wanted = torch.from_numpy(arrays_of(content, WANTED)["wanted"])
             made_x, made_y = local_rows(self.settings.made, x, y, wanted, context.generator())

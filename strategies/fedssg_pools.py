@@ -14,7 +14,7 @@ from fedimb.contracts.fedssg import FIGURES, MAKE, SAMPLES, VERDICTS, VETO, WANT
 from fedimb.errors import RunFailed
 from fedimb.generation.coverage import coverage
 from fedimb.generation.devices import restyle
-from fedimb.generation.examples import Examples
+from fedimb.generation.examples import Examples, check_beside
 from fedimb.generation.federated import at_least, draw_by_class, load_into, sample_seed
 from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.sharing_plan import cells, divide_among_clients
@@ -104,6 +104,8 @@ class Pools:
             seen = torch.from_numpy(self.known_cells)[y, d]
             asked = torch.where(seen, d, sizes.shape[1])  # unsaid: a class never seen on a device comes out as another
             x = cache.samples(y, asked, self._seed())
+            if not trained:
+                check_beside(f"generator '{self.generator_config.name}'", x, rows.x)
             if styles:
                 x = restyle(x, d, ~seen, styles, describe_style(rows.x if trained else x, least=1))
             return RecordDict({"samples": to_record(Examples(x, y, d))})

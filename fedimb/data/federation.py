@@ -20,6 +20,7 @@ from fedimb.data.rows import RowLists
 from fedimb.data.scaling import Scaling
 from fedimb.data.store import Store, open_source, open_store
 from fedimb.errors import DataError, FedimbError
+from fedimb.plain import Settings
 from fedimb.seeds import Stream, numpy_rng
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Federation:
         class_names: one per class id.
         minority: class ids, sorted.
         fingerprint: of the source.
+        read_with, embedded_by: of a deployment, whose sources are the sites': the settings by which all of them read
+            their rows (`fedimb.data.row_settings`), and the encoder of embeddings; empty and None where rows are here.
         scaling: of a table's columns, from all clients' training rows; None if the source needs none.
         public: sorted int64 labelled rows that the server itself holds; empty unless ``data.public`` is set.
         test_counts: [C] int64 rows of each class that score the run: the test set, or without one the validation rows;
@@ -102,6 +105,8 @@ class Federation:
         self.phases = phases
         self.pairs: dict[int, str] = {}
         self.regions: tuple[RegionRows, ...] = ()
+        self.read_with: Settings = {}
+        self.embedded_by: str | None = None
         self.public = np.zeros(0, np.int64) if public is None else public
         self.sha = self.hash_with(fingerprint)
 

@@ -21,6 +21,8 @@ _FAR = 6.0  # ... from which a table is refused if most of its columns are as fa
 _REFUSED = 20.0  # ... from which it is refused for one column
 _NARROW = 1 / 8  # of the training deviation, below which a column's unit is in doubt: mmol/l where it was mg/dl
 _EXTREME = 10.0  # deviations from which a single value is in doubt: -999 for a missing one
+_OTHER_UNITS = 20.0  # times the span of real rows, from which rows from elsewhere are refused
+_JUDGED = 256  # values of real rows from which their span says what is usual
 _ENOUGH = 30  # rows from which a column's mean is judged
 
 
@@ -105,7 +107,7 @@ class Inputs:
         signal: of windows of signals: rate and channels; None for other rows.
         encoder: of embeddings: what made them; None if that is not known.
         row_settings: settings of their source that change values (`fedimb.data.row_settings`); empty if it has none, or
-            they are not known (a deployment, whose sites' sources are their own).
+            they are not known. Of a deployment those that its sites have told.
     """
 
     shape: tuple[int, ...]
@@ -174,6 +176,33 @@ def value_range(x: NDArray[np.generic], rows: Sequence[NDArray[np.int64]]) -> tu
             part = x[held[start : start + at_once]]
             low, high = min(low, float(part.min())), max(high, float(part.max()))
     return (low, high) if low <= high else (None, None)
+
+
+def check_units(place: str, low: float, high: float, real: tuple[float, float], values: int) -> None:
+    """Refuse rows from elsewhere whose values are of another order than those of the rows they are used beside.
+
+    Args:
+        place: names the rows from elsewhere in the message.
+        low, high: of their values, as models see them.
+        real: (smallest, largest) value of the real rows, as models see them.
+        values: how many values the real rows have; fewer than 256 judge nothing.
+
+    Raises:
+        DataError: they span over 20 times as much (0 to 255 beside 0 to 1), or, if they differ at all, less than a
+            hundredth of it.
+
+    Example:
+        >>> check_units("samples.npz", 0.0, 1.0, (0.0, 0.9), 784)
+    """
+    span, wanted = high - low, real[1] - real[0]
+    alike = span == 0 or 0.01 * wanted <= span <= _OTHER_UNITS * wanted
+    if values < _JUDGED or not wanted or alike:
+        return
+    raise DataError(
+        f"{place} holds values from {low:g} to {high:g}, the rows they are used beside from {real[0]:g} to "
+        f"{real[1]:g}: save them in the same units (of pictures 0 to 255 as uint8, which is divided by 255, or 0 to 1 "
+        "as float32)"
+    )
 
 
 class InputCheck:

@@ -71,6 +71,26 @@ def check_input_names(names: Mapping[str, str]) -> str | None:
     return "; ".join(notes) or None
 
 
+def agreed_settings(names: Mapping[str, str]) -> tuple[Settings, str | None]:
+    """The settings that change values, and the encoder of embeddings, that the sites' rows have: what a model must keep
+    for rows that it predicts later. Those of the sites that name them; `check_input_names` has found no difference.
+
+    Args:
+        names: site -> what `input_names` gave there. Of a site that sent only a hash nothing is known.
+    """
+    settings: Settings = {}
+    encoder: str | None = None
+    for text in names.values():
+        settings = _parted(text)[1] | settings
+        try:
+            said = json.loads(text)
+        except (ValueError, RecursionError):  # a hash, or made up
+            continue
+        if isinstance(said, dict) and isinstance(told := said.get("encoder"), str):
+            encoder = encoder or told
+    return {key: settings[key] for key in ROW_SETTINGS if key in settings}, encoder
+
+
 def _parted(text: str) -> tuple[str, Settings]:
     """What a site said, without its settings, and these; a text that is no such JSON is kept whole."""
     try:

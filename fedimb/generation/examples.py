@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedimb.data.inputs import check_units
 from fedimb.errors import ConfigError, DataError
 from fedimb.models.images import image_shape
 
@@ -89,6 +90,18 @@ def check_examples(examples: Examples, n_classes: int, shape: tuple[int, ...]) -
             f"give one class id and one domain id for each"
         )
     check_conditions(examples.y, examples.d, n_classes, null=False)
+
+
+def check_beside(place: str, made: Tensor, real: Tensor) -> None:
+    """Refuse made rows [n, *shape] whose values are of another order than the real rows' [m, *shape] that they are
+    trained on with (`fedimb.data.inputs.check_units`). Without rows on either side nothing is judged.
+
+    Raises:
+        DataError: they are.
+    """
+    if made.numel() and real.numel():
+        beside = float(real.min()), float(real.max())
+        check_units(place, float(made.min()), float(made.max()), beside, real.numel())
 
 
 def check_conditions(y: Tensor, d: Tensor, n_classes: int, null: bool) -> None:

@@ -95,11 +95,13 @@ def origin_of(config: RunConfig, federation: Federation, counts: NDArray[Any] | 
 
 
 def inputs_of(federation: Federation) -> Inputs:
-    """What the rows of a federation look like. Of a deployment, whose rows are elsewhere, only the shape is known."""
+    """What the rows of a federation look like. Of a deployment, whose rows are elsewhere, only the shape is known, and
+    how its sites say that they read them."""
     try:
         store = federation.store
     except DataError:
-        return Inputs(tuple(federation.input_shape), "")
+        shape = tuple(federation.input_shape)
+        return Inputs(shape, "", encoder=federation.embedded_by, row_settings=federation.read_with)
     columns = store.columns
     if (
         columns is None and store.scaled is not None and store.signal is None

@@ -10,13 +10,17 @@ from deployed import small_study
 from loopback import Loopback
 
 from fedimb.contracts.platform import MOST_NAMES
-from fedimb.data.inputs import TableColumns
+from fedimb.data.inputs import Inputs, TableColumns
+from fedimb.data.new_rows import Expected, check_row_settings
+from fedimb.data.row_settings import row_settings
 from fedimb.data.windows import SignalFacts
+from fedimb.deploy.coordinator.federation import DeployedFederation
 from fedimb.deploy.coordinator.serve import serve
-from fedimb.deploy.input_names import check_input_names, input_names
+from fedimb.deploy.input_names import agreed_settings, check_input_names, input_names
 from fedimb.deploy.registered_data.datasets import register_data
 from fedimb.deploy.site.approvals import receive_plan
 from fedimb.errors import DataError
+from fedimb.rundir.model_origin import inputs_of
 
 
 def store(columns=None, channels=(), encoder=None):
@@ -81,6 +85,28 @@ def test_sites_that_agree_pass_and_one_that_names_nothing_is_said():
     assert check_input_names({"linz": named, "va": ""}) == (
         "va: nothing names the columns there; they are taken to be those of linz"
     )
+
+
+def test_what_sites_agree_on_is_kept_in_the_model_for_rows_to_predict(tmp_path):
+    pictures = {"name": "image_folder", "path": "films", "clahe": {"clip": 3.0}}
+    said = input_names(store(), pictures)
+    kept = {"clahe": {"clip": 3.0, "tiles": 8}, "mode": "RGB"}
+    assert agreed_settings({"linz": "", "va": said, "wien": "sha256:ab"}) == (kept, None)
+    forged = json.dumps({"settings": {"mode": "RGB", "path": "/etc"}})
+    assert agreed_settings({"linz": forged}) == ({"mode": "RGB"}, None)
+    embedded = input_names(store(encoder="bert r1"), {"name": "embeddings_npz", "path": "x", "l2_normalise": True})
+    settings, encoder = agreed_settings({"linz": embedded})
+    assert (settings, encoder) == ({"l2_normalise": True}, "bert r1")
+    made = small_study(tmp_path, {"linz": 60, "va": 75}, "tracking=none")
+    ones = [1, 1]
+    elsewhere = DeployedFederation(made.plan, ["linz", "va"], ["a", "b"], ones, ones, None, 1.0, ones, None)
+    elsewhere.read_with, elsewhere.embedded_by = kept, "bert r1"
+    inputs = Inputs.from_facts(json.loads(json.dumps(inputs_of(elsewhere).facts())))
+    assert (inputs.row_settings, inputs.encoder, inputs.dtype) == (kept, "bert r1", "")
+    with pytest.raises(
+        DataError, match=r"clahe=null, the run was trained on rows read with clahe=\{clip: 3.0, tiles: 8"
+    ):
+        check_row_settings("b", row_settings(pictures | {"clahe": None}), Expected(inputs, ("x", "y"), "multiclass"))
 
 
 def test_of_categories_and_of_very_many_names_only_a_hash_leaves():

@@ -11,7 +11,7 @@ from fedimb.clientapp.state import StateStore
 from fedimb.config.load import from_json
 from fedimb.data.prepare import prepare
 from fedimb.data.public import public_rows
-from fedimb.errors import ConfigError, DataError, RunFailed, RunWaiting
+from fedimb.errors import ConfigError, DataError, FedimbError, RunFailed, RunWaiting
 from fedimb.generation.outbox.box import Outbox
 from fedimb.serverapp.launch import resume
 from fedimb.serverapp.server import Server
@@ -121,6 +121,16 @@ def test_ready_made_rows_need_none_at_the_server_and_reach_the_clients(tmp_path)
     assert {row.tobytes() for row in held} <= {row.tobytes() for row in x}
     with_rows = launch_in(tmp_path, *TABLE, *FAST, words, "rounds=1", "data.public=5", "study=rows")
     assert np.sum(report_of(with_rows)["taken"]) > 0, "5 rows of each class: too few to train a generator, none is"
+
+
+@pytest.mark.parametrize("public", [(), ("data.public=30",)], ids=["at a client", "at the server"])
+def test_ready_made_rows_in_other_units_are_refused(tmp_path, public):
+    words, x = ready_made(tmp_path)
+    with np.load(tmp_path / "made.npz") as held:
+        y = held["y"]
+    np.savez(tmp_path / "made.npz", x=x * 255, y=y)
+    with pytest.raises(FedimbError, match=r"the rows they are used beside from .* save them in the same units"):
+        launch_in(tmp_path, *TABLE, *FAST, words, "rounds=1", *public)
 
 
 @pytest.mark.parametrize(

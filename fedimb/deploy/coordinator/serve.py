@@ -29,7 +29,7 @@ from fedimb.deploy.coordinator.site_channel import SiteGrid
 from fedimb.deploy.coordinator.site_grid import Timeouts
 from fedimb.deploy.coordinator.standby import refuse_standby
 from fedimb.deploy.files import parse_settings
-from fedimb.deploy.input_names import check_input_names
+from fedimb.deploy.input_names import agreed_settings, check_input_names
 from fedimb.deploy.study_plan.limits import wrong_sums
 from fedimb.deploy.study_plan.plan import StudyPlan, read_plan
 from fedimb.engine import processes
@@ -191,7 +191,8 @@ class SiteEngine:
             raise DataError(
                 f"the sites' signals have different sampling rates ({shown}): register them with resample_hz"
             )
-        if unnamed := check_input_names({name: one.names for name, one in zip(about.sites, joined, strict=True)}):
+        inputs = {name: one.names for name, one in zip(about.sites, joined, strict=True)}
+        if unnamed := check_input_names(inputs):
             log.warning("%s", unnamed)
         labels = declared_labels(
             config, plan, [one.rows + one.validation for one in joined], [one.left_out for one in joined]
@@ -208,6 +209,7 @@ class SiteEngine:
             labels,
         )
         self.joined: list[JoinedSite] = joined
+        self.federation.read_with, self.federation.embedded_by = agreed_settings(inputs)
         self.federation.pairs = {client: site.key for client, site in enumerate(joined)}
         if (regions := config.clients.regions) is not None:
             largest = [2.0 ** ceil_log2(site.largest) for site in joined]

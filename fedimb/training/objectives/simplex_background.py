@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedimb.data.inputs import check_units
 from fedimb.data.paths import find_data
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
@@ -71,8 +72,16 @@ class SimplexBackground(LocalObjective):
         background_rows(find_data(self.path), input_shape)
 
     def before_training(self, model: nn.Module, inputs: Tensor, labels: Tensor, generator: torch.Generator) -> None:
-        """Read the rows."""
+        """Read the rows.
+
+        Raises:
+            DataError: their values are of another order than those of the client's rows.
+        """
         x = background_rows(find_data(self.path), tuple(inputs.shape[1:]))
+        if inputs.numel():
+            real = float(inputs.min()), float(inputs.max())
+            where = f"objective 'simplex_background': {self.path}"
+            check_units(where, float(x.min()), float(x.max()), real, inputs.numel())
         self._x, self._generator = torch.from_numpy(x).to(inputs), generator
 
     def loss(self, model: nn.Module, features: Tensor, logits: Tensor, labels: Tensor) -> Tensor | None:

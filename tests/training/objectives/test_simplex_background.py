@@ -1,5 +1,7 @@
 """Rows of none of the classes, kept away from the vertices of the simplex."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +64,18 @@ def test_files_that_hold_no_such_rows_are_refused(tmp_path, x, says):
         background_rows(tmp_path / "c.npz", (3,))
     np.savez(tmp_path / "d.npz", x=np.full((2, 3), 51, np.uint8))
     assert background_rows(tmp_path / "d.npz", (3,)) == pytest.approx(np.full((2, 3), 0.2))
+
+
+def test_pictures_of_another_range_than_the_clients_are_refused(tmp_path):
+    real = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    model, none = MLP(2, (1, 8, 8), hidden=[4], head="simplex"), torch.zeros(40, dtype=torch.int64)
+    path = tmp_path / "background.npz"
+    bytes_of = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8))
+    for x, refused in ((bytes_of.astype(np.float32), True), (bytes_of.astype(np.uint8), False)):
+        np.savez(path, x=x)
+        term = SimplexBackground(str(path))
+        with pytest.raises(DataError, match="from 0 to 1: save") if refused else contextlib.nullcontext():
+            term.before_training(model, real.round(), none, torch.Generator())
 
 
 def test_a_run_refuses_it_before_work_and_trains_with_it(tmp_path):
