@@ -189,4 +189,6 @@ def _at(config: RunConfig, key: str) -> object:
     node: Any = config
     for part in key.split("."):
         node = getattr(node, part)
-    return node.model_dump() if hasattr(node, "model_dump") else node
+    found = node.model_dump() if hasattr(node, "model_dump") else node
+    # What of a model stays at its client is the method: others take part all the same, for as many steps.
+    return {name: value for name, value in found.items() if name != "private"} if key == "clients" else found

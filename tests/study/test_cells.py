@@ -89,6 +89,7 @@ def test_pooled_rows_have_one_client_and_no_partition():
         ("data.imbalance_factor=5", "data"),
         ("clients.count=4", "clients"),
         ("clients.participation=0.5", "clients"),
+        ("clients.models={kinds: {wide: {name: mlp, hidden: [96]}}, at: {1: wide}}", "clients"),
         ("partition.alpha=10", "partition"),
         ("partition=iid", "partition"),
     ],
@@ -97,6 +98,10 @@ def test_a_row_on_other_terms_is_refused(word, key):
     assert key in EQUAL
     with pytest.raises(ConfigError, match=f"row 'mine' changes {key} .*set it in base or in a setting"):
         plan(study({"mine": ["loss=focal", word]}, references=["fedavg"]))
+
+
+def test_a_row_may_leave_a_part_of_each_model_at_its_client():
+    plan(study({"mine": ["strategy=fedproto", "clients.private=['*']"]}, references=["fedavg"]))
 
 
 @pytest.mark.parametrize("word", ["rounds=4", "data.n_max=50", "local.epochs=2"])
