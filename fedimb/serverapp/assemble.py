@@ -325,6 +325,61 @@ def models_by_kind(
     return ModelsByKind(layout, kinds, groups)
 
 
+def _global_model(
+    config: RunConfig,
+    federation: Federation,
+    method: Strategy,
+    linear: bool,
+    layout: Layout,
+    kinds: Sequence[str],
+    context: RunContext,
+) -> Callable[[int], Aggregator]:
+    """The factory of the global model by the number of resets; weights are ``context.initial`` if a method set them."""
+
+    def build(draw: int) -> Aggregator:
+        if config.clients.models is not None:
+            return models_by_kind(config, federation, method, linear, layout, kinds)
+        if draw:  # after a Reset: the methods keep their state, around a new aggregator
+            cast(Any, chain(method)[-2]).inner = build_aggregator(config, federation.n_holders)
+        model = build_model(config, federation.n_classes, federation.input_shape, draw)
+        if context.initial:
+            load_into(model, {name: torch.from_numpy(np.array(value)) for name, value in context.initial.items()})
+        return Aggregator(
+            method,
+            linear,
+            shared_of(config, parameters_of(model)),
+            shared_of(config, buffers_of(model)),
+            server_lr=server_lr_of(config),
+            value_ratio=config.clients.max_value_ratio,
+        )
+
+    return build
+
+
+def _context(
+    folder: RunFolder, config: RunConfig, federation: Federation, progress: ProgressBar, server: Server
+) -> RunContext:
+    """What a method's program sees of the run as configured; models and what depends on the exchange are added."""
+    return RunContext(
+        rounds=config.rounds,
+        n_clients=federation.n_clients,
+        n_classes=federation.n_classes,
+        class_names=tuple(federation.class_names),
+        seed=config.seed,
+        clients_need_counts=_clients_need_counts(config),
+        minority=tuple(federation.minority),
+        train_counts=federation.class_totals,
+        method_sets_prior=needs_counts(config) and config.prior.provenance == "clear_sum",
+        prior_from_counts=lambda counts: prior_from_counts(counts.astype(np.float64), config),
+        artifact=folder.artifact,
+        server=server,
+        working=progress.work,
+        prior_view=config.prior.view,
+        ledger=ledger_of(config, federation.n_clients),
+        learning_rates=lambda server_round: learning_rates(config, server_round),
+    )
+
+
 def build_loop(
     folder: RunFolder,
     config: RunConfig,
@@ -339,49 +394,13 @@ def build_loop(
     Args:
         run_fold: trains without a fold, for a tau that is found on held-out rows.
     """
-    holders = federation.n_holders
-    method, linear = build_method(config, holders)
-
+    method, linear = build_method(config, federation.n_holders)
     layout, own_models = _layout(config, federation), config.clients.models is not None or bool(config.clients.private)
     kinds = kinds_of(config, federation.n_clients, federation.sites_of) if own_models else ()
 
-    def global_model(draw: int) -> Aggregator:
-        if config.clients.models is not None:
-            return models_by_kind(config, federation, method, linear, layout, kinds)
-        if draw:  # after a Reset: the methods keep their state, around a new aggregator
-            cast(Any, chain(method)[-2]).inner = build_aggregator(config, holders)
-        model = build_model(config, federation.n_classes, federation.input_shape, draw)
-        if context.initial:
-            load_into(model, {name: torch.from_numpy(np.array(value)) for name, value in context.initial.items()})
-        return Aggregator(
-            method,
-            linear,
-            shared_of(config, parameters_of(model)),
-            shared_of(config, buffers_of(model)),
-            server_lr=server_lr_of(config),
-            value_ratio=config.clients.max_value_ratio,
-        )
-
     server = Server(config, federation)
-    context = RunContext(
-        rounds=config.rounds,
-        n_clients=federation.n_clients,
-        n_classes=federation.n_classes,
-        class_names=tuple(federation.class_names),
-        seed=config.seed,
-        clients_need_counts=_clients_need_counts(config),
-        models={"global": global_model},
-        minority=tuple(federation.minority),
-        train_counts=federation.class_totals,
-        method_sets_prior=needs_counts(config) and config.prior.provenance == "clear_sum",
-        prior_from_counts=lambda counts: prior_from_counts(counts.astype(np.float64), config),
-        artifact=folder.artifact,
-        server=server,
-        working=progress.work,
-        prior_view=config.prior.view,
-        ledger=ledger_of(config, federation.n_clients),
-        learning_rates=lambda server_round: learning_rates(config, server_round),
-    )
+    context = _context(folder, config, federation, progress, server)
+    context.models["global"] = _global_model(config, federation, method, linear, layout, kinds, context)
     attackers = attackers_in(config, federation)
     if attackers is not None:
         context.attackers = attackers.clients
