@@ -14,7 +14,17 @@ import numpy as np
 
 from fedimb.evaluation.intervals import t_interval
 from fedimb.study.design import read_study
-from fedimb.study.pages import Line, Row, fill, interval, read_rows, short, table, write_lines
+from fedimb.study.pages import (
+    Line,
+    Row,
+    contrasts_table,
+    interval,
+    read_rows,
+    short,
+    table,
+    write_lines,
+    write_page,
+)
 
 HERE = Path(__file__).parent
 MADE = ("leaderboard.csv",)
@@ -314,11 +324,7 @@ class Figures:
         return table(["row", "row - bar, raw pictures", "the other data sets", "beats on raw pictures"], lines)
 
     def _table_contrasts(self) -> str:
-        lines = []
-        for one in self.contrasts:
-            p, equal = (short(float(one[key] or "nan")) for key in ("p_holm", "equal_holm"))
-            lines.append([f"{one['first']} - {one['second']}", interval(one), p, equal, f"**{one['verdict']}**"])
-        return table(["contrast", "difference", "p, Holm", "p, equal", "verdict"], lines)
+        return contrasts_table(self.contrasts)
 
 
 def _rate(text: str) -> str:
@@ -333,8 +339,7 @@ def publish(to: Path) -> None:
     """leaderboard.csv and README.md."""
     figures = Figures(to)
     write_lines(to / "leaderboard.csv", figures.leaderboard)
-    page = (HERE / "page.md").read_text(encoding="utf-8")
-    (to / "README.md").write_text(fill(page, figures), encoding="utf-8")
+    write_page(HERE / "page.md", to, figures)
 
 
 if __name__ == "__main__":
