@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from fedimb.contracts.base import Contract, Record
+from fedimb.contracts.base import Contract, Record, Values
 from fedimb.contracts.settings import Settings
 from fedimb.registry import register
 from fedimb.registry.arguments import NonNegative, PositiveCount
@@ -43,6 +43,7 @@ GREEDY_ENSEMBLE = Contract(
                 "all weights of this site's model, which did not leave it before",
                 "model",
                 dtypes=("float32",),
+                values={"*": Values()},
                 optional=True,
             ),
         )
