@@ -13,6 +13,7 @@ import jsonschema
 import numpy as np
 import pytest
 from coordinator import make_deployment
+from region_trees import make_tree
 from small_runs import SMALL
 from study_plans import node_home, plan_of, run_config
 from tiny_images import image
@@ -50,6 +51,7 @@ STORIES = {
         "deploy init", "deploy status", "deploy add-site", "deploy remove-site", "deploy rotate", "deploy renew",
         "deploy plan", "deploy standby", "deploy take-over",
     },
+    "region": {"region plan"},
     # what these return is checked by its type alone
     "minutes": {"demo", "deploy run", "deploy demo", "deploy bundle", "deploy dossier", "node papers"},
 }  # fmt: skip
@@ -278,6 +280,18 @@ def test_coordinator(said, home, monkeypatch):
     assert said("deploy", "take-over", "--deployment", "../second")["runs"] == []
     assert said("deploy", "remove-site", "va")["key_fingerprint"] is None
     assert said.seen == STORIES["coordinator"] | {"node init", "node rotate"}
+
+
+@pytest.mark.slow
+def test_region(said, tmp_path):
+    tree = make_tree(tmp_path)
+    region = tree.regions["sued"]
+    places = ["--node", region.node.root, "--deployment", region.deployment.root]
+    assert main(["region", "plan", "abc", *map(str, places)]) == 2  # it was not received
+    receive_plan(region.node, tree.plan.to_json())
+    made = said("region", "plan", tree.plan.sha[:8], *places)
+    assert (Path(made["folder"]) / "plan.json").is_file()
+    assert said.seen == STORIES["region"]
 
 
 @pytest.mark.parametrize(
