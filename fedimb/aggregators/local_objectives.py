@@ -4,6 +4,8 @@ The arguments are the local objective's: the aggregator's YAML passes them on un
 averages.
 """
 
+from typing import Literal
+
 from flwr.serverapp.strategy import Strategy
 
 from fedimb.aggregators.stock import fedavg
@@ -21,7 +23,12 @@ def moon(mu: NonNegative = 1.0, temperature: Positive = 0.5) -> Strategy:
 
 
 @register("aggregator", "distil", linear=True, any_pace=True, by_array=True, from_sum=True)
-def distil(weight: NonNegative = 1.0, temperature: Positive = 2.0, absent_only: bool = False) -> Strategy:
+def distil(
+    weight: NonNegative = 1.0,
+    temperature: Positive = 2.0,
+    absent_only: bool = False,
+    balance: Literal["none", "entropy", "complement"] = "none",
+) -> Strategy:
     """FedAvg, with distillation from the received model in the clients' loss.
 
     Distillation from the received model; see `fedimb.training.objectives.distil`.
