@@ -8,7 +8,7 @@ fewer usable replies than ``clients.min_members`` it answers with an error.
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
@@ -38,9 +38,9 @@ def limits_record(limits: WeightLimits) -> ConfigRecord:
 
 def limits_in(content: RecordDict) -> WeightLimits:
     """Inverse of `limits_record`. Raises FedimbError if a message does not hold them."""
-    found = content.config_records.get(REGION)
+    found: dict[str, Any] = dict(content.config_records.get(REGION) or {})
     try:
-        each, total, count = (int(cast(int, (found or {})[key])) for key in ("each", "total", "count"))
+        each, total, count = (int(found[key]) for key in ("each", "total", "count"))
     except (KeyError, TypeError, ValueError):
         raise _CannotAdd("the message has no limits on weights, which a region's sum is scaled by") from None
     return WeightLimits(each, total, count)
