@@ -54,11 +54,28 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Setti
             config["model"] = {}  # it replaces the chosen model entirely
         set_value(config, key, value)
     _check_objectives(config, last, catalogue)
+    _check_natural(config, given)
     if any(key in _OTHER_DATA for key in given) and not any(key.startswith("data.about") for key in given):
         config["data"].pop("about", None)  # it is about the files of the YAML, not about these
     if any(key in _OTHER_DATA for key in given) and not any(key.startswith("data.accept") for key in given):
         config["data"]["accept"] = []  # likewise
     return _resolved(config)
+
+
+def _check_natural(config: Settings, given: set[str]) -> None:
+    """Refuse words that shape a tail where all rows are kept: they would change nothing.
+
+    YAML files have values there too, for the shapes that a word may choose.
+    """
+    data = config.get("data")
+    if not isinstance(data, dict) or data.get("long_tail") != "natural":
+        return
+    for key, unused in (("n_max", None), ("imbalance_factor", 1)):
+        if f"data.{key}" in given and data.get(key) != unused:
+            raise ConfigError(
+                f"data.{key}={data[key]} changes nothing with data.long_tail=natural, which keeps all rows: set "
+                "data.long_tail=exponential or step, or leave it out"
+            )
 
 
 def _check_objectives(config: Settings, last: Settings, catalogue: Catalogue) -> None:

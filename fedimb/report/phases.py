@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from fedimb.plain import JsonObject
 from fedimb.report.html.pictures import COLOURS, figure, tidy
 from fedimb.rundir.result import RunResult
 from fedimb.text import WIDTH, aligned, plain, score
@@ -18,7 +19,7 @@ def phase_lines(result: RunResult, stream: TextIO | None = None) -> list[str]:
 
     Empty for a run that trained no phases. Of many phases the first and the last are shown.
     """
-    found = result.phases
+    found: JsonObject = result.phases
     if not found:
         return []
     classes: list[list[int]] = found["classes"]

@@ -179,7 +179,7 @@ class RunResult:
     events: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
     site: str | None = None
     virtual_s: float = math.nan
-    phases: JsonObject = field(default_factory=dict)
+    phases: dict[str, object] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -41,7 +41,7 @@ def consensus_of(
         Logits [n, C]; `fedimb.training.fusion.NEVER` for a class that nobody annotates.
 
     Example:
-        >>> logits = torch.tensor([[[0.0, 0.0]], [[0.0, 2.0]]])  # two teachers, one row
+        >>> logits = torch.tensor([[[0.0, 0.0]], [[0.0, 2.0]]]).double()  # two teachers, one row
         >>> both = torch.ones(2, 2, dtype=torch.bool)
         >>> consensus_of(logits, both, "mean", 0.1).softmax(dim=1).round(decimals=2).tolist()
         [[0.27, 0.73]]

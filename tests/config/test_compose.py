@@ -344,3 +344,18 @@ def test_folders_of_the_environment_serve_every_verb(tmp_path: Path, monkeypatch
     monkeypatch.setenv("FEDIMB_CONFIG_DIR", str(tmp_path / "none"))
     with pytest.raises(ConfigError, match="no configuration folder"):
         compose(["sampler=mine"])
+
+
+@pytest.mark.parametrize(
+    "words", [["data=yeast", "data.n_max=80"], ["data.long_tail=natural", "data.imbalance_factor=5"]]
+)
+def test_a_word_that_shapes_no_tail_is_refused(words: list[str]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"changes nothing with data.long_tail=natural, .* data.long_tail=exponential"
+    ):
+        compose(words)
+
+
+def test_a_yaml_s_own_values_do_not_hinder_a_natural_tail() -> None:
+    assert compose(["data=digits", "data.long_tail=natural"])["data"]["n_max"] == 110
+    assert compose(["data=yeast", "data.long_tail=step", "data.n_max=80"])["data"]["n_max"] == 80
