@@ -170,6 +170,7 @@ NEEDS = (
     ("strategy", "fediic", "model.head=projected", "local.augmentation=[{name: noise}]"),
     ("strategy", "fedyoyo", "loss=dla"),
     ("strategy", "mahalanobis", "model.head=gated"),
+    ("strategy", "two_stage", "loss=ce"),
     ("strategy", "fedmd", "clients.private=['*']"),
     ("strategy", "fedproto", "clients.private=['*']"),
     ("strategy", "fedrep", "clients.private=[head]"),

@@ -176,7 +176,7 @@ def test_too_few_slots_and_wrong_settings_are_refused():
     for wrong in (0, [3], [4, 3]):
         with pytest.raises(ConfigError, match=r"or \[fewest, most\]"):
             AnnotatedSubsets(classes=wrong)
-    with pytest.raises(ConfigError, match="draws labels itself"):
+    with pytest.raises(ConfigError, match="has its rows dealt by another itself"):
         AnnotatedSubsets(rows={"name": "annotated_subsets"})
 
 

@@ -16,7 +16,10 @@ from fedimb.records import array_record
 X = np.random.default_rng(0).normal(3, 2, size=(50, 2, 16)).astype(np.float32)
 SCALED = np.ones((2, 1), bool)
 PLAN = SimpleNamespace(
-    limits=SiteLimits(most_rows=100, values=[[-50.0, 50.0]] * 2), input_shape=[2, 16], classes=["a", "b"]
+    limits=SiteLimits(most_rows=100, values=[[-50.0, 50.0]] * 2),
+    input_shape=[2, 16],
+    classes=["a", "b"],
+    run_config=lambda: SimpleNamespace(clients=SimpleNamespace(regions=None)),
 )
 
 
