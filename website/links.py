@@ -32,12 +32,14 @@ def resolved(page: str, target: str) -> tuple[str, str]:
     """(path in the repository, anchor with its #) of a link on a page, both relative to the root.
 
     Raises:
-        ValueError: the link leaves the repository, or nothing is there.
+        ValueError: the link leaves the repository, nothing is there, or a folder without a page.
     """
     name, sharp, anchor = target.partition("#")
     path = posixpath.normpath(posixpath.join(posixpath.dirname(page), name)) if name else page
     if path.startswith("..") or not (ROOT / path).exists():
         raise ValueError(f"{page}: the link {target} leads nowhere")
+    if (ROOT / path).is_dir() and not (ROOT / path / "README.md").is_file():
+        raise ValueError(f"{page}: the link {target} leads to a folder without a README.md: link to one of its files")
     return path, sharp + anchor
 
 

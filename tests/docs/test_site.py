@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from website import check, links, results, settings  # noqa: E402
+from website import check, hooks, links, results, settings  # noqa: E402
 
 DOCS = ROOT / "docs"
 QUESTIONS = {
@@ -122,6 +122,14 @@ def test_links_of_a_page_lead_to_the_same_thing_on_the_site() -> None:
     assert links.rewritten("[x](../heart)", "experiments/demo/README.md") == "[x](../heart/index.md)"
     with pytest.raises(ValueError, match="leads nowhere"):
         links.rewritten("[x](gone.md)", "docs/compare.md")
+    with pytest.raises(ValueError, match="leads to a folder without a README"):
+        links.rewritten("[x](notebooks)", "docs/compare.md")
+
+
+def test_every_link_of_a_page_has_an_address() -> None:
+    pages = [*(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")), *hooks.adopted()]
+    assert len(pages) > 60
+    assert links.linked((page, (ROOT / page).read_text(encoding="utf-8")) for page in pages)
 
 
 def test_the_results_are_those_of_the_csvs() -> None:
