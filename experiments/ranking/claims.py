@@ -278,8 +278,8 @@ class Figures:
         return found[0]
 
     def _table_leaderboard(self) -> str:
-        head = ["", "row", "kind", "macro", "minority", "row - bar, 95 %", "beats", "level", "below", "undecided"]
-        head += ["is the bar", "macro above chance per MB", "per client-second", "the claim"]
+        head = ["", "row", "kind", "macro", "minority", "row - bar, 95 %", "beats / level / below / undecided"]
+        head += ["is the bar", "gain per MB", "per client-second", "the claim"]
         lines = []
         for place, line in enumerate(self.leaderboard, 1):
             label = str(line["row"])
@@ -290,7 +290,7 @@ class Figures:
                     str(line["kind"]),
                     *(short(float(str(line[score]))) for score in SCORES),
                     interval(line),
-                    *(str(line[verdict]) for verdict in VERDICTS),
+                    " / ".join(str(line[verdict]) for verdict in VERDICTS),
                     str(line["is_bar"]),
                     *(_rate(str(line[key])) for key in ("macro_per_client_mb", "macro_per_client_second")),
                     self.claim(label) if label in self.judged else "",
