@@ -64,14 +64,14 @@ def _ranking(lines: Sequence[Line]) -> str:
             number(line["minority_recall"]),
             number(line["difference"], sign=True),
             f"{number(line['low'], sign=True)} to {number(line['high'], sign=True)}",
-            *(line[verdict] for verdict in verdicts),
+            " / ".join(line[verdict] for verdict in verdicts),
             number(str(float(line["up_bytes"]) / 1e6), 2),
             number(line["client_seconds"], 1) if float(line["client_seconds"]) else "none",
             plain(line["prior"]),
         ]
         for line in lines
     ]
-    heads = ["row", "kind", "macro recall", "minority recall", "to the bar", "95 % interval", *verdicts]
+    heads = ["row", "kind", "macro recall", "minority recall", "to the bar", "95 % interval", " / ".join(verdicts)]
     heads += ["MB up", "client-seconds", "class prior"]
     said = (
         "Scores, and the difference in macro recall to the [bar](explanation/the-bar.md), are means over data sets; "
