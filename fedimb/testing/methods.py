@@ -3,14 +3,13 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, Message
 from safetensors.numpy import load_file
 
 from fedimb import registry
-from fedimb.clientapp.local_training import LocalTraining
+from fedimb.clientapp.runtime import ClientRuntime
 from fedimb.contracts.base import declaration_fault
 from fedimb.engine.open import open_engine
 from fedimb.errors import ConfigError, DataError, RunFailed
@@ -113,17 +112,18 @@ def _check_inside(
 
 
 def _check_leak(contract: Contract, config: RunConfig, place: Path) -> None:
-    reply = LocalTraining.reply
+    handle = ClientRuntime.handle
 
-    def leaking(self: LocalTraining, prepared: Any, result: Any) -> RecordDict:
-        content = reply(self, prepared, result)
-        content["x.undeclared"] = ConfigRecord({"patient": "Ada"})
-        return content
+    def leaking(self: ClientRuntime, message: Message, client: int) -> Message:
+        reply = handle(self, message, client)
+        if not reply.has_error():
+            reply.content["x.undeclared"] = ConfigRecord({"patient": "Ada"})
+        return reply
 
-    LocalTraining.reply = leaking  # type: ignore[method-assign]
+    ClientRuntime.handle = leaking  # type: ignore[method-assign]
     try:
         rule = contract.rule("a record its contract does not declare does not leave a client")
         with rule, contract.refuses(RunFailed, "x.undeclared"):
             run(config, place)
     finally:
-        LocalTraining.reply = reply  # type: ignore[method-assign]
+        ClientRuntime.handle = handle  # type: ignore[method-assign]
