@@ -24,6 +24,7 @@ from fedimb.engine.trainer import resolve_trainer
 from fedimb.errors import ConfigError, FedimbError, RunDiverged, RunFailed, RunWaiting, storage_reason
 from fedimb.process_state import collect_as_usual, log_level, restored
 from fedimb.registry.targets import trusted
+from fedimb.rundir.arrival_journal import remove_replies
 from fedimb.rundir.changes import check_unchanged
 from fedimb.rundir.checkpoints import FIXED, rewrite_seal
 from fedimb.rundir.code import Code
@@ -365,6 +366,8 @@ def _ending(folder: RunFolder, tracker: Tracker, engine: Engine) -> Iterator[Non
         with contextlib.suppress(OSError):  # the disk may be the cause; without a status the run counts as killed
             folder.set_status("failed", str(error), type(error).__name__)
         kind = RunDiverged if isinstance(error, RunDiverged) else RunFailed
+        if kind is RunDiverged:  # the same arrivals would diverge again, so nobody needs what single clients sent
+            remove_replies(folder.path)
         raise kind(f"{error}\n  after fixing the cause: {resume}") from error
     except KeyboardInterrupt as interrupt:
         with contextlib.suppress(OSError):

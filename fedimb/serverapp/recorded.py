@@ -13,12 +13,10 @@ from fedimb.contracts import platform as names
 from fedimb.engine.channel import Received
 from fedimb.engine.grid import CLIENT_FAILED, SimulationGrid
 from fedimb.errors import ConfigError, RunFailed
-from fedimb.rundir.arrival_journal import FILE, Arrival, read_arrivals
+from fedimb.rundir.arrival_journal import FILE, RECORDED, Arrival, read_arrivals
 from fedimb.rundir.folder import RunFolder
 from fedimb.schema import RunConfig
 
-RECORDED = "recorded.jsonl"
-"""The arrivals that a run repeats, in its folder: a copy of another run's arrivals.jsonl."""
 _MODEL = Path("artifacts", "model", "model.safetensors")
 
 

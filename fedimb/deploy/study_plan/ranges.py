@@ -11,12 +11,32 @@ from fedimb.errors import ConfigError, nearest
 from fedimb.schema import RunConfig, Strict
 
 _FIXED = (
-    *("model", "data.source", "prior.provenance", "aggregator.objectives", "evaluation.secure", "privacy", "attack"),
+    *(
+        "model",
+        "data.source",
+        "data.public",
+        "prior.provenance",
+        "aggregator.objectives",
+        "evaluation.secure",
+        "privacy",
+        "attack",
+    ),
     *("explanation", "pace"),
     *("data.subgroups", "data.labels", "evaluation.subgroup_floor", "evaluation.temperature"),
+    *("prior.view", "prior.epsilon", "prior.delta", "prior.clip"),
     *("clients.count", "clients.max_weight_share", "clients.max_update_ratio", "clients.max_value_ratio"),
+    *("clients.regions", "clients.min_members", "clients.private", "clients.models"),
 )
 """Settings that may never vary: they change what leaves, how it or the result is protected, or who takes part."""
+PROTECTIONS = frozenset(
+    (
+        *("min_count", "min_rows", "min_holders"),  # rows, people or sites behind a number that leaves
+        *("epsilon", "delta", "clip", "sigma", "secure"),  # noise and masks
+        *("audit", "force", "gate", "screen", "release", "holdout"),  # checks of what is generated, before it leaves
+        *("share_prototypes", "style", "made", "pool"),  # whether something more leaves
+    )
+)
+"""Settings of methods that may never vary, by name, whichever method has them."""
 Scalar = int | float | bool | str
 
 
@@ -68,6 +88,14 @@ def _counts_messages(config: RunConfig) -> set[str]:
     return found
 
 
+def is_fixed(key: str) -> bool:
+    """Whether a setting may never vary within a plan: see `_FIXED` and `PROTECTIONS`."""
+    if any(key == fixed or key.startswith(f"{fixed}.") for fixed in _FIXED):
+        return True
+    group, *names = key.split(".")
+    return group == "strategy" and not PROTECTIONS.isdisjoint(names[1:])
+
+
 def check_vary(config: RunConfig, vary: Mapping[str, Range]) -> None:
     """Refuse a range that a site could not assess.
 
@@ -80,7 +108,7 @@ def check_vary(config: RunConfig, vary: Mapping[str, Range]) -> None:
         if key not in flat or key.split(".")[0] in NO_INFLUENCE:
             known = [name for name in flat if name.split(".")[0] not in NO_INFLUENCE]
             raise ConfigError(f"--vary {key}: not a setting that may vary.{nearest(key, known)}")
-        if any(key == fixed or key.startswith(f"{fixed}.") for fixed in _FIXED):
+        if is_fixed(key):
             raise ConfigError(f"--vary {key}: this setting changes what leaves a site; make a plan for each value")
         if key in _counts_messages(config) and not given.among and given.high is None:
             raise ConfigError(f"--vary {key}: give an upper bound, as in {key}=1..200")
