@@ -153,6 +153,24 @@ def check_replies(folder: Path, first: int, taken: int) -> None:
         _reply(folder / FOLDER / _name(one.number), one)
 
 
+def follows_arrivals(folder: Path) -> bool:
+    """Whether a run's numbers follow from an order of arrivals, its own or a recorded one, beside its configuration.
+
+    Two such runs of one configuration and seed are two runs, and neither is the simulated one.
+    """
+    return (folder / FILE).exists() or (folder / RECORDED).exists()
+
+
+def arrivals_differ(one: Path, other: Path) -> bool:
+    """Whether two runs at sites took replies in different orders, or one of them was not at sites.
+
+    Raises:
+        Damaged: see `read_arrivals`.
+    """
+    (mine, _), (theirs, _) = read_arrivals(one / FILE), read_arrivals(other / FILE)
+    return [(a.first, a.client, a.version) for a in mine] != [(a.first, a.client, a.version) for a in theirs]
+
+
 def remove_replies(folder: Path) -> None:
     """Remove all replies of a run that has ended: nobody needs what single clients sent any more; the lines stay.
 
@@ -190,5 +208,5 @@ _REMEDY = "put back a copy of the file from a backup, or start a new run"
 
 __all__ = [
     *("FILE", "FOLDER", "RECORDED", "Arrival", "ArrivalJournal"),
-    *("check_replies", "read_arrivals", "remove_replies"),
+    *("arrivals_differ", "check_replies", "follows_arrivals", "read_arrivals", "remove_replies"),
 ]

@@ -6,7 +6,14 @@ import pytest
 
 from fedimb.engine.open import open_engine
 from fedimb.errors import RunDiverged, RunFailed
-from fedimb.rundir.arrival_journal import ArrivalJournal, check_replies, read_arrivals, remove_replies
+from fedimb.rundir.arrival_journal import (
+    ArrivalJournal,
+    arrivals_differ,
+    check_replies,
+    follows_arrivals,
+    read_arrivals,
+    remove_replies,
+)
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.seal import Damaged
 from fedimb.serverapp.launch import _ending
@@ -102,3 +109,11 @@ def test_a_run_that_diverged_keeps_no_replies_and_one_that_failed_does(folder, e
     with pytest.raises(type(error)), _ending(RunFolder(folder), NoTracker(), open_engine({"name": "inline"})):
         raise error
     assert (folder / "arrivals").exists() is kept
+
+
+def test_two_orders_of_arrivals_are_told_apart(folder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    assert arrivals_differ(folder, other)
+    assert not arrivals_differ(folder, folder)
+    assert [follows_arrivals(path) for path in (folder, other)] == [True, False]

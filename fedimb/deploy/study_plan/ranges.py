@@ -24,10 +24,10 @@ PROTECTIONS = frozenset(
         *("min_count", "min_rows", "min_holders"),  # rows, people or sites behind a number that leaves
         *("epsilon", "delta", "clip", "sigma", "secure"),  # noise and masks
         *("fedssg.audit", "fedssg.force", "fedssg.gate", "fedssg.holdout", "fedssg.release"),  # before it leaves
-        *("active.share_prototypes", "fedssg.style"),  # whether something more leaves
+        *("active.share_prototypes", "fedssg.style", "oneround.head", "fedmd.match"),  # what leaves
     )
 )
-"""Settings of methods that may never vary: of every method that has one of this name, or of the method before it."""
+"""Settings of methods that may never vary: of every method that has one of this name, or of the one named with it."""
 Scalar = int | float | bool | str
 
 
