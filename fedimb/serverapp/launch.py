@@ -305,9 +305,8 @@ def execute(
         progress.title(run_label(config))
         progress.note(federation.minority_line())
         if federation.phases:
-            by_phase = any(registry.flags("strategy", name).get("phased") for name in config.strategy)
             joint = "; no method of this run trains by them: all classes are trained at once"
-            progress.note(federation.phases_line() + ("" if by_phase else joint))
+            progress.note(federation.phases_line() + ("" if _by_phase(config) else joint))
         torch.set_num_threads(1)  # the same bits as on any engine, and no competition with the workers for cores
         running = stack.enter_context(_engine(engine, config))
         _record_processes(folder, running)  # the head's folder, before a process starts that could be left behind
@@ -329,6 +328,8 @@ def execute(
             raise
         progress.skip(loop.progress.server_round)
         folder.set_status("running")
+        if federation.phases and not _by_phase(config):
+            folder.journal(event="phases", trained="at once")
         if loop.exchange.attackers is not None:
             folder.journal(event="attackers", **loop.exchange.attackers.facts())
         if (sampler := loop.exchange.client_sampler).permuted:
@@ -351,6 +352,11 @@ def execute(
             checkpointer.seal_end()
             folder.set_status("finished", f"suspect: {why}" if why else "")
         return RunResult.read(folder.path)
+
+
+def _by_phase(config: RunConfig) -> bool:
+    """Whether a method of the run trains phases one after the other."""
+    return any(registry.flags("strategy", name).get("phased") for name in config.strategy)
 
 
 @contextlib.contextmanager
