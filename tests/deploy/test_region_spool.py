@@ -1,6 +1,7 @@
 """What a region's two programs leave in their folder, and that one coordinator answers."""
 
 import threading
+from pathlib import Path
 
 import pytest
 from flwr.app import RecordDict
@@ -20,7 +21,7 @@ def asked_and_given_up(spool: Spool) -> Ask:
     return found[0]
 
 
-def test_an_answer_that_nobody_waits_for_is_not_left(tmp_path):
+def test_an_answer_that_nobody_waits_for_is_not_left(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "run")
     ask = asked_and_given_up(spool)
     spool.answer(ask, RecordDict())
@@ -28,13 +29,18 @@ def test_an_answer_that_nobody_waits_for_is_not_left(tmp_path):
     assert list((tmp_path / "state" / "region" / "run").iterdir()) == []
 
 
-def test_an_answer_in_time_arrives(tmp_path):
+def test_an_answer_in_time_arrives(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "run")
-    spool.wait = lambda: [spool.answer(ask, ask.content) for ask in spool.pending()]  # type: ignore[method-assign]
+
+    def answered() -> None:
+        for ask in spool.pending():
+            spool.answer(ask, ask.content)
+
+    spool.wait = answered  # type: ignore[method-assign]
     assert spool.ask("train", "d", RecordDict(), 5) == RecordDict()
 
 
-def test_a_second_coordinator_of_a_node_is_refused(tmp_path):
+def test_a_second_coordinator_of_a_node_is_refused(tmp_path: Path) -> None:
     stop, runs = threading.Event(), RegionRuns(Deployment(tmp_path / "deployment"), tmp_path)
     stop.set()
     runs.watch(stop)
