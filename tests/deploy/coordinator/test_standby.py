@@ -264,7 +264,8 @@ def test_each_arrival_in_a_copy_has_its_reply(run: Path, tmp_path: Path, monkeyp
     """A reply arrives after the n-th file that is copied, for every n: the lines are never ahead of the replies."""
     copy_file, moments = standby_module._copy_file, len([path for path in run.rglob("*") if path.is_file()])
     for moment in range(0, moments, 3):
-        source, copied = tmp_path / f"{moment}" / "run", []
+        source = tmp_path / f"{moment}" / "run"
+        copied: list[Path] = []
         shutil.copytree(run, source)
         journal = ArrivalJournal(source)
         journal.append(b"one", 0, 0, 0, 0, 1, "")
