@@ -30,6 +30,7 @@ from fedimb.errors import ConfigError
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
 from fedimb.seeds import Stream
+from fedimb.selection.checks import rows_not_dead
 from fedimb.selection.moments import add_noise, class_moments, suppress
 from fedimb.selection.profile import Profile
 from fedimb.selection.projections import project
@@ -114,7 +115,10 @@ class ScopeClient(Client):
 
     def _profile(self, content: RecordDict, labels: Tensor, context: ClientContext) -> RecordDict:
         vectors = self._class_vectors(content, context)
-        scores = project(self._embeddings(context), labels, vectors)
+        embeddings = self._embeddings(context)
+        if open_encoder(self.settings.encoder, context.data.store).uses_model:
+            rows_not_dead(embeddings)
+        scores = project(embeddings, labels, vectors)
         context.state["scores"] = array_record({"scores": scores.numpy()})
         moments = class_moments(scores, labels, len(vectors))
         normals = partial(context.secrets.normals, context, Stream.METHOD)

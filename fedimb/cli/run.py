@@ -127,7 +127,7 @@ def _repeat(args: argparse.Namespace) -> "RunFinished":
     from fedimb.rundir.folder import RunFolder
     from fedimb.rundir.stored import read_config
     from fedimb.serverapp.launch import launch
-    from fedimb.serverapp.recorded import differing_weights
+    from fedimb.serverapp.recorded import differing_weights, mark_differing
 
     folder = find_run(args.repeat)
     tree = json.loads(to_json(read_config(RunFolder.open(folder))))
@@ -136,6 +136,7 @@ def _repeat(args: argparse.Namespace) -> "RunFinished":
     result = launch(from_json(json.dumps(tree)), arrivals=folder)
     finished = shown(result, args.json, plot=args.plot)
     if wrong := differing_weights(folder, result.folder):
+        mark_differing(result.folder, wrong)
         raise RunFailed(wrong)
     return finished
 

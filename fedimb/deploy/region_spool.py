@@ -136,12 +136,19 @@ class Spool:
         return found
 
     def answer(self, ask: Ask, content: RecordDict) -> None:
-        """Answer a question."""
-        write_private(self._folder() / f"{ask.nonce}.reply", pack(content))
+        """Answer a question; if nobody waits for it any more, no answer is left."""
+        self._put(f"{ask.nonce}.reply", ask, pack(content))
 
     def refuse(self, ask: Ask, code: int, text: str) -> None:
         """Say why there is no answer, in words that may leave the region."""
-        write_private(self._folder() / f"{ask.nonce}.error", json.dumps({"code": code, "text": text}).encode())
+        self._put(f"{ask.nonce}.error", ask, json.dumps({"code": code, "text": text}).encode())
+
+    def _put(self, name: str, ask: Ask, data: bytes) -> None:
+        """Write an answer. Who gives up removes the question before the answer, so one of the two removes this."""
+        path = self._folder() / name
+        write_private(path, data)
+        if not (self._folder() / f"{ask.nonce}.ask").exists():
+            path.unlink(missing_ok=True)
 
     def members(self, digest: str) -> list[int] | None:
         """The sites that a message was answered for; None: it was not answered."""

@@ -6,22 +6,35 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from fedimb.contracts.class_incremental import OF_PHASE
+from fedimb.evaluation.phases import RECALL_OF
 from fedimb.plain import JsonObject
 from fedimb.report.html.pictures import COLOURS, figure, tidy
+from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
 from fedimb.text import WIDTH, aligned, plain, score
 
+AT_ONCE = "phases were not trained one after the other: all classes were trained at once"
 _MOST_COLUMNS = 8
+
+
+def trained_at_once(result: RunResult) -> bool:
+    """Whether a run's data have phases, and no method trained by them: a bound of comparisons, no result of theirs."""
+    scored = any(f"test/{name}".startswith(RECALL_OF) for row in result.rows for name in row.metrics)
+    if result.phases or not scored:
+        return False
+    return not any(OF_PHASE in line["metrics"] for line in RunFolder(result.folder).metrics())
 
 
 def phase_lines(result: RunResult, stream: TextIO | None = None) -> list[str]:
     """For each row a table: recall of every phase's classes after each phase, and their forgetting; then the classes.
 
-    Empty for a run that trained no phases. Of many phases the first and the last are shown.
+    For a run that trained all phases at once a line that says so; empty for a run whose data have none. Of many phases
+    the first and the last are shown.
     """
     found: JsonObject = result.phases
     if not found:
-        return []
+        return [f"{AT_ONCE}."] if trained_at_once(result) else []
     classes: list[list[int]] = found["classes"]
     shown, lines = _shown(len(classes)), list[str]()
     for row, one in found["rows"].items():

@@ -11,6 +11,7 @@ after it, and then with new ones: to the weights that this order gives.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from dataclasses import asdict, dataclass
@@ -19,8 +20,12 @@ from pathlib import Path
 from fedimb.atomic import named_errors, write_atomic
 from fedimb.rundir.seal import Damaged
 
+log = logging.getLogger("fedimb")
+
 FILE = "arrivals.jsonl"
 FOLDER = "arrivals"
+RECORDED = "recorded.jsonl"
+"""The arrivals that a run repeats, in its folder: a copy of another run's arrivals.jsonl."""
 _GENESIS = "0" * 64
 
 
@@ -120,16 +125,7 @@ class ArrivalJournal:
         Raises:
             Damaged: its file is missing, or is not the one that was written.
         """
-        path = self._file(number)
-        if path.is_symlink():
-            raise Damaged(f"{path} is a link, and links in a run folder are not followed: put the file itself there")
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise Damaged(f"{path} is missing, a reply that arrived after the last checkpoint: {_REMEDY}") from None
-        if hashlib.sha256(data).hexdigest() != self.arrivals[number].sha256:
-            raise Damaged(f"{path} is not the reply that arrived: it was changed. To go on, {_REMEDY}")
-        return data
+        return _reply(self._file(number), self.arrivals[number])
 
     def forget_before(self, number: int) -> None:
         """Remove the replies of arrivals before ``number``; their lines stay."""
@@ -138,14 +134,79 @@ class ArrivalJournal:
                 path.unlink(missing_ok=True)
 
     def _file(self, number: int) -> Path:
-        return self._folder / f"{number:06d}.safetensors"
+        return self._folder / _name(number)
+
+
+def check_replies(folder: Path, first: int, taken: int) -> None:
+    """Check, changing nothing, that the replies are there which a resume takes from the journal.
+
+    Args:
+        folder: the run folder.
+        first: rounds of the run before the step that the checkpoint is in.
+        taken: arrivals of this step that the checkpoint covers.
+
+    Raises:
+        Damaged: see `read_arrivals` and `ArrivalJournal.reply`.
+    """
+    found, _ = read_arrivals(folder / FILE)
+    for one in [arrival for arrival in found if arrival.first >= first][taken:]:
+        _reply(folder / FOLDER / _name(one.number), one)
+
+
+def follows_arrivals(folder: Path) -> bool:
+    """Whether a run's numbers follow from an order of arrivals, its own or a recorded one, beside its configuration.
+
+    Two such runs of one configuration and seed are two runs, and neither is the simulated one.
+    """
+    return (folder / FILE).exists() or (folder / RECORDED).exists()
+
+
+def arrivals_differ(one: Path, other: Path) -> bool:
+    """Whether two runs at sites took replies in different orders, or one of them was not at sites.
+
+    Raises:
+        Damaged: see `read_arrivals`.
+    """
+    (mine, _), (theirs, _) = read_arrivals(one / FILE), read_arrivals(other / FILE)
+    return [(a.first, a.client, a.version) for a in mine] != [(a.first, a.client, a.version) for a in theirs]
 
 
 def remove_replies(folder: Path) -> None:
-    """Remove all replies of a run that has ended: nobody needs what single clients sent any more; the lines stay."""
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    """Remove all replies of a run that has ended: nobody needs what single clients sent any more; the lines stay.
+
+    If they cannot be removed, a warning says what to delete: they are what single clients sent.
+    """
+    try:
+        shutil.rmtree(folder / FOLDER)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        path = folder / FOLDER
+        log.warning("%s holds what single clients sent and could not be removed (%s): delete it", path, error)
+
+
+def _name(number: int) -> str:
+    return f"{number:06d}.safetensors"
+
+
+def _reply(path: Path, arrival: Arrival) -> bytes:
+    if path.is_symlink():
+        raise Damaged(f"{path} is a link, and links in a run folder are not followed: put the file itself there")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise Damaged(
+            f"{path} is missing, a reply that arrived after the last checkpoint (replies are removed when a run ends "
+            f"or diverges): {_REMEDY}"
+        ) from None
+    if hashlib.sha256(data).hexdigest() != arrival.sha256:
+        raise Damaged(f"{path} is not the reply that arrived: it was changed. To go on, {_REMEDY}")
+    return data
 
 
 _REMEDY = "put back a copy of the file from a backup, or start a new run"
 
-__all__ = ["FILE", "FOLDER", "Arrival", "ArrivalJournal", "read_arrivals", "remove_replies"]
+__all__ = [
+    *("FILE", "FOLDER", "RECORDED", "Arrival", "ArrivalJournal"),
+    *("arrivals_differ", "check_replies", "follows_arrivals", "read_arrivals", "remove_replies"),
+]

@@ -16,6 +16,7 @@ from fedimb.errors import FedimbError
 from fedimb.plain import JsonObject
 from fedimb.records import Arrays, pack_arrays, stored_hash, unpack_arrays
 from fedimb.rundir.arrival_journal import FILE as ARRIVALS
+from fedimb.rundir.arrival_journal import RECORDED
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.seal import (
     CHECKPOINT,
@@ -36,7 +37,7 @@ FIXED = (
     *("config.json", "partition.npz", "partition.json", "environment.json", "rows.json", "identity.json"),
     *("artifacts/config.json", "artifacts/partition.json", "artifacts/environment.json"),
     *("plan.json", "deployed.json"),  # of a deployment
-    "recorded.jsonl",  # the arrivals that a run repeats
+    RECORDED,  # the arrivals that a run repeats
 )
 """What is written at the start, where it is there."""
 

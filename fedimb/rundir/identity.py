@@ -34,10 +34,12 @@ from fedimb.data.store import open_source
 from fedimb.data.subgroups import source_to_open
 from fedimb.errors import ConfigError, DataError
 from fedimb.plain import JsonObject
+from fedimb.rundir.arrival_journal import RECORDED
 from fedimb.rundir.code import Code, DiskCode, code_of, words_of
 from fedimb.rundir.distributions import GONE
 from fedimb.rundir.environment import installed_version
 from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.seal import sha256_of
 from fedimb.rundir.source_files import EDITED
 from fedimb.schema import RunConfig
 
@@ -56,7 +58,8 @@ class Identity:
         data: sha256 of the arrays, labels, groups and ids that the source gives (`Store.content_sha`); in a deployment
             of the sites' data versions.
         partition: sha256 of the rows of each client, of the test set, and of the server.
-        inputs: sha256 of other files that the configuration names, by their setting.
+        inputs: sha256 of other files that the configuration names, by their setting; and of the arrivals that the run
+            repeats, if it does.
         versions: python, torch, numpy, flwr, and the kind of device that clients compute on.
         files, plugins, distributions: see `fedimb.rundir.code.Code`.
         sites: of a deployment: release and hash of the code of each site, by its name.
@@ -189,6 +192,8 @@ def identity_of(config: RunConfig, federation: Federation, more: Iterable[str] =
 def record_start(folder: RunFolder, config: RunConfig, federation: Federation) -> Identity:
     """Write a run's identity before its first round."""
     found = identity_of(config, federation)
+    if (recorded := folder.path / RECORDED).exists():
+        found = replace(found, inputs={**found.inputs, RECORDED: sha256_of(recorded)})
     folder.write_json(FILE, found.to_json())
     return found
 
@@ -238,6 +243,8 @@ class Present:
         """
         code = Code() if recorded is None else self._code.now(recorded.code)
         missing = {} if recorded is None else dict.fromkeys(recorded.inputs, GONE)
+        if recorded is not None and RECORDED in recorded.inputs:  # in the run folder, and sealed there
+            missing[RECORDED] = recorded.inputs[RECORDED]
         return Identity(
             config=config_sha(config),
             problem=problem_sha(config),

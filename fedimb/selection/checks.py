@@ -43,3 +43,17 @@ def labels_fit(labels: Tensor, rows: int, n_classes: int, what: str) -> Tensor:
             "every site needs the federation's class list"
         )
     return labels
+
+
+def rows_not_dead(features: Tensor) -> Tensor:
+    """A model's own features [n, d] unchanged.
+
+    Raises:
+        DataError: those of a row are all zero, so they have no direction.
+    """
+    if dead := int((features == 0).flatten(1).all(1).sum()):
+        raise DataError(
+            f"the model's features are all zero for {dead} of {len(features)} rows: its units are dead, mostly because "
+            "of too great a learning rate; lower local.lr, or use another model"
+        )
+    return features

@@ -24,6 +24,7 @@ from fedimb.engine.trainer import resolve_trainer
 from fedimb.errors import ConfigError, FedimbError, RunDiverged, RunFailed, RunWaiting, storage_reason
 from fedimb.process_state import collect_as_usual, log_level, restored
 from fedimb.registry.targets import trusted
+from fedimb.rundir.arrival_journal import remove_replies
 from fedimb.rundir.changes import check_unchanged
 from fedimb.rundir.checkpoints import FIXED, rewrite_seal
 from fedimb.rundir.code import Code
@@ -304,9 +305,8 @@ def execute(
         progress.title(run_label(config))
         progress.note(federation.minority_line())
         if federation.phases:
-            by_phase = any(registry.flags("strategy", name).get("phased") for name in config.strategy)
             joint = "; no method of this run trains by them: all classes are trained at once"
-            progress.note(federation.phases_line() + ("" if by_phase else joint))
+            progress.note(federation.phases_line() + ("" if _by_phase(config) else joint))
         torch.set_num_threads(1)  # the same bits as on any engine, and no competition with the workers for cores
         running = stack.enter_context(_engine(engine, config))
         _record_processes(folder, running)  # the head's folder, before a process starts that could be left behind
@@ -328,6 +328,8 @@ def execute(
             raise
         progress.skip(loop.progress.server_round)
         folder.set_status("running")
+        if federation.phases and not _by_phase(config):
+            folder.journal(event="phases", trained="at once")
         if loop.exchange.attackers is not None:
             folder.journal(event="attackers", **loop.exchange.attackers.facts())
         if (sampler := loop.exchange.client_sampler).permuted:
@@ -352,6 +354,11 @@ def execute(
         return RunResult.read(folder.path)
 
 
+def _by_phase(config: RunConfig) -> bool:
+    """Whether a method of the run trains phases one after the other."""
+    return any(registry.flags("strategy", name).get("phased") for name in config.strategy)
+
+
 @contextlib.contextmanager
 def _ending(folder: RunFolder, tracker: Tracker, engine: Engine) -> Iterator[None]:
     """Record how a run ended in its folder and in MLflow, and tell the user how to continue."""
@@ -365,6 +372,8 @@ def _ending(folder: RunFolder, tracker: Tracker, engine: Engine) -> Iterator[Non
         with contextlib.suppress(OSError):  # the disk may be the cause; without a status the run counts as killed
             folder.set_status("failed", str(error), type(error).__name__)
         kind = RunDiverged if isinstance(error, RunDiverged) else RunFailed
+        if kind is RunDiverged:  # the same arrivals would diverge again, so nobody needs what single clients sent
+            remove_replies(folder.path)
         raise kind(f"{error}\n  after fixing the cause: {resume}") from error
     except KeyboardInterrupt as interrupt:
         with contextlib.suppress(OSError):

@@ -13,12 +13,13 @@ from fedimb.contracts import platform as names
 from fedimb.engine.channel import Received
 from fedimb.engine.grid import CLIENT_FAILED, SimulationGrid
 from fedimb.errors import ConfigError, RunFailed
-from fedimb.rundir.arrival_journal import FILE, Arrival, read_arrivals
+from fedimb.rundir.arrival_journal import FILE, RECORDED, Arrival, read_arrivals
 from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.seal import sha256_of, write_seal
 from fedimb.schema import RunConfig
 
-RECORDED = "recorded.jsonl"
-"""The arrivals that a run repeats, in its folder: a copy of another run's arrivals.jsonl."""
+REPEAT = "repeat"
+"""Kind of suspicion: the weights are not those of the run that was repeated."""
 _MODEL = Path("artifacts", "model", "model.safetensors")
 
 
@@ -79,6 +80,30 @@ def differing_weights(recorded: Path, repeated: Path) -> str:
         f"the weights differ from those of {recorded} by up to {by_name[most]:.1g} ('{most}'): other data, code or "
         "arithmetic than at its sites"
     )
+
+
+def mark_differing(repeated: Path, why: str) -> None:
+    """Mark a finished run suspect: it does not give the weights of the run that it repeats.
+
+    Args:
+        repeated: its folder.
+        why: see `differing_weights`.
+    """
+    folder = RunFolder.open(repeated)
+    folder.lock()
+    try:
+        result = folder.read_json("result.json")
+        for row in result["rows"]:
+            row["suspect"] = {**row.get("suspect", {}), REPEAT: why}
+        seal = folder.seal
+        folder.write_json("result.json", result)
+        if seal is not None:
+            write_seal(
+                folder.path, seal.with_files({"result.json": sha256_of(folder.path / "result.json")}), durable=True
+            )
+        folder.set_status("finished", f"suspect: {why}")
+    finally:
+        folder.unlock()
 
 
 class RecordedChannel:

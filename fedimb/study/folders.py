@@ -13,6 +13,7 @@ from typing import Any
 
 from fedimb.config.load import flatten
 from fedimb.errors import FedimbError
+from fedimb.rundir.arrival_journal import RECORDED, arrivals_differ
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.identity import differences, read_identity
 from fedimb.rundir.stored import read_config
@@ -54,11 +55,17 @@ def collect(folder: Path, command: str = "") -> StudyResults:
 def of_runs(paths: Sequence[Path], name: str, command: str = "") -> StudyResults:
     """Run folders as a study. If a configuration was run twice, the first run that finished counts.
 
+    A run that repeats recorded arrivals is no run of its configuration, and is shown only where there are no others.
+
     Raises:
         FedimbError: none given.
     """
     if not paths:
         raise FedimbError(f"there are no runs of '{name}'; `fedimb run study={name}` creates one")
+    repeats = [path for path in paths if (path / RECORDED).exists()]
+    if repeats and len(repeats) < len(paths):
+        log.warning("not shown: %s, which repeats recorded arrivals", ", ".join(map(str, repeats)))
+        paths = [path for path in paths if path not in repeats]
     configs = [read_config(RunFolder.open(path)) for path in paths]
     flat = [flatten(config) for config in configs]
     found: dict[tuple[str, str, int], Result] = {}
@@ -97,6 +104,8 @@ def _changed(one: Result, other: Result) -> list[str]:
     """What changed between two runs of one configuration."""
     if one.folder is None or other.folder is None or one.sha != other.sha:
         return []
+    if arrivals_differ(one.folder, other.folder):
+        return ["replies arrived in another order"]
     made = [read_identity(result.folder) for result in (one, other) if result.folder is not None]
     return differences(made[0], made[1]) if made[0] is not None and made[1] is not None else []
 

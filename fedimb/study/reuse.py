@@ -16,6 +16,7 @@ from pathlib import Path
 from fedimb.atomic import write_atomic
 from fedimb.config.load import from_json
 from fedimb.errors import ConfigError, DataError, FedimbError, nearest
+from fedimb.rundir.arrival_journal import follows_arrivals
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.identity import FILE, Identity, Present, differences, of_json, problem_sha, read_identity
 from fedimb.rundir.seal import Damaged
@@ -209,6 +210,8 @@ def _elsewhere(tasks: Sequence[Task], taken: set[Path | None], present: Present)
     candidates: dict[str, list[tuple[Path, Identity]]] = {}
     for parent in sorted({folder_of(config) for config in wanted.values()}):
         for path in sorted(file.parent for file in parent.glob(f"*/{FILE}")):
+            if follows_arrivals(path):
+                continue
             with contextlib.suppress(Damaged):
                 found = read_identity(path) if path not in taken and (path / "result.json").exists() else None
                 if found is not None:

@@ -16,6 +16,7 @@ from fedimb.atomic import write_atomic
 from fedimb.config.load import config_sha, from_json, to_json
 from fedimb.engine.open import Engine, open_engine
 from fedimb.errors import ConfigError, DataError, FedimbError, RunDiverged, traceback_of
+from fedimb.rundir.arrival_journal import follows_arrivals
 from fedimb.rundir.changes import Changed
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
@@ -160,7 +161,8 @@ def _compute(kind: str, config: RunConfig) -> Path:
 def earlier(tasks: Sequence[Task]) -> tuple[dict[str, Done], dict[str, Path]]:
     """Find earlier outcomes of these tasks: (done by key, unfinished run folders by key).
 
-    A run that diverged would do so again and counts as done; one that failed is tried again from its checkpoint.
+    A run that diverged would do so again and counts as done; one that failed is tried again from its checkpoint. Runs
+    that follow an order of arrivals at sites are not taken: the configuration alone does not give their numbers.
     """
     done: dict[str, Done] = {}
     unfinished: dict[str, Path] = {}
@@ -175,7 +177,7 @@ def earlier(tasks: Sequence[Task]) -> tuple[dict[str, Done], dict[str, Path]]:
                 key = f"run-{config_sha(from_json(path.read_text()))}"
             except (FedimbError, OSError):  # from another version: its numbers may differ
                 continue
-            if key in wanted and key not in done:
+            if key in wanted and key not in done and not follows_arrivals(path.parent):
                 folder = RunFolder(path.parent)
                 state = folder.read_json("status.json", {})
                 if (folder.path / "result.json").exists():

@@ -14,7 +14,11 @@ from fedimb.deploy.site.ledger import Ledger
 from fedimb.deploy.site.spending import spent
 from fedimb.rundir import arrival_journal
 from fedimb.rundir.arrival_journal import ArrivalJournal, read_arrivals
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.identity import Present, read_identity
 from fedimb.rundir.result import RunResult
+from fedimb.rundir.seal import sha256_of
+from fedimb.rundir.stored import read_config, read_federation
 from fedimb.serverapp.launch import launch
 from fedimb.serverapp.progress import ProgressBar
 
@@ -68,6 +72,11 @@ def test_a_slow_site_holds_no_version_and_its_record_gives_the_same_weights(stud
     again = repeated(study, folder, tmp_path / "again")
     for name, value in weights(result).items():
         np.testing.assert_array_equal(weights(again)[name], value)
+    own = read_identity(again.folder)
+    assert own is not None
+    assert own.inputs["recorded.jsonl"] == sha256_of(folder.path / "arrivals.jsonl")
+    now = Present().identity(read_config(RunFolder(again.folder)), own, read_federation(RunFolder(again.folder)))
+    assert now.inputs == own.inputs  # so it can be resumed
     assert (again.folder / "artifacts" / "trainings.csv").read_bytes() == (
         folder.path / "artifacts" / "trainings.csv"
     ).read_bytes()

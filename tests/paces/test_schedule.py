@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedimb.paces.schedule import DROPPED, STALE, UNFINISHED, Rules, as_csv, schedule
@@ -67,6 +67,7 @@ def test_a_schedule_is_that_of_a_clock_that_ticks(seed, concurrency, buffer):
     assert own == tick_by_tick(**sizes)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # drawing takes long on a busy machine
 @given(
     clients=st.integers(1, 12),
     share=st.floats(0.01, 1),

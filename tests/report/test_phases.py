@@ -33,7 +33,7 @@ def test_of_many_phases_the_first_and_the_last_are_shown():
 
 
 def test_a_run_without_phases_has_no_lines():
-    assert phase_lines(SimpleNamespace(phases={})) == []
+    assert phase_lines(SimpleNamespace(phases={}, rows=())) == []
 
 
 def test_the_picture_is_drawn_from_the_panel_and_is_the_same_again():

@@ -4,8 +4,20 @@ import json
 
 import pytest
 
-from fedimb.rundir.arrival_journal import ArrivalJournal, read_arrivals, remove_replies
+from fedimb.engine.open import open_engine
+from fedimb.errors import RunDiverged, RunFailed
+from fedimb.rundir.arrival_journal import (
+    ArrivalJournal,
+    arrivals_differ,
+    check_replies,
+    follows_arrivals,
+    read_arrivals,
+    remove_replies,
+)
+from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.seal import Damaged
+from fedimb.serverapp.launch import _ending
+from fedimb.tracking.mlflow import NoTracker
 
 
 @pytest.fixture
@@ -71,3 +83,37 @@ def test_replies_that_no_checkpoint_needs_are_removed_and_lines_stay(folder):
     remove_replies(folder)
     assert not (folder / "arrivals").exists()
     assert len(ArrivalJournal(folder).arrivals) == 3
+
+
+def test_what_a_resume_needs_is_checked_without_a_change(folder):
+    (folder / "arrivals" / "000000.safetensors").unlink()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    check_replies(folder, first=0, taken=1)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    with pytest.raises(Damaged, match=r"000000\.safetensors is missing"):
+        check_replies(folder, first=0, taken=0)
+    check_replies(folder, first=5, taken=0)  # of a later step, which has none yet
+
+
+def test_replies_that_cannot_be_removed_are_said(folder, monkeypatch, caplog):
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("fedimb.rundir.arrival_journal.shutil.rmtree", refused)
+    remove_replies(folder)
+    assert "arrivals holds what single clients sent and could not be removed" in caplog.text
+
+
+@pytest.mark.parametrize(("error", "kept"), [(RunDiverged("weights are not finite"), False), (RunFailed("x"), True)])
+def test_a_run_that_diverged_keeps_no_replies_and_one_that_failed_does(folder, error, kept):
+    with pytest.raises(type(error)), _ending(RunFolder(folder), NoTracker(), open_engine({"name": "inline"})):
+        raise error
+    assert (folder / "arrivals").exists() is kept
+
+
+def test_two_orders_of_arrivals_are_told_apart(folder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    assert arrivals_differ(folder, other)
+    assert not arrivals_differ(folder, folder)
+    assert [follows_arrivals(path) for path in (folder, other)] == [True, False]

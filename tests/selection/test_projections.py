@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedimb.errors import DataError
+from fedimb.selection.checks import rows_not_dead
 from fedimb.selection.projections import project
 
 
@@ -76,3 +77,9 @@ def test_no_rows_no_scores():
 def test_what_cannot_be_scored_is_refused(points, y, vectors, message):
     with pytest.raises(DataError, match=message):
         project(points, torch.tensor(y), vectors)
+
+
+def test_features_of_a_dead_model_say_what_to_do():
+    with pytest.raises(DataError, match=r"all zero for 1 of 2 rows: its units are dead.*lower local\.lr"):
+        rows_not_dead(torch.tensor([[0.0, 0.0], [0.0, 1.0]]))
+    assert rows_not_dead(torch.eye(2)).equal(torch.eye(2))

@@ -10,6 +10,7 @@ from small_runs import config, launch_in
 from fedimb.cli.output.runs import RunFinished
 from fedimb.clientapp.local_training import LocalTraining
 from fedimb.errors import ConfigError
+from fedimb.report.html.run import study_of_run
 from fedimb.report.panel import panels
 from fedimb.rundir.folder import RunFolder
 from fedimb.selection.budgets import apportion
@@ -105,6 +106,10 @@ def test_all_classes_at_once_on_phased_data_have_recalls_by_phase_and_no_forgett
     assert result.phases == {}
     assert "phase_recall/2" in result.metrics
     assert "forgetting" not in result.metrics
+    said = "phases were not trained one after the other: all classes were trained at once"
+    assert said in panels(result)
+    assert study_of_run(result.folder).facts["phases"] == said
+    assert '"trained": "at once"' in (result.folder / "journal.jsonl").read_text()
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,13 @@ from fedimb.config.load import flatten, row_label
 from fedimb.errors import FedimbError
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
+from fedimb.serverapp.recorded import mark_differing
 from fedimb.study.collect import read_cells, read_run
 from fedimb.study.compare import RECORD, compare, margin_of, read_compared
 from fedimb.study.design import Costs, study_of
 from fedimb.study.execute import Workers
 from fedimb.study.folders import collect, disambiguate, of_runs
+from fedimb.study.work import Task, earlier
 
 TINY = ("engine=inline", "rounds=2", "clients.count=3")
 
@@ -300,3 +302,27 @@ def test_a_reference_row_may_predict_one_class_and_no_row_may_have_weights_that_
     (own,), (reference,) = (read_run(path, "x", Costs(), reference=it) for it in (False, True))
     assert (own.suspect, reference.suspect) == ("predicts one class; did not move", "did not move")
     assert RunResult.read(path).suspect == "predicts one class; did not move"
+
+
+def test_a_run_that_repeats_arrivals_is_not_taken_for_the_run_of_its_configuration(made, tmp_path, caplog):
+    plain, repeat = made(), tmp_path / "repeat"
+    shutil.copytree(plain, repeat)
+    unseal(repeat)
+    (repeat / "recorded.jsonl").write_text("{}\n")
+    found = of_runs([repeat, plain], "x")
+    assert [result.folder for result in found.results] == [plain]
+    assert f"not shown: {repeat}, which repeats recorded arrivals" in caplog.text
+    assert [result.folder for result in of_runs([repeat], "x").results] == [repeat]
+    again = config(*TINY).model_copy(update={"output_dir": str(tmp_path.parent), "study": tmp_path.name})
+    task = Task.of("run", again, "x")
+    assert earlier([task]) == ({}, {})
+    (repeat / "recorded.jsonl").unlink()
+    assert list(earlier([task])[0]) == [task.key]
+
+
+def test_a_repeat_with_other_weights_is_suspect(made, tmp_path):
+    folder = tmp_path / "repeat"
+    shutil.copytree(made(), folder)
+    mark_differing(folder, "the weights differ")
+    assert RunResult.read(folder).suspect == "the weights differ"
+    assert [result.suspect for result in of_runs([folder], "x").results] == ["the weights differ"]

@@ -10,10 +10,12 @@ from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.region import refuse_pending, region_folder
 from fedimb.deploy.coordinator.submit import driver_of, end_left_over, submit
 from fedimb.deploy.coordinator.superlink import healthy
-from fedimb.deploy.region_spool import Spool, spools
+from fedimb.deploy.files import Folder
+from fedimb.deploy.region_spool import FOLDER, Spool, spools
 from fedimb.engine import processes
-from fedimb.errors import FedimbError, RunFailed
+from fedimb.errors import ConfigError, FedimbError, RunFailed
 from fedimb.rundir.folder import RunFolder
+from fedimb.tracking.lock import Busy, locked
 
 log = logging.getLogger("fedimb")
 
@@ -44,7 +46,20 @@ class RegionRuns:
         self._down = False
 
     def watch(self, stop: threading.Event) -> None:
-        """Work until asked to stop."""
+        """Work until asked to stop.
+
+        Raises:
+            ConfigError: another process answers for this node: two would ask the sites twice, and answer in turns.
+        """
+        try:
+            with locked(Folder(self._node).folder(*FOLDER) / "run.lock", 0.0):
+                self._watch(stop)
+        except Busy:
+            raise ConfigError(
+                f"another fedimb region run answers for the node in {self._node}: end it before this one is started"
+            ) from None
+
+    def _watch(self, stop: threading.Event) -> None:
         while not stop.is_set():
             self.look()
             stop.wait(POLL_S)

@@ -23,8 +23,10 @@ from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.superlink import database
 from fedimb.deploy.files import write_private
 from fedimb.deploy.pki import fingerprint
-from fedimb.errors import ConfigError, FedimbError, RunFailed
+from fedimb.errors import ConfigError, FedimbError, RunDiverged, RunFailed
 from fedimb.plain import JsonObject
+from fedimb.rundir.arrival_journal import FILE as ARRIVALS
+from fedimb.rundir.arrival_journal import check_replies
 from fedimb.rundir.checkpoints import FIXED, Checkpoints
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.seal import CHECKPOINT, CHECKPOINT_BEFORE, GROWING, SEAL
@@ -234,11 +236,13 @@ def _copy_run(source: Path, target: Path) -> int | None:
 def _copy_in_order(source: Path, target: Path) -> None:
     """Copy the seal and the checkpoints first, what they build on after them, and what only grows last.
 
+    The lines of arrivals come before the replies, which are written before their lines: each line has its reply.
+
     Files that do not change are there before a checkpoint builds on them, so a copy of a working run holds at least
     what its checkpoints need. A run that ended meanwhile has another seal: that copy is refused.
     """
-    before, apart = _seal_of(source), (*_FIRST, *GROWING, *_SKIPPED)
-    for name in _FIRST:
+    before, apart = _seal_of(source), (*_FIRST, ARRIVALS, *GROWING, *_SKIPPED)
+    for name in (*_FIRST, ARRIVALS):
         with contextlib.suppress(FileNotFoundError):
             _copy_file(source / name, target / name)
     for path in sorted(source.rglob("*")):
@@ -267,6 +271,10 @@ def _usable_rounds(copy: Path) -> int | None:
     folder = RunFolder.open(copy)
     folder.check_sealed(*FIXED)
     found = Checkpoints(folder, lambda versions: None).newest()
+    if not _seal_of(copy)[1] and folder.read_json("status.json", {}).get("kind") != RunDiverged.__name__:
+        progress = {} if found is None else found.info["progress"]
+        first = int(progress.get("server_round", 0)) - int(progress.get("round_in_step", 0))
+        check_replies(copy, first, 0 if found is None else int(found.info.get("live", {}).get("taken", 0)))
     return None if found is None else int(found.info["progress"]["server_round"])
 
 

@@ -8,6 +8,7 @@ from fedimb.config.catalogue import data_set_about
 from fedimb.errors import ConfigError
 from fedimb.plain import Settings
 from fedimb.report.html.classes import partition_of
+from fedimb.report.phases import AT_ONCE, trained_at_once
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.identity import read_identity
 from fedimb.rundir.result import RunResult
@@ -51,7 +52,7 @@ def study_of_run(path: str | Path) -> StudyResults:
         control=results[0].label if len(results) > 1 else None,
         results=results,
         command=command(config),
-        facts=_facts(folder),
+        facts=_facts(folder) | ({"phases": AT_ONCE} if trained_at_once(done) else {}),
     )
 
 

@@ -7,6 +7,7 @@ import sqlite3
 import ssl
 import stat
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,11 @@ from fedimb.deploy.coordinator.superlink import database
 from fedimb.deploy.site.approvals import receive_plan
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.records import unpack_arrays
+from fedimb.rundir.arrival_journal import ArrivalJournal, check_replies
 from fedimb.rundir.checkpoints import Checkpoints
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
-from fedimb.rundir.seal import CHECKPOINT
+from fedimb.rundir.seal import CHECKPOINT, write_seal
 
 
 @pytest.fixture
@@ -256,3 +258,40 @@ def test_a_run_that_its_standby_resumes_ends_with_the_same_bits(tmp_path: Path, 
     mine, theirs = weights(RunResult.read(copy)), weights(RunResult.read(reference.path))
     assert {name: value.tobytes() for name, value in mine.items()} == {n: v.tobytes() for n, v in theirs.items()}
     assert rows_of(copy) == rows_of(reference.path)
+
+
+def test_each_arrival_in_a_copy_has_its_reply(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply arrives after the n-th file that is copied, for every n: the lines are never ahead of the replies."""
+    copy_file, moments = standby_module._copy_file, len([path for path in run.rglob("*") if path.is_file()])
+    for moment in range(0, moments, 3):
+        source = tmp_path / f"{moment}" / "run"
+        copied: list[Path] = []
+        shutil.copytree(run, source)
+        journal = ArrivalJournal(source)
+        journal.append(b"one", 0, 0, 0, 0, 1, "")
+
+        def file_then_reply(path: Path, to: Path, moment=moment, copied=copied, journal=journal) -> None:  # type: ignore[no-untyped-def]
+            copy_file(path, to)
+            copied.append(path)
+            if len(copied) == moment + 1:
+                journal.append(b"two", 0, 1, 1, 0, 2, "")
+
+        monkeypatch.setattr(standby_module, "_copy_file", file_then_reply)
+        copy = tmp_path / f"{moment}" / "copy"
+        standby_module._copy_in_order(source, copy)
+        check_replies(copy, 0, 0)
+
+
+def test_a_copy_without_a_reply_that_a_resume_needs_does_not_replace_the_one_before(run: Path, tmp_path: Path) -> None:
+    source = tmp_path / "run"
+    shutil.copytree(run, source)
+    journal = ArrivalJournal(source)
+    for number in range(2):
+        journal.append(b"reply", 10**6, number, number, 0, number, "")  # of a step behind the checkpoint
+    seal = RunFolder(source).seal
+    assert seal is not None
+    write_seal(source, replace(seal, ended=False))
+    (source / "arrivals" / "000001.safetensors").unlink()
+    with pytest.raises(RunFailed, match=r"000001\.safetensors is missing.*the standby keeps what it had"):
+        standby_module._copy_run(source, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()

@@ -1,18 +1,23 @@
 """Study plans: what they cover, and that nothing runs without an approved one."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from study_plans import node_home, plan_of, run_config
 
+from fedimb import registry
 from fedimb.config.load import from_json, to_json
+from fedimb.contracts.settings import Settings
 from fedimb.deploy.incidents import Shareable
 from fedimb.deploy.site import approvals
 from fedimb.deploy.study_plan.plan import check_config, mismatch, read_plan
-from fedimb.deploy.study_plan.ranges import Range, check_vary
+from fedimb.deploy.study_plan.ranges import Range, check_vary, is_fixed
 from fedimb.errors import ConfigError
+from fedimb.registry.arguments import docs_of
+from fedimb.schema import RunConfig
 
 
 @pytest.fixture
@@ -105,6 +110,53 @@ def test_true_is_no_number_one():
 def test_ranges_no_site_could_judge(config, vary, says):
     with pytest.raises(ConfigError, match=says):
         check_vary(config, vary)
+
+
+_SIMULATED = {"participation", "availability", "dropout", "slow", "slow_delay_s", "deadline_s", "min_reply_fraction"}
+_MAY_VARY = {
+    "clients": _SIMULATED,
+    "prior": {"weighting"},
+    "evaluation": {"every", "last_k", "bootstrap"},
+    "privacy": set(),
+}
+
+
+@pytest.mark.parametrize("section", _MAY_VARY)
+def test_each_setting_of_a_section_that_protects_sites_is_fixed_unless_it_is_known_to_protect_nothing(section):
+    """Of the schema: a setting that is added is fixed, or somebody has thought about it here."""
+    names = set(RunConfig.model_fields[section].annotation.model_fields)
+    assert {name for name in names if not is_fixed(f"{section}.{name}")} == _MAY_VARY[section]
+
+
+_PROTECTS = re.compile(r"(rows|people)\b.* (class|client) needs|people .* in every|differential|privacy budget|noise")
+
+
+@pytest.mark.parametrize("name", registry.names("contract"))
+def test_each_setting_of_a_method_that_reads_like_a_protection_is_fixed(name):
+    registry.build("contract", name)
+    own = [one for one in Settings.__subclasses__() if one.method == name]
+    docs = {key: text for one in own for key, text in docs_of(one).items()}
+    protects = [key for key, text in docs.items() if _PROTECTS.search(text)]
+    assert [key for key in protects if not is_fixed(f"strategy.{name}.{key}")] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["strategy=oneround"], "strategy.oneround.head"),
+        (
+            ["strategy=herocrystal", "clients.private=[head]"],
+            "strategy.herocrystal.samples",
+        ),  # by its contract: with none, no row leaves
+        ([], "clients.min_members"),
+        ([], "clients.regions"),
+        ([], "clients.private"),
+        ([], "clients.models"),
+    ],
+)
+def test_a_setting_by_which_something_else_leaves_is_the_plans(words, key):
+    with pytest.raises(ConfigError, match="changes what leaves"):
+        check_vary(run_config(*words), {key: Range()})
 
 
 def test_the_floor_of_an_explanation_is_the_plans():
