@@ -9,10 +9,11 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from loopback import Loopback
 from region_trees import SITES, Served, Tree, make_tree
 
+from fedimb.cli.main import main
 from fedimb.config.regions import at_sites
 from fedimb.config.validate import validate
 from fedimb.deploy.audit_log import AuditLog
-from fedimb.deploy.coordinator.region import plan_for_sites
+from fedimb.deploy.coordinator.region import plan_for_sites, region_folder
 from fedimb.deploy.coordinator.serve import join_refusal, serve
 from fedimb.deploy.incidents import NOT_APPROVED, Shareable
 from fedimb.deploy.region_spool import Spool
@@ -214,3 +215,23 @@ def test_a_region_s_largest_site_has_no_more_rows_than_the_region(tree, largest,
     refused = join_refusal(tree.plan, "nord", Message(content, reply_to=Message(RecordDict(), 1, "query.join_site")))
     assert (refused is None) is fits, refused
     assert fits or refused.field == "largest"
+
+
+def test_waits_given_anew_are_those_of_a_run_that_exists(tree):
+    tree.approve()
+    north = tree.regions["nord"]
+    spool = Spool(north.node.root, "again")
+    config = tree.plan.run_config().model_dump_json()
+    spool.open({"plan": tree.plan.sha, "config": config, "region": "nord"})
+    for waits in ((300.0, 900.0), (60.0, 120.0)):
+        folder = region_folder(north.deployment, north.node.root, spool, *waits)
+        about = folder.read_json("deployed.json")
+        assert (about["join_s"], about["away_s"]) == waits
+
+
+@pytest.mark.parametrize("words", [("--away", "1800"), ("--away", "0"), ("--join", "2000")])
+def test_a_region_waits_less_for_its_sites_than_its_node_for_an_answer(tree, words, capsys):
+    north = tree.regions["nord"]
+    code = main(["region", "run", "--node", str(north.node.root), "--deployment", str(north.deployment.root), *words])
+    assert code != 0
+    assert f"{words[0]} {words[1]}: the region's node waits 1800 s" in capsys.readouterr().err
