@@ -72,6 +72,11 @@ def _reasons(config: RunConfig) -> Iterator[str]:
         yield f"pace={config.pace['name']} plans the times of all sites; use pace=sync without its clock"
     if registry.flags("partition", config.partition["name"]).get("virtual"):
         yield f"partition={config.partition['name']} draws clients that nobody lists; use another partition"
+    if registry.flags("partition", config.partition["name"]).get("phased"):
+        yield (
+            f"partition={config.partition['name']} shows each site the rows of one phase at a time, and a region does "
+            "not follow the phases of its sites; use another partition"
+        )
 
 
 def _figures_of_sites(config: RunConfig) -> Iterator[str]:

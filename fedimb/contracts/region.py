@@ -5,6 +5,9 @@ here, so none can leave a region: the egress filter and the server's admission b
 """
 
 from dataclasses import replace
+from typing import cast
+
+from flwr.app import RecordDict
 
 from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract, Record, Values
@@ -25,6 +28,11 @@ ADDED = (names.CLASS_COUNTS, names.SCORED)
 """Queries whose records add up over sites, element by element."""
 
 _MEMBERS = Values(low="least_sites", high="sites", whole=True)
+
+
+def members_in(content: RecordDict) -> int:
+    """How many sites a region's answer is over; 0 if it does not say, as an answer that holds nothing."""
+    return int(cast(int, (content.config_records.get(REGION) or {}).get("members", 0)))
 
 
 def _only(record: Record, kept: tuple[str, ...]) -> Record:

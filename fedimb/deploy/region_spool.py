@@ -108,7 +108,9 @@ class Spool:
                     raise Unanswered(int(said["code"]), str(said["text"]))
                 if time.monotonic() > deadline:
                     raise Unanswered(
-                        0, f"its coordinator did not answer within {wait_s:g} s: fedimb region run must run there"
+                        0,
+                        f"its coordinator did not answer within {wait_s:g} s: fedimb region run must run there, and "
+                        "wait less than that for its sites (--join, --away)",
                     )
                 self.wait()
         finally:

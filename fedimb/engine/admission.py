@@ -5,7 +5,8 @@ large the model is and what it was sent is known here. A reply that breaks a dec
 first fault is kept with the reply as a `Refusal`.
 
 What a client has said of its rows in earlier replies is kept too (`Told`): a confusion matrix whose rows are of other
-classes than before, or of one that it has counted no row of, contradicts it.
+classes than before, or of one that it has counted no row of, contradicts it. Of regions nothing follows from that:
+their sums are over the sites that replied, which change, and are bounded by the rows of all of them.
 
 Values that are not finite in weights are left to the lanes, because training may diverge without anybody's intent. A
 masked figure cannot be screened singly: see `check_total`.
@@ -121,6 +122,7 @@ class Admission:
         told: what clients have said in earlier replies; who sends the messages keeps it up to date.
         regions: client id -> what is known of its sites' rows, if every client is a region; empty: none is.
         least_sites: how many sites a region's sum is over at least.
+        stateless: whether a reply that reports a state kept at its client is refused: a region follows no versions.
     """
 
     contracts: Sequence[Contract]
@@ -131,6 +133,7 @@ class Admission:
     told: Told = field(default_factory=Told)
     regions: Mapping[int, RegionRows] = field(default_factory=dict)
     least_sites: int = 1
+    stateless: bool = False
     _declared: dict[str, tuple[dict[str, Declared], list[str]]] = field(default_factory=dict, repr=False)
     _limits: dict[int, dict[str, float]] = field(default_factory=dict, repr=False)
 
@@ -163,13 +166,17 @@ class Admission:
         received = {} if sent is None else dict(sent.content.items())
         for key, record in content.items():
             own = declared.get(key)
+            if key == names.STATE and self.stateless:
+                return Refusal(key, "", "says that a state is kept, and nothing in this run keeps one")
             if own is None:
                 return Refusal(clean_text(key, 60), "", "is not declared by any contract of this run")
             if _KINDS[type(record)] != own.record.kind:
                 return Refusal(key, "", f"is {_KINDS[type(record)]}, declared as {own.record.kind}")
             if (found := check_declared(own, record, received.get(key), sizes, limits)) is not None:
                 return found
-            matrices = record if (kind, key) in _MATRICES and isinstance(record, ArrayRecord) else None
+            # A region's sum is over the sites that replied: with one of them back, its rows may become more.
+            tells = (kind, key) in _MATRICES and client not in self.regions
+            matrices = record if tells and isinstance(record, ArrayRecord) else None
             if matrices is not None and (found := self.told.contradiction(client, key, matrices)) is not None:
                 return found
         for key in required:

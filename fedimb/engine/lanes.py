@@ -16,7 +16,7 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from fedimb.by_reference import view
 from fedimb.contracts import platform as names
 from fedimb.contracts.optimizer import CLIENT
-from fedimb.contracts.region import PARTIAL, PARTIAL_BUFFERS, REGION
+from fedimb.contracts.region import PARTIAL, PARTIAL_BUFFERS, REGION, members_in
 from fedimb.engine.admission import Admission
 from fedimb.engine.record_checks import Refusal
 from fedimb.errors import FedimbError, RunFailed
@@ -109,6 +109,7 @@ class ClientReply:
         hits, support: correctly classified rows and all rows of each class [C] int64, from its confusion matrix, or
             None; the matrix itself is summed.
         units: of a region's reply, its weight in whole units of the sum's scale; None: a single client's.
+        members: of a region's reply, how many sites it is over; None: a single client's.
     """
 
     client: int
@@ -122,6 +123,7 @@ class ClientReply:
     hits: np.ndarray | None = None
     support: np.ndarray | None = None
     units: int | None = None
+    members: int | None = None
 
 
 class LaneSum:
@@ -313,6 +315,7 @@ def read_reply(
         return ClientReply(client, error=str(refused), usable=False, diverged=refused.not_finite, refused=refused)
     content = message.content
     reply = ClientReply(client, content=content, up_bytes=payload_bytes(content))
+    reply.members = members_in(content) if REGION in content else None
     trained = (sent or message).metadata.message_type.partition(".")[0] == "train"
     weights = PARTIAL if PARTIAL in content else names.ARRAYS
     if trained and (missing := [key for key in (weights, names.METRICS) if key not in content]):

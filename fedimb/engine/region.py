@@ -7,7 +7,9 @@ fewer usable replies than ``clients.min_members`` it answers with an error.
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -74,7 +76,8 @@ class Region:
         admission: Admission | None = None,
     ) -> None:
         self.name, self._grid, self._sites = name, grid, list(sites)
-        self._config, self._admission = config, admission
+        self._config = config
+        self._admission = None if admission is None else replace(admission, stateless=True)
 
     def answer(self, message: Message, members: Iterable[int] | None = None) -> tuple[Message, list[int]]:
         """The reply to a message of the root, and the sites that it is over.
@@ -94,7 +97,7 @@ class Region:
                 usable = self._usable(outcome, least)
                 content = self._trained(outcome, usable, self._config.min_members)
             elif kind.removeprefix("query.") in ADDED:
-                usable = self._usable(self._ask(message, asked, False), least)
+                usable = self._alike(self._usable(self._ask(message, asked, False), least), least)
                 content = self._added(usable, self._config.min_members)
             else:
                 return self._error(message, NOT_CARRIED, f"a region does not hand on '{kind}' to its sites"), []
@@ -114,9 +117,33 @@ class Region:
 
     def _reduction(self, message: Message) -> Reduce:
         limits, ratio = limits_in(message.content), self._config.max_value_ratio
+        self._check_limits(limits)
         arrays = arrays_of(message.content, names.ARRAYS)
         buffers = arrays_of(message.content, names.BUFFERS) if names.BUFFERS in message.content else {}
         return Reduce(Scale.of(arrays, limits, ratio), Scale.of(buffers, limits, ratio))
+
+    def _check_limits(self, limits: WeightLimits) -> None:
+        """Refuse limits with which a site's weight would fall out of the sum: who sends them chose who is in it.
+
+        Sums of the same round with and without one site differ by that site's weights.
+
+        Raises:
+            _CannotAdd: they are below those of the region's own sites, or no scale follows from them.
+        """
+        own = self._own_limits()
+        low = limits.each < own.each or limits.total < own.total or limits.count < own.count
+        if low or limits.total < limits.each or limits.unit_bits < 0:
+            raise _CannotAdd(
+                "the message's limits on weights are not those of a sum over all of its sites; no site was asked"
+            )
+
+    def _own_limits(self) -> WeightLimits:
+        """Those of the region's own sites that hold rows; the root's are over more sites, and at least as large."""
+        if self._admission is None:
+            return WeightLimits(0, 0, len(self._sites))
+        rows = [self._admission.rows.get(site, (0, 0))[0] for site in self._sites]
+        uniform = self._admission.sizes.weighting == "uniform"
+        return WeightLimits.of(1.0 if uniform else float(held) for held in rows if held)
 
     def _ask(self, message: Message, asked: Sequence[int], reduce: Reduction) -> LaneOutcome:
         content = RecordDict({key: record for key, record in message.content.items() if key != REGION})
@@ -138,6 +165,22 @@ class Region:
         if any(names.STATE in reply.content for reply in usable):
             raise _CannotAdd("its sites keep a state between rounds, whose version a region does not follow")
         return usable
+
+    def _alike(self, usable: Sequence[ClientReply], least: int) -> list[ClientReply]:
+        """The replies with the records that most sites sent: one site with others must not take the rest out."""
+        found = [_form(reply.content) for reply in usable]
+        ranked = Counter(found).most_common(2)
+        if len(ranked) == 2 and ranked[0][1] == ranked[1][1]:
+            raise _CannotAdd("its sites answered with records of different names or shapes, which do not add up")
+        alike = []
+        for reply, form in zip(usable, found, strict=True):
+            if form == ranked[0][0]:
+                alike.append(reply)
+            else:
+                log.warning("%s: site %d sent other records than most sites, and is left out", self.name, reply.client)
+        if len(alike) < least:
+            raise _TooFew(f"{len(alike)} of its sites sent records that add up, and its sum must be over {least}")
+        return alike
 
     @staticmethod
     def _trained(outcome: LaneOutcome, usable: Sequence[ClientReply], least: int) -> RecordDict:
@@ -165,16 +208,12 @@ class Region:
 
     @staticmethod
     def _added(usable: Sequence[ClientReply], least: int) -> RecordDict:
-        """The sites' records, added element by element."""
+        """The sites' records, added element by element; all have one form."""
         content = RecordDict()
-        keys = sorted(usable[0].content)
-        if any(sorted(reply.content) != keys for reply in usable):
-            raise _CannotAdd("its sites answered with different records, which do not add up")
-        for key in keys:
-            parts = [arrays_of(reply.content, key) for reply in usable if isinstance(reply.content[key], ArrayRecord)]
-            shapes = {tuple((name, value.shape, value.dtype) for name, value in sorted(part.items())) for part in parts}
-            if len(parts) < len(usable) or len(shapes) != 1:
-                raise _CannotAdd(f"its sites' records '{key}' are of different kinds or shapes and do not add up")
+        for key in sorted(usable[0].content):
+            if not isinstance(usable[0].content[key], ArrayRecord):
+                raise _CannotAdd(f"its sites' records '{key}' are not arrays and do not add up")
+            parts = [arrays_of(reply.content, key) for reply in usable]
             if (counting := sum(any(value.any() for value in part.values()) for part in parts)) < least:
                 raise _TooFew(f"{counting} of its sites have anything in '{key}', and its sum must be over {least}")
             summed = {
@@ -183,6 +222,15 @@ class Region:
             content[key] = array_record(summed)
         content[REGION] = ConfigRecord({"members": len(usable)})
         return content
+
+
+def _form(content: RecordDict) -> tuple[object, ...]:
+    """Kind, names, shapes and dtypes of a reply's records: those of equal form add up."""
+    arrays = {key: arrays_of(content, key) for key, record in content.items() if isinstance(record, ArrayRecord)}
+    return tuple(
+        (key, type(record), tuple((n, v.shape, v.dtype.str) for n, v in sorted(arrays.get(key, {}).items())))
+        for key, record in sorted(content.items())
+    )
 
 
 def _mean(usable: Sequence[ClientReply], key: str, least: int) -> float:

@@ -93,9 +93,10 @@ def _gathered(config: RunConfig, federation: Federation, context: RunContext) ->
     holders = [] if federation.virtual else _holders(federation)
     match config.prior.provenance:
         case "clear_sum":
-            found = yield from counts_by_client(counted_view(config))
+            found, partial = yield from counts_by_client(counted_view(config), federation.regions)
             replies = np.stack(list(found.values()))
-            _check_minority(replies.sum(axis=0), federation, complete=len(replies) == len(holders))
+            everyone = len(replies) == len(holders) and not partial
+            _check_minority(replies.sum(axis=0), federation, complete=everyone)
             rows = federation.train_sizes[list(found)] if resamples(config) else None
             context.counts = prior_from_counts(replies.astype(np.float64), config, rows)
         case "oracle":

@@ -189,6 +189,7 @@ class Exchange:
         else:
             outcome = exchange(self.grid, sent, reduce, costs, self._admission)
         self._remember(kind, outcome.replies, dict(sent))
+        self._note_members(outcome.replies, where)
         self._count_down(kind, (*instructions, *unanswered))
         self.traffic.add(kind, sum(a.up_bytes for a in outcome.replies), 0)
         for client, reason in lost.items():
@@ -272,6 +273,15 @@ class Exchange:
                 about = sent[reply.client].content.config_records["view"]
                 if about["name"] == "train":
                     told.train[reply.client] = arrays_of(reply.content, names.COUNTS)["counts"]
+
+    def _note_members(self, replies: Sequence[ClientReply], where: str) -> None:
+        """Tell which regions' sums are over fewer sites than they have: nothing else at the root shows it."""
+        regions = {} if self._admission is None else self._admission.regions
+        for reply in replies:
+            if reply.usable and reply.members is not None and reply.client in regions:
+                sites = regions[reply.client].sites
+                if reply.members < sites:
+                    self.left_out.add_partial(where, reply.client, reply.members, sites)
 
     def _whole(self, sent: Sequence[Instruction], reduce: Reduction, costs: Sequence[float], where: str) -> LaneOutcome:
         """An exchange whose replies are all here before any is summed: attackers collude, then bounds apply."""

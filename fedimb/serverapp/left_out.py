@@ -94,6 +94,13 @@ class LeftOut:
         log.warning("%s: %s: %s", where, self.name(client), what)
         self._event(event="cut", where=where, client=client, site=self._site(client), reason=what)
 
+    def add_partial(self, where: str, client: int, members: int, sites: int) -> None:
+        """Tell, in the log and in the run's journal, that a region's sum is over some of its sites alone."""
+        log.warning("%s: %s: its sum is over %d of its %d sites", where, self.name(client), members, sites)
+        self._event(
+            event="sites missing", where=where, client=client, site=self._site(client), members=members, sites=sites
+        )
+
     def aside(self, message: int) -> dict[int, str]:
         """Clients that are set aside when this message is sent, with the reason."""
         before = [one for one in self.replies if one.message < message]

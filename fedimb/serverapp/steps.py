@@ -8,6 +8,8 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from fedimb.contracts import platform as names
+from fedimb.contracts.region import members_in
+from fedimb.data.region_rows import RegionRows
 
 
 @dataclass(frozen=True)
@@ -133,10 +135,20 @@ def gather_counts(view: str) -> Generator[Step, Any, np.ndarray]:
 
     ``counts = yield from gather_counts("coreset")``; sum the rows for the total. 8 C bytes up per client.
     """
-    return np.stack(list((yield from counts_by_client(view)).values()))
+    return np.stack(list((yield from counts_by_client(view))[0].values()))
 
 
-def counts_by_client(view: str) -> Generator[Step, Any, dict[int, np.ndarray]]:
-    """Sub-program: as `gather_counts`, class counts [C] int64 by the id of the client that replied."""
+def counts_by_client(
+    view: str, regions: Sequence[RegionRows] = ()
+) -> Generator[Step, Any, tuple[dict[int, np.ndarray], bool]]:
+    """Sub-program: as `gather_counts`, class counts [C] int64 by the id of the client that replied.
+
+    Args:
+        regions: what is known of each client's sites, by client id, if clients are regions.
+
+    Returns:
+        The counts, and whether those of a region are over some of its sites alone.
+    """
     replies = yield Query(names.CLASS_COUNTS, RecordDict({"view": ConfigRecord({"name": view})}))
-    return {r.client: r.content.array_records[names.COUNTS]["counts"].numpy() for r in replies}
+    partial = bool(regions) and any(members_in(r.content) < regions[r.client].sites for r in replies)
+    return {r.client: r.content.array_records[names.COUNTS]["counts"].numpy() for r in replies}, partial

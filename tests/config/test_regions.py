@@ -32,6 +32,7 @@ TREE = ("clients.count=4", "clients.regions=[2,2]", "clients.min_members=2")
         (["clients.private=[head]"], "clients.private makes models differ by site"),
         (["attack=sign_flip"], "use attack=none"),
         (["pace=oversample"], "use pace=sync"),
+        (["partition=class_incremental"], "partition=class_incremental shows each site the rows of one phase"),
     ],
 )
 def test_refused(words, match):

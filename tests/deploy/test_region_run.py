@@ -5,16 +5,20 @@ from pathlib import Path
 
 import pytest
 from deployed import assert_same, events, small_study, usable, weights
+from flwr.app import ConfigRecord, Message, RecordDict
 from loopback import Loopback
 from region_trees import SITES, Served, Tree, make_tree
 
+from fedimb.cli.main import main
 from fedimb.config.regions import at_sites
 from fedimb.config.validate import validate
 from fedimb.deploy.audit_log import AuditLog
-from fedimb.deploy.coordinator.region import plan_for_sites
-from fedimb.deploy.coordinator.serve import serve
+from fedimb.deploy.coordinator.region import plan_for_sites, region_folder
+from fedimb.deploy.coordinator.serve import join_refusal, serve
+from fedimb.deploy.incidents import NOT_APPROVED, Shareable
 from fedimb.deploy.region_spool import Spool
 from fedimb.deploy.site.approvals import decide_plan, receive_plan
+from fedimb.deploy.site.region import RegionAccount
 from fedimb.deploy.study_plan.page import as_markdown
 from fedimb.errors import ConfigError, RunFailed, RunWaiting
 from fedimb.rundir.result import RunResult
@@ -168,3 +172,66 @@ def test_a_plan_without_regions_has_the_hash_it_had(tree):
     assert (own.client_of("va"), own.client_of("wien"), own.n_clients) == (2, 3, 4)
     assert own.part is not None
     assert own.part.root == tree.plan.sha
+
+
+THREE = {"nord": {"linz": 60, "st-anna": 90}, "sued": {"va": 75, "wien": 50, "graz": 60}}
+
+
+def test_a_region_whose_site_was_away_is_used_from_its_return_on_and_the_root_is_told(tmp_path, monkeypatch):
+    tree = make_tree(tmp_path, sites=THREE)
+    tree.approve()
+
+    def away(site, message):
+        first = message.metadata.message_type == "train" and message.content["x.fedimb"]["round"] == 1
+        return 1304 if first and site == "va" else None
+
+    served(tree, monkeypatch, away)
+    folder = tree.new("seed=2", "rounds=3")
+    run(tree, folder)
+    assert usable(folder) == [2, 2, 2]
+    assert not (folder.path / "left_out.jsonl").exists()
+    journal = map(json.loads, (folder.path / "journal.jsonl").read_text().splitlines())
+    missing = [line for line in journal if line.get("event") == "sites missing"]
+    assert [(line["site"], line["members"], line["sites"]) for line in missing] == [("sued", 2, 3)]
+
+
+def test_no_site_is_asked_to_join_a_run_that_the_region_s_ledger_does_not_allow(tree, monkeypatch):
+    tree.approve()
+    found = served(tree, monkeypatch)
+
+    def used_up(account):
+        raise Shareable(NOT_APPROVED, "nord: its budget is used up")
+
+    monkeypatch.setattr(RegionAccount, "check_join", used_up)
+    with pytest.raises(RunFailed, match="budget is used up"):
+        run(tree, tree.new("seed=2"))
+    assert found.starts == 0
+
+
+@pytest.mark.parametrize(("largest", "fits"), [(128.0, True), (256.0, False), (100.0, False), (2.0**31, False)])
+def test_a_region_s_largest_site_has_no_more_rows_than_the_region(tree, largest, fits):
+    about = {"site": "nord", "rows": 110, "validation": 5, "scale": 1.0, "version": "0" * 64, "code": "0.2.0 abc"}
+    content = RecordDict({"x.site": ConfigRecord(about | {"largest": largest})})
+    refused = join_refusal(tree.plan, "nord", Message(content, reply_to=Message(RecordDict(), 1, "query.join_site")))
+    assert (refused is None) is fits, refused
+    assert fits or refused.field == "largest"
+
+
+def test_waits_given_anew_are_those_of_a_run_that_exists(tree):
+    tree.approve()
+    north = tree.regions["nord"]
+    spool = Spool(north.node.root, "again")
+    config = tree.plan.run_config().model_dump_json()
+    spool.open({"plan": tree.plan.sha, "config": config, "region": "nord"})
+    for waits in ((300.0, 900.0), (60.0, 120.0)):
+        folder = region_folder(north.deployment, north.node.root, spool, *waits)
+        about = folder.read_json("deployed.json")
+        assert (about["join_s"], about["away_s"]) == waits
+
+
+@pytest.mark.parametrize("words", [("--away", "1800"), ("--away", "0"), ("--join", "2000")])
+def test_a_region_waits_less_for_its_sites_than_its_node_for_an_answer(tree, words, capsys):
+    north = tree.regions["nord"]
+    code = main(["region", "run", "--node", str(north.node.root), "--deployment", str(north.deployment.root), *words])
+    assert code != 0
+    assert f"{words[0]} {words[1]}: the region's node waits 1800 s" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Regions: a client that answers with the sum of its sites, and what of a site that sum does not show."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,11 +12,15 @@ from safetensors.numpy import load_file
 
 from fedimb.config.compose import compose
 from fedimb.config.validate import validate
+from fedimb.contracts import platform as names
 from fedimb.contracts.base import declaration_fault
 from fedimb.contracts.region import PARTIAL, PARTIAL_BUFFERS, REGION, REGIONS
+from fedimb.data.region_rows import RegionRows
+from fedimb.engine.admission import Admission, Told
 from fedimb.engine.flower_private import ensure_identity
 from fedimb.engine.grid import SimulationGrid, deliver
 from fedimb.engine.lanes import ClientReply, LaneSum, Reduce, gather
+from fedimb.engine.record_checks import Sizes
 from fedimb.engine.region import NOT_CARRIED, TOO_FEW, Region, limits_record
 from fedimb.privacy.egress_filter import declared_for, violation
 from fedimb.records import array_record, arrays_of, pack
@@ -210,6 +215,62 @@ def test_sites_that_keep_a_state_are_refused():
     reply, _ = region(Sites(keeps)).answer(asked())
     assert reply.error.code == NOT_CARRIED
     assert "keep a state" in reply.error.reason
+
+
+def test_one_site_with_other_records_is_left_out_and_the_others_count(caplog):
+    def odd(site, message):
+        reply = _counts(site, message)
+        if site == 1:
+            reply.content["x.counts"] = array_record({"counts": np.array([1, 2])})
+        return reply
+
+    reply, members = region(Sites(odd), (0, 1, 3)).answer(asked("query.class_counts"))
+    assert arrays_of(reply.content, "x.counts")["counts"].tolist() == [6, 1, 2]
+    assert (dict(reply.content[REGION]), members) == ({"members": 2}, [0, 3])
+    assert "site 1 sent other records" in caplog.text
+    reply, _ = region(Sites(odd), (0, 1, 3), min_members=3).answer(asked("query.class_counts"))
+    assert reply.error.code == TOO_FEW
+
+
+def _admission(rows=(30, 20, 11, 7), **changed) -> Admission:
+    sizes = Sizes({"C": 3, "D": 1, "d": 1, "F": 3}, (3,), epochs=99)
+    held = {site: (n, 90) for site, n in enumerate(rows)}
+    return Admission([names.PLATFORM], {}, sizes, held, **changed)
+
+
+def test_one_site_that_reports_a_state_is_left_out_and_the_others_count():
+    def keeps(site, message):
+        return site_reply(site, message, **({"x.state": ConfigRecord({"version": 1})} if site == 1 else {}))
+
+    own = Region("north", Sites(keeps), (0, 1, 2), clients(), _admission())
+    reply, members = own.answer(asked())
+    assert not reply.has_error(), reply.error.reason
+    assert members == [0, 2]
+    assert reply.content["metrics"]["num-examples"] == 41.0
+
+
+@pytest.mark.parametrize("limits", [(5, 6, 4), (4, 7, 4), (5, 7, 3), (5, -2000, 4), (5, 80, 4), (10**6, 31, 4)])
+def test_the_root_cannot_choose_who_is_in_a_sum_by_its_limits_on_weights(limits):
+    message, grid = asked(), Sites()
+    message.content[REGION] = limits_record(WeightLimits(*limits))
+    reply, members = Region("north", grid, range(4), clients(), _admission()).answer(message)
+    assert (reply.error.code, members, grid.seen) == (NOT_CARRIED, [], [])
+    assert "not those of a sum over all of its sites" in reply.error.reason
+
+
+def test_of_a_region_more_rows_than_before_are_no_contradiction():
+    matrix = array_record({"matrix": np.array([[5, 1], [0, 2]])})
+    told = Told(validation={0: np.array([3, 2])}, train={0: np.array([9, 0])})
+    content = Message(RecordDict({"x.confusion": matrix}), reply_to=asked())
+    record = next(one for one in names.PLATFORM.train if one.key == "x.confusion")
+    contract = replace(names.PLATFORM, train=(record,))
+    sizes = Sizes({"C": 2, "D": 1, "d": 1, "F": 3}, (3,))
+    single = Admission([contract], {}, sizes, {0: (50, 8)}, told=told)
+    assert "before" in str(single.refusal(0, content, asked()))
+    tree = replace(single, regions={0: RegionRows(2, 32.0)}, _limits={})
+    assert tree.refusal(0, content, asked()) is None
+    beyond = replace(tree, rows={0: (50, 7)}, _limits={})
+    assert beyond.refusal(0, content, asked()) is not None
 
 
 def test_different_records_do_not_add_up():

@@ -137,7 +137,7 @@ def region_folder(
         deployment: the region's own.
         node: folder of its node.
         spool: of the run.
-        join_s, away_s: see `fedimb.deploy.coordinator.serve.Deployed`; as when the folder was made.
+        join_s, away_s: see `fedimb.deploy.coordinator.serve.Deployed`; of a folder that exists, too.
 
     Raises:
         ConfigError: no plan for the sites covers the run.
@@ -146,7 +146,9 @@ def region_folder(
     settings = RegionSettings(node=str(node), region=str(about["region"]), driver=processes.record([os.getpid()]))
     if (path / DEPLOYED).is_file():
         write_atomic(path / REGION_FILE, settings.model_dump_json().encode())
-        return RunFolder.open(path)
+        found = RunFolder.open(path)
+        found.write_json(DEPLOYED, found.read_json(DEPLOYED) | {"join_s": join_s, "away_s": away_s})
+        return found
     plan = find_region_plan(deployment, str(about["plan"]), settings.region)
     config = at_sites(site_config(str(about["config"])))
     config = config.model_copy(update={"output_dir": str(deployment.folder("runs"))})

@@ -282,6 +282,11 @@ def join_refusal(plan: StudyPlan, site: str, reply: Message) -> Refusal | None:
     if held > most:
         others = "'validation' and 'left_out'" if "left_out" in facts else "'validation'"
         return Refusal(names.SITE, "rows", f"adds up with {others} to {held} rows, of at most {most} in the plan")
+    if (largest := facts.get("largest")) is not None:
+        most_of_one = 2.0 ** ceil_log2(float(max(1, facts["rows"])))
+        if largest > most_of_one or largest != 2.0 ** ceil_log2(largest):
+            text = f"is {largest:g}, not a power of two of at most {most_of_one:g}, which the region's rows allow"
+            return Refusal(names.SITE, "largest", text)
     if names.SUMS in reply.content:
         sums = arrays_of(reply.content, names.SUMS)["sums"]
         if wrong := wrong_sums(sums, int(facts["rows"]) * samples, plan.limits.ranges(columns)):

@@ -96,6 +96,12 @@ def join_region(home: NodeHome, name: str, plan: StudyPlan, config: RunConfig, m
         Shareable: they do not, or the ledger does not allow the run.
     """
     asked: dict[str, Any] = dict(message.content.config_records[names.RUN])
+    stored = home.file(*FOLDER, name, _JOINED)  # the run joined before: its data are known
+    known: JsonObject = {"version": ""}
+    if stored.is_file():
+        known = dict(unpack(stored.read_bytes()).config_records[names.SITE])
+    # Before a site is asked, whose own ledger would note a run that this one does not allow.
+    RegionRun(home, name, plan, config, int(asked["client"]), known).account().check_join()
     Spool(home.root, name).open({"plan": plan.sha, "config": str(asked["cfg-json"]), "region": home.site})
     content = _ask(home, name, message, "join", WAIT_S)
     facts: JsonObject = dict(content.config_records[names.SITE])

@@ -11,7 +11,7 @@ from pydantic import Field
 from fedimb import registry
 from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract, Record
-from fedimb.contracts.region import PARTIAL_BUFFERS
+from fedimb.contracts.region import PARTIAL, PARTIAL_BUFFERS
 from fedimb.data.subgroups import group_names, parse_subgroups
 from fedimb.deploy.study_plan.ranges import Range, largest
 from fedimb.errors import ConfigError
@@ -317,7 +317,7 @@ def _protection(message: str, record: Record, config: RunConfig) -> str:
 
 def _changed(message: str, record: Record, privacy: PrivacyConfig) -> str:
     """How a round's weights are clipped and noised before they leave."""
-    if message != "train" or record.key != names.ARRAYS or privacy.clip is None:
+    if message != "train" or record.key not in (names.ARRAYS, PARTIAL) or privacy.clip is None:
         return ""
-    cut = f", cut to a norm of {privacy.clip:g}"
+    cut = f", {'each site cut' if record.key == PARTIAL else 'cut'} to a norm of {privacy.clip:g}"
     return cut if not privacy.noise else f"{cut} and with its share of noise ({privacy.noise:g} x {privacy.clip:g})"

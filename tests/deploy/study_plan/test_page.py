@@ -85,6 +85,9 @@ def test_clipping_and_noise_stand_beside_the_weights():
     [noised] = [row.protection for row in table(run_config(*words, "privacy.noise=2.0")) if row.record == names.ARRAYS]
     assert cut.endswith("this site's own update, cut to a norm of 0.5")
     assert noised.endswith("cut to a norm of 0.5 and with its share of noise (2 x 0.5)")
+    tree = ("clients.count=4", "clients.regions=[2,2]", "clients.min_members=2")
+    [summed] = [row.protection for row in table(run_config(*words, *tree)) if row.record == "x.partial"]
+    assert summed.endswith("a sum over this region's sites, each site cut to a norm of 0.5")
 
 
 def test_terms_of_an_aggregator_are_listed():
