@@ -11,7 +11,7 @@ from fedimb.registry import register
 from fedimb.registry.arguments import Positive, in_range
 
 
-@register("aggregator", "feddyn")
+@register("aggregator", "feddyn", moves_alone=True)
 class FedDyn(ServerOptimizer):
     """FedDyn: a dynamic regulariser in the clients' loss, corrected at the server.
 

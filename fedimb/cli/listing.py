@@ -84,7 +84,8 @@ _SETTING_WIDTH = 24  # of the column of defaults: mappings are wrapped
 _SHOWN_ELSEWHERE = (
     *("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss", "chooses_around", "labelled_by"),
     *("needs_head_bias", "own_head", "head_kind", "no_posterior", "tau_rule", "task_remedy", "needs_objective"),
-    *("own_models", "needs_private", "by_array", "forges_counts", "trains_no_client", "sets_prior"),
+    *("own_models", "needs_private", "by_array", "forges_counts", "trains_no_client", "sets_prior", "freezes"),
+    "moves_alone",
 )
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
 

@@ -49,6 +49,8 @@ SUM_AGREE = "sum_agree"
 SUM_OPEN = "sum_open"
 """Query: with the signatures of enough sites, reveal the shares that open this one sum."""
 
+PART_OF_TRAINING = ("data/phase", "data/stage", "data/cycle")
+"""Metrics of a round that say which part of a training in parts it belongs to: other rows or weights are trained."""
 REPLACED = "model/replaced"
 """Metric of a round in which the server replaced the model's weights (`fedimb.serverapp.steps.Replace`)."""
 

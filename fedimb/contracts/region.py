@@ -4,6 +4,7 @@ It takes the place of the platform's contract where ``clients.regions`` is set. 
 here, so none can leave a region: the egress filter and the server's admission both read this table.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -32,7 +33,8 @@ _MEMBERS = Values(low="least_sites", high="sites", whole=True)
 
 def members_in(content: RecordDict) -> int:
     """How many sites a region's answer is over; 0 if it does not say, as an answer that holds nothing."""
-    return int(cast(int, (content.config_records.get(REGION) or {}).get("members", 0)))
+    record: Mapping[str, object] = content.config_records.get(REGION) or {}
+    return int(cast(int, record.get("members", 0)))
 
 
 def _only(record: Record, kept: tuple[str, ...]) -> Record:

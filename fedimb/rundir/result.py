@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.contracts.platform import REPLACED
+from fedimb.contracts.platform import PART_OF_TRAINING, REPLACED
 from fedimb.errors import FedimbError, RunSuspect
 from fedimb.notebook import frame, html_table
 from fedimb.plain import JsonObject
@@ -364,9 +364,15 @@ class RunResult:
 def since_replaced(scored: Sequence[JsonObject]) -> Sequence[JsonObject]:
     """A row's metrics of its evaluated rounds, without those before the server last replaced the weights.
 
-    Such a round is of another model, which no mean of the final one's scores may hold.
+    Nor those of an earlier part of a training in parts: phases, stages, cycles. Such a round is of another model, which
+    no mean of the final one's scores may hold.
     """
-    return scored[max((i for i, metrics in enumerate(scored) if REPLACED in metrics), default=0) :]
+    since = max((i for i, metrics in enumerate(scored) if REPLACED in metrics), default=0)
+    for key in PART_OF_TRAINING:
+        said = [(i, metrics[key]) for i, metrics in enumerate(scored) if key in metrics]
+        if said:  # a line that does not say belongs to the part of the line before
+            since = max(since, next(i for i, part in said if part == said[-1][1]))
+    return scored[since:]
 
 
 def untrained_text(untrained: Mapping[str, Any]) -> str:

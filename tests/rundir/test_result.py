@@ -14,7 +14,7 @@ from small_runs import launch_in
 from fedimb.data.federation import Federation
 from fedimb.evaluation.probabilities import PROBABILITY_SCORES
 from fedimb.rundir.folder import RunFolder
-from fedimb.rundir.result import RunResult
+from fedimb.rundir.result import RunResult, since_replaced
 
 NEW = ("probability", "auroc", "auprc", "worst_client", "mean_client", "best_client", "defined_clients")
 EFFORT = ("client_seconds", "steps", "labels")
@@ -126,3 +126,13 @@ def test_an_older_folder_still_reads(run, tmp_path):
     assert result.metrics == run.metrics
     assert (result.rows[0].probability, result.rows[0].auroc, result.rows[0].defined_clients) == ({}, [], 0)
     assert np.isnan([result.rows[0].worst_client, result.client_seconds, result.steps, result.labels]).all()
+
+
+def test_means_are_over_the_last_part_of_a_training_in_parts():
+    def scored(*lines):
+        return [line["n"] for line in since_replaced([{"n": i, **line} for i, line in enumerate(lines)])]
+
+    assert scored({}, {}) == [0, 1]
+    assert scored({"data/phase": 1.0}, {"data/phase": 2.0}, {}, {"data/phase": 2.0}) == [1, 2, 3]
+    assert scored({"data/stage": 1.0}, {"data/stage": 1.0}) == [0, 1]
+    assert scored({"data/cycle": 0.0}, {"data/cycle": 1.0}, {"model/replaced": 1.0}) == [2]

@@ -88,7 +88,8 @@ def test_interrupted_at_every_version(tmp_path, monkeypatch, whole, version, aft
 @pytest.mark.parametrize("pace", ["fedasync", "oversample", "deadline", "tiered"])
 def test_other_paces_interrupted(tmp_path, monkeypatch, pace):
     words = [word for word in WORDS if not word.startswith("pace")] + [f"pace={pace}", "pace.slow=0.3"]
-    words += ["pace.tiers=2", "pace.probabilities=[0.7,0.3]"] if pace == "tiered" else []
+    tiers = ["pace.tiers=2", "pace.probabilities=[0.7,0.3]", "clients.min_reply_fraction=0.3"]  # of three, two drop out
+    words += tiers if pace == "tiered" else []
     reference = facts(launch_in(tmp_path / "whole", *words).folder)
     folder = stopped_and_resumed(tmp_path / "stopped", monkeypatch, 4, False, words)
     assert facts(folder) == reference

@@ -123,6 +123,7 @@ def test_all_classes_at_once_on_phased_data_have_recalls_by_phase_and_no_forgett
         (["pace=deadline"], "use pace=sync"),
         (["pace.clock=true"], "set pace.clock=false"),
         (["loss=balanced_softmax", "prior.provenance=oracle"], "set prior.provenance=clear_sum"),
+        (["loss=balanced_softmax", "prior.provenance=estimated"], "counts estimated by the phase before"),
         (["loss=balanced_softmax", "prior.provenance=secure_sum"], "set prior.provenance=clear_sum"),
         (["calibration=la_post", "calibration.la_post.tau=temperature"], "give tau as a number"),
         (["aggregation_weight=original"], "set aggregation_weight=view"),

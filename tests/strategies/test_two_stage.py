@@ -41,8 +41,19 @@ def test_in_the_second_stage_a_rare_class_is_drawn_as_often():
         (["rounds=1"], "needs a round for each stage"),
         (["calibration=la_post"], "double correction"),
         (["loss=balanced_softmax"], "works with loss ce only"),
+        (["aggregator=fedavgm"], "'fedavgm' goes on moving it at the server; use aggregator=fedavg"),
+        (["aggregator=feddyn"], "'feddyn' goes on moving it at the server; use aggregator=fedavg"),
+        (
+            ["privacy.clip=1", "privacy.noise=1", "aggregation_weight=uniform"],
+            "would be added to it; use privacy.noise=0",
+        ),
     ],
 )
 def test_what_has_no_two_stages_is_refused(tmp_path, words, says):
     with pytest.raises(ConfigError, match=says):
         launch_in(tmp_path, *WORDS, "strategy=two_stage", *words)
+
+
+def test_scores_are_means_over_the_second_stage_alone(tmp_path):
+    result = launch_in(tmp_path, *WORDS, "strategy=two_stage", "rounds=4", "strategy.two_stage.first=0.75")
+    assert result.metrics["macro_recall"] == result.rows[0].final["macro_recall"]  # one round of it, where last_k is 5

@@ -26,6 +26,18 @@ def method_brings_its_aggregator(c: Combination) -> str | None:
     )
 
 
+def moves_what_is_not_trained(c: Combination) -> str | None:
+    """A strategy that leaves a part of the model untrained in some rounds, and what moves that part nevertheless."""
+    users = c.having("freezes", "strategy")
+    if not users:
+        return None
+    moving = [p for p in c.parts if p.kind == "aggregator" and (p.flags.get("server_lr") or p.flags.get("moves_alone"))]
+    about = f"strategy '{users[0].name}' {users[0].flags['freezes']}, and "
+    if moving:
+        return f"{about}aggregator '{moving[0].name}' goes on moving it at the server; use aggregator=fedavg"
+    return f"{about}privacy.noise would be added to it; use privacy.noise=0" if c.noise else None
+
+
 def attack_without_training(c: Combination) -> str | None:
     """What a method asks for beside training (records ``x.*``) attackers answer honestly."""
     idle = c.having("trains_no_client", "strategy")

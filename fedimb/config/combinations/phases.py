@@ -59,13 +59,14 @@ def phases_and_temperature(c: Combination) -> str | None:
 
 
 def phases_and_oracle(c: Combination) -> str | None:
-    """The oracle's counts are of all rows, whatever the phase."""
+    """The oracle's counts are of all rows, whatever the phase; an estimate by the head is of the phase before."""
     users, reading = c.having("phased", "strategy"), c.having("needs_prior")
-    if c.provenance != "oracle" or not users or not reading:
+    if c.provenance not in ("oracle", "estimated") or not users or not reading:
         return None
+    got = "the class counts of all rows" if c.provenance == "oracle" else "counts estimated by the phase before"
     return (
-        f"{reading[0].kind} '{reading[0].name}' would get the class counts of all rows (prior.provenance=oracle), and "
-        f"strategy '{users[0].name}' trains on those of one phase at a time; set prior.provenance=clear_sum"
+        f"{reading[0].kind} '{reading[0].name}' would get {got} (prior.provenance={c.provenance}), and strategy "
+        f"'{users[0].name}' trains on the rows of one phase at a time; set prior.provenance=clear_sum"
     )
 
 

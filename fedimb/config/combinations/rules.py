@@ -37,6 +37,7 @@ RULES: tuple[Rule, ...] = (
     resampling.resampler_and_counts,
     methods.method_brings_its_loss,
     methods.method_brings_its_aggregator,
+    methods.moves_what_is_not_trained,
     priors.prior_missing,
     priors.prior_stays_at_the_clients,
     priors.weighting_needs_each_clients_counts,
