@@ -50,7 +50,7 @@ def federation(counts, patients=None, minority=()):
     store = SimpleNamespace(patients=patients, names_patients=patients is not None)
     n_classes = len(counts[0])
     held = np.array(counts)
-    about = {"n_classes": n_classes, "input_shape": (4,), "pairs": {}, "task": "multiclass"}
+    about = {"n_classes": n_classes, "input_shape": (4,), "pairs": {}, "task": "multiclass", "regions": ()}
     about |= {
         "class_names": ("a", "b", "c")[:n_classes],
         "minority": minority,
