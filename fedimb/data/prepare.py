@@ -92,6 +92,8 @@ def prepare_unsettled(
     held, counts, spaces = _labelled(config, store, held, partitioner if annotates else None, seed)
     strata = _strata(held, store, spaces)
     train, validation = _sides(held, strata, config.validation, cut.validation, kept_whole, seed)
+    if config.validation and not len(validation.rows):
+        raise DataError(_nothing_held_out(config.validation, held, groups))
     phased = registry.flags("partition", partition_name).get("phased")
     phases = _phases(partitioner, train, store, seed) if phased else ()
     federation = Federation(
@@ -233,6 +235,17 @@ def _sides(
     owner, out = train.owners(), np.isin(train.rows, chosen)
     validation = RowLists.by_owner(train.rows[out], owner[out], clients)
     return RowLists.by_owner(train.rows[~out], owner[~out], clients), validation
+
+
+def _nothing_held_out(share: float, held: RowLists, groups: RowGroups | None) -> str:
+    """Why ``data.validation`` left every client without validation rows."""
+    said = f"data.validation={share:g} holds out no row of any of the {len(held)} clients: "
+    if groups is None:
+        return f"{said}a class's last row stays to train on, and the share of the others is below half a row; raise it"
+    return (
+        f"{said}the rows of {groups.noun} stay on one side, and each client has too few of them; give clients several "
+        f"{groups.noun} (fewer clients, or partition=iid), or name the rows to validate on in a file (data.test=file)"
+    )
 
 
 def _deals(name: str, args: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from fedimb.data.arrays import SourceData
@@ -47,7 +47,12 @@ def test_every_row_serves_once(seed, clients, alpha, validation):
         "imbalance_factor": 50,
         "n_max": 110,
     }
-    one = prepare(data, {"name": "dirichlet", "alpha": alpha}, clients, seed)
+    try:
+        one = prepare(data, {"name": "dirichlet", "alpha": alpha}, clients, seed)
+    except DataError:  # hundreds of clients hold a row or two of a class each
+        if not validation:
+            raise
+        reject()
     rows = np.concatenate([*one.train, *one.validation, one.test])
     assert len(np.unique(rows)) == len(rows) == sum(YARDSTICK) + 600
     for k in range(clients):
@@ -140,6 +145,24 @@ def test_patients_stay_whole_through_every_cut(cohort, caplog):
         one.minority_line()
         == f"minority: b ({rows[1]}) of 3 classes (training rows); no training rows: c; no test rows: c"
     )
+
+
+@pytest.mark.parametrize(
+    ("share", "clients", "said"),
+    [(0.3, 60, "holds out no row of any of the 60 clients: the rows of patients stay on one side"), (0.3, 4, "")],
+)
+def test_a_share_to_validate_on_that_holds_out_no_row_is_refused(cohort, share, clients, said):
+    data = {**COHORT, "test": {"name": "none"}, "validation": share}
+    if not said:
+        assert sum(map(len, prepare(data, {"name": "iid"}, clients, 0).validation))
+        return
+    with pytest.raises(DataError, match=said):
+        prepare(data, {"name": "iid"}, clients, 0)
+
+
+def test_a_share_below_half_a_row_of_every_class_is_refused(digits, dirichlet):
+    with pytest.raises(DataError, match="the share of the others is below half a row; raise it"):
+        prepare({**digits, "validation": 0.001}, dirichlet, 4, 0)
 
 
 def test_absent_classes_are_null_in_the_file(cohort, tmp_path):
