@@ -28,6 +28,7 @@ from torch import Tensor
 from fedimb.data.paths import find_data
 from fedimb.evaluation.bias_gap import bias_gap, cohens_d
 from fedimb.evaluation.intervals import t_interval
+from fedimb.evaluation.verdict import verdict
 from fedimb.generation.examples import Examples
 from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.quality import copy_gate
@@ -196,7 +197,10 @@ def price(todo: list[Cell], pool: Rows) -> float:
 
 
 def summary(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """For every n and arm: means over seeds; against ``none`` and ``la_post``: paired differences, and Cohen's d."""
+    """For every n and arm: means over seeds; against ``none`` and ``la_post``: paired differences, and Cohen's d.
+
+    ``verdict`` is that of a registered contrast in the primary outcome, by its interval and the margin; else empty.
+    """
     value = {(int(r["n"]), r["arm"], int(r["seed"])): r for r in rows}
     seeds = sorted({seed for _, _, seed in value})
     registered = [tuple(pair) for pair in REGISTERED["contrasts"]]
@@ -215,6 +219,9 @@ def summary(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
                     key = f"{score}_less_{other}"
                     line |= {key: mean, f"{key}_low": low, f"{key}_high": high}
                     line[f"d_{score}_{other}"] = cohens_d(own[score], theirs)
+                    if (arm, other) in registered and score == REGISTERED["primary_outcome"]:
+                        line["verdict"] = verdict(low, high, REGISTERED["margin"])
+            line.setdefault("verdict", "")
             lines.append({key: round(v, 4) if isinstance(v, float) else v for key, v in line.items()})
     return lines
 
