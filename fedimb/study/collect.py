@@ -11,6 +11,7 @@ import numpy as np
 
 from fedimb.config.load import config_sha, from_json, row_label
 from fedimb.config.parts import prior_label
+from fedimb.contracts.class_incremental import OF_PHASE
 from fedimb.data.federation import Federation
 from fedimb.errors import ConfigError, RunDiverged
 from fedimb.evaluation.costs import check_costs, named_costs, prior_accuracy, total_cost, weighted_accuracy
@@ -86,6 +87,7 @@ def _results(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
         ]
     status, error = judged(path)
     curves = _curves(folder)
+    phased = any(OF_PHASE in line["metrics"] for line in folder.metrics())
     rows = dict(zip(config.calibration, run.rows, strict=True))
     return [
         Result(
@@ -100,6 +102,7 @@ def _results(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
             scores=_scores(run, rows[name], costs) | _over_labels(folder, rows[name].label),
             final=rows[name].final,
             averaged=averaged_rounds(folder.metrics(), rows[name].label, config.evaluation.last_k),
+            phased=phased,
             matrix=rows[name].tested_matrix,
             recall=[r[0] for r in rows[name].recall],
             auroc=rows[name].auroc,
