@@ -26,7 +26,7 @@ from fedimb.rundir.result import (
     SUBGROUPS,
     TAU_CURVE,
     WITHOUT_SITE,
-    since_replaced,
+    of_last_part,
     suspect_text,
     untrained_text,
 )
@@ -242,11 +242,10 @@ def scores_without(
 def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float], dict[str, float]]:
     """(mean of the last k evaluated rounds, final round) of a row's ``test/`` scores, per-class recall excluded.
 
-    A score that is undefined (NaN) in any of the k rounds stays NaN: neither a silent zero nor a silent omission. If
-    the server replaced the weights, earlier rounds belong to another model and do not count.
+    A score that is undefined (NaN) in any of the k rounds stays NaN: neither a silent zero nor a silent omission.
+    Rounds of earlier parts of the training do not count (`of_last_part`).
     """
-    own = [line["metrics"] for line in folder.metrics() if line["row"] == row]
-    scored = since_replaced([metrics for metrics in own if "test/macro_recall" in metrics])
+    scored = of_last_part(line["metrics"] for line in folder.metrics() if line["row"] == row)
     if not scored:
         raise FedimbError(f"{folder.path} has no evaluated round of '{row}'")
     keys = [key for key in scored[-1] if key.startswith("test/") and not key.startswith("test/recall/")]

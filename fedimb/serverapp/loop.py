@@ -150,6 +150,8 @@ class Loop:
                 step = program.send(result)
             except StopIteration:
                 return
+            if isinstance(step, Reset | Replace) and step.model in ("global", self.context.final):
+                self.context.next_part()  # of the model that is scored
             if index < self.progress.done_steps:
                 result = self._replay(index, step)
                 if index == self.progress.done_steps - 1 and not self._within_step():

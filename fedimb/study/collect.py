@@ -18,7 +18,7 @@ from fedimb.evaluation.costs import check_costs, named_costs, prior_accuracy, to
 from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.identity import read_identity
-from fedimb.rundir.result import CLASSES, RowResult, RunResult, since_replaced
+from fedimb.rundir.result import CLASSES, RowResult, RunResult, of_last_part
 from fedimb.rundir.seal import Damaged
 from fedimb.rundir.stored import read_config, read_federation
 from fedimb.schema import RunConfig
@@ -120,8 +120,7 @@ def _results(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
 
 def averaged_rounds(lines: Iterable[JsonObject], row: str, k: int) -> int:
     """How many evaluated rounds a row's means are over (`fedimb.serverapp.finish.last_k_means`)."""
-    own = [line["metrics"] for line in lines if line["row"] == row]
-    return min(k, len(since_replaced([metrics for metrics in own if "test/macro_recall" in metrics])))
+    return min(k, len(of_last_part(line["metrics"] for line in lines if line["row"] == row)))
 
 
 def _has_ended(folder: RunFolder) -> bool:

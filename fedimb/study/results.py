@@ -86,7 +86,8 @@ class Result:
         scores: by the names of `COLUMNS`; recalls are means over the last k evaluated rounds, scores of probabilities
             are of the final round. Scores that do not apply are absent or NaN.
         final: those of the recalls in the final round; empty of a computed row.
-        averaged: evaluated rounds behind the means: fewer than k if the server replaced the weights in between.
+        averaged: evaluated rounds behind the means: fewer than k if the last part of its
+            training is shorter: a phase, a stage, a cycle, weights that the server replaced.
         phased: whether it was trained by phases, in each of which some classes arrive.
         matrix: final-round confusion matrix [C, C] (or [C, 2, 2] if rows have several labels) int64, or None;
             float64 where it is the mean over sites' own models (`RowResult.tested_matrix`).
@@ -383,7 +384,8 @@ def with_equal_rounds(study: StudyResults) -> StudyResults:
     """The same results, by the final round in each setting whose rows are not means over equally many rounds.
 
     A server that replaces the weights at the end (a re-trained head, discriminant analysis) leaves one round of its
-    model: beside a mean over rounds in which others still rise, it would seem better than it is. A fact names the rows.
+    model, a short last phase or stage a few: beside a mean over rounds in which others still rise, it would seem better
+    than it is. A fact names the rows.
     """
     counts: dict[str, set[int]] = {}
     for result in study.results:
