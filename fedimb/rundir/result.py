@@ -127,8 +127,9 @@ class RunResult:
         task: ``multiclass``, or ``multilabel`` if rows have several labels.
         client_seconds: training time summed over clients and rounds (without queries).
         steps: local optimiser steps, summed in the same way.
+        server_steps: optimiser steps at the server (`fedimb.contracts.platform.SERVER_STEPS`).
         labels: labelled rows used: the last ``data/labelled`` that the method logged, else all rows of the clients,
-            including validation rows. These three are NaN if the run folder is of a version that did not keep them.
+            including validation rows. These four are NaN if the run folder is of a version that did not keep them.
         privacy: settings and epsilons of a run with noise on its updates (`fedimb.privacy.ledger`); None without noise.
         left_out: replies that were not as their contract or the plan says (the first 100), and clients that were set
             aside: ``where``, ``client``, ``site``, ``record``, ``field``, ``reason``.
@@ -180,6 +181,7 @@ class RunResult:
     events: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
     site: str | None = None
     virtual_s: float = math.nan
+    server_steps: float = math.nan
     phases: dict[str, object] = field(default_factory=dict)
 
     @property
@@ -242,7 +244,7 @@ class RunResult:
         if of != "rows":
             raise ValueError(f"of={of!r}: give 'rows' or 'classes'")
         costs = {"up_bytes": self.up_bytes, "down_bytes": self.down_bytes, "client_seconds": self.client_seconds}
-        costs |= {"steps": self.steps, "labels": self.labels}
+        costs |= {"steps": self.steps, "server_steps": self.server_steps, "labels": self.labels}
         return frame(
             [
                 {"row": row.label, "seed": self.seed, **row.probability, **row.metrics, **costs}
@@ -358,6 +360,7 @@ class RunResult:
             temperature=data.get("temperature"),
             events=folder.read_json(f"artifacts/{EVENTS}", {}),
             virtual_s=data.get("virtual_s", math.nan),
+            server_steps=data.get("server_steps", math.nan),
             phases=data.get("phases", {}),
         )
 

@@ -121,6 +121,7 @@ class Progress:
 
     Attributes:
         virtual_s: seconds that the server would have waited for simulated slow clients.
+        server_steps: optimiser steps at the server (`fedimb.contracts.platform.SERVER_STEPS`).
         virtual_ns: time on the clock of the run's pace, in nanoseconds.
         recent: why each of the last replies of a training without rounds is not usable, or an empty text.
     """
@@ -133,6 +134,7 @@ class Progress:
     elapsed_s: float = 0.0
     virtual_s: float = 0.0
     virtual_ns: int = 0
+    server_steps: int = 0
     recent: list[str] = field(default_factory=list)
     privacy: Spent = field(default_factory=dict)
 

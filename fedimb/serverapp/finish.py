@@ -10,6 +10,7 @@ import numpy as np
 
 from fedimb.config.parts import prior_label
 from fedimb.contracts.class_incremental import OF_PHASE
+from fedimb.contracts.platform import SERVER_STEPS
 from fedimb.data.federation import Federation
 from fedimb.errors import FedimbError
 from fedimb.evaluation.confusion import hits_and_support
@@ -265,6 +266,7 @@ def cost(folder: RunFolder, row: str, federation: Federation) -> dict[str, float
     return {
         "client_seconds": math.fsum(line.get("time/client_s") or 0.0 for line in lines),
         "steps": int(sum(line.get("train/steps") or 0 for line in lines)),
+        "server_steps": int(max((line.get(SERVER_STEPS) or 0 for line in lines), default=0)),  # each is the sum so far
         "labels": int(logged[-1]) if logged else federation.labelled_rows,
     }
 

@@ -185,6 +185,9 @@ class Loop:
             self.saved.pop(name)(self.models[name])
 
     def _clock(self) -> None:
+        """Add the time and the server's steps since the last call to the progress, which a checkpoint then holds."""
+        if self.context.server is not None:
+            self.progress.server_steps += self.context.server.take_steps()
         now = time.monotonic()
         self.progress.elapsed_s += now - self._started
         self._started = now

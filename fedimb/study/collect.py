@@ -195,6 +195,7 @@ def _scores(run: RunResult, row: RowResult, costs: Costs) -> dict[str, float]:
         "best_client": row.best_client,
         "labels": run.labels,
         "steps": run.steps + more["steps"],
+        "server_steps": run.server_steps + more.get("server_steps", 0.0),  # folds of earlier versions do not say theirs
         "client_seconds": run.client_seconds + more["client_seconds"],
         "up_bytes": run.up_bytes + more["up_bytes"],
         "down_bytes": run.down_bytes + more["down_bytes"],

@@ -15,7 +15,7 @@ import numpy as np
 
 from fedimb import process_env
 from fedimb.contracts.class_incremental import OF_PHASE
-from fedimb.contracts.platform import PART, REPLACED
+from fedimb.contracts.platform import PART, REPLACED, SERVER_STEPS
 from fedimb.errors import ConfigError, nearest
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.ratios import ratio
@@ -105,6 +105,8 @@ def _result(client: "Client", run: "Run") -> tuple[Result, tuple[str, ...]]:
                           ("client_seconds", "time/client_s"), ("steps", "train/steps")):  # fmt: skip
         if metric in run.data.metrics:
             scores[total] = math.fsum(p.value for p in client.get_metric_history(run.info.run_id, metric))
+    if SERVER_STEPS in run.data.metrics:
+        scores["server_steps"] = float(run.data.metrics[SERVER_STEPS])  # the last value is the sum of all
     matrix, classes = _matrix(client, run.info.run_id)
     recall = [] if matrix is None else ratio(*hits_and_support(matrix)).tolist()
     if status == "finished" and not math.isfinite(scores.get("macro_recall", math.nan)):

@@ -51,6 +51,7 @@ COLUMNS: dict[str, str] = {
     "down_bytes": "bytes down",
     "client_seconds": "client-seconds",
     "steps": "local steps",
+    "server_steps": "server steps",
 }
 """Scores and costs of a result: name in CSVs -> text in tables."""
 _IN_NOTEBOOK = ("minority_recall", "macro_recall", "min_class_recall")
@@ -70,6 +71,7 @@ LOWER_IS_BETTER = frozenset(
         "down_bytes",
         "client_seconds",
         "steps",
+        "server_steps",
     }
 )
 
