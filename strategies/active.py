@@ -108,6 +108,8 @@ class Active(Method):
                 yield from run.find_taus()
             if cycle > 1 and self.settings.restart:
                 yield Reset()
+            elif cycle > 1:
+                run.next_part()  # the same weights go on, on more rows
             yield from self.inner_program(run)
 
     def _ask(

@@ -130,6 +130,8 @@ class ClassIncremental(Method):
         model = "global" if self.settings.memory and self._needs & _MODEL else None
         for number, (classes, rounds) in enumerate(zip(phases, plan, strict=True), start=1):
             run.rounds = rounds
+            if number > 1:
+                run.next_part()
             said = {"new": classes, "old": before, "number": [number]}
             content = RecordDict({PHASE: array_record({key: np.array(ids, np.int64) for key, ids in said.items()})})
             # A client that is not told of the phase would go on with the last one's rows.

@@ -82,6 +82,7 @@ class Coreset(Method):
         warmup = self.settings.warmup
         if warmup:
             yield Rounds(warmup)
+            run.next_part()
         run.rounds -= warmup
         yield from self._chosen(run)
         run.rounds += warmup  # for the next labelling cycle, if there is one

@@ -75,7 +75,7 @@ class Creff(KeepsWeights):
                 self._begin(run, width)
             head = {part: np.asarray(self.memory[part], np.float32) for part in ("weight", "bias")}
             replies = yield Query(GRADIENTS_OF, RecordDict({HEAD: array_record(head)}), model="global")
-            yield ServerWork("creff_head", self._work(run, number, replies))
+            yield ServerWork("creff_head", self._work(run, run.server, number, replies))
             yield Rounds(1)
         made = {f"head.{part}": np.asarray(self.memory[part], np.float32) for part in ("weight", "bias")}
         yield Replace(self.aggregated(run.server) | made)
@@ -90,7 +90,7 @@ class Creff(KeepsWeights):
         self.memory["features"] = torch.randn(shape, generator=generator).numpy()
         self.memory |= {"weight": weight.numpy(), "bias": bias.numpy()}
 
-    def _work(self, run: RunContext, number: int, replies: Sequence[Reply]) -> Any:
+    def _work(self, run: RunContext, server: Server, number: int, replies: Sequence[Reply]) -> Any:
         """Work at the server: move the features to match the gradients, and fit a new head to them."""
 
         def work() -> RecordDict | None:
@@ -106,6 +106,7 @@ class Creff(KeepsWeights):
                 batches += torch.randperm(count, generator=generator).split(own.head_batch)
             start = drawn_head(features.shape[0], features.shape[2], generator)
             weight, bias = fit_head(start, features, batches, own.head_lr)
+            server.count_steps(own.match_steps * int(held.sum()) + len(batches))
             self.memory |= {"features": features.numpy(), "weight": weight.numpy(), "bias": bias.numpy()}
             return None
 

@@ -63,6 +63,7 @@ class FedReLa(Method):
         moved = _added(replies, run.n_classes)
         run.artifact("relabelled.csv", _table(moved, run.class_names))
         self.memory["moved"] = float(moved.sum())
+        run.next_part()
         yield Rounds(run.rounds - first)
 
     def on_train_replies(self, server_round: int, replies: Sequence[Reply]) -> dict[str, float]:

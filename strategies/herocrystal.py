@@ -18,6 +18,7 @@ client's head is not replaced by the first client's after a round; no client nee
 """
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -171,6 +172,7 @@ class HeroCrystal(KeepsWeights):
         start = fused_head(weight, bias, annotated, pivot)
         generator = torch_generator(run.seed, Stream.METHOD, 4)
         head = distil_head(*start, features, targets, generator, own.epochs, own.lr, own.batch_size)
+        server.count_steps(own.epochs * math.ceil(int((targets.weights > 0).sum()) / own.batch_size))
         new = {"head.weight": head[0].numpy(), "head.bias": head[1].numpy()}
         return RecordDict({"weights": array_record(weights | new)})
 

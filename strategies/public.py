@@ -24,7 +24,7 @@ from fedimb.contracts import platform as names
 from fedimb.contracts.public import GAUSSIANS, GAUSSIANS_OF, ROWS, SHARE, PublicSettings
 from fedimb.engine.lanes import WEIGHT
 from fedimb.errors import ConfigError
-from fedimb.generation.ccvr import ClassGaussians, pool, retrain_head, virtual_features
+from fedimb.generation.ccvr import HEAD_BATCH, ClassGaussians, pool, retrain_head, virtual_features
 from fedimb.models.base import buffers_of, parameters_of
 from fedimb.records import Arrays, array_record, arrays_of, to_numpy
 from fedimb.registry import register
@@ -123,22 +123,25 @@ class Public(Method):
     def _head_on_rows(self, run: RunContext, server: Server) -> RecordDict:
         rows, weights = server.public(), self._trained(server)
         features = server.outputs(server.model(weights), rows.x)[0].cpu()
-        return self._with_head(run, weights, features, rows.y)
+        return self._with_head(run, server, weights, features, rows.y)
 
     def _head_on_gaussians(self, run: RunContext, server: Server, replies: list[Reply]) -> RecordDict:
         found = [arrays_of(reply.content, GAUSSIANS) for reply in replies]
         parts = [ClassGaussians(*(torch.from_numpy(one[k]) for k in ("counts", "mean", "covariance"))) for one in found]
         generator = torch_generator(run.seed, Stream.METHOD, 2)
         features, classes = virtual_features(pool(parts), self.settings.per_class, generator, self.settings.nonnegative)
-        return self._with_head(run, self._trained(server), features, classes)
+        return self._with_head(run, server, self._trained(server), features, classes)
 
-    def _with_head(self, run: RunContext, weights: Arrays, features: torch.Tensor, y: torch.Tensor) -> RecordDict:
+    def _with_head(
+        self, run: RunContext, server: Server, weights: Arrays, features: torch.Tensor, y: torch.Tensor
+    ) -> RecordDict:
         """All weights, with the head retrained."""
         epochs, lr = self.settings.head_epochs, self.settings.head_lr
         weight = torch.from_numpy(weights["head.weight"])
         bias = torch.from_numpy(weights["head.bias"])
         generator = torch_generator(run.seed, Stream.METHOD, 3)
         weight, bias = retrain_head(weight, bias, features, y, generator, epochs=epochs, lr=lr)
+        server.count_steps(epochs * math.ceil(len(y) / HEAD_BATCH))
         head = {"head.weight": weight.numpy(), "head.bias": bias.numpy()}
         return RecordDict({"weights": array_record(weights | head)})
 

@@ -102,6 +102,7 @@ class Scope(Method):
         model = "global" if self._uses_model else None
         if self.settings.warmup:
             yield Rounds(self.settings.warmup)
+            run.next_part()
         content = RecordDict()
         if not self._reads_text:
             replies = yield Query(SUMS, model=model)

@@ -5,7 +5,7 @@ in a federation: both stages are rounds, with the same local steps, and the aggr
 paper draws the head anew for the second stage; here it goes on from the first.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from fedimb.records import array_record
 from fedimb.registry import register
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.server import Server
-from fedimb.serverapp.steps import Reply, Rounds
+from fedimb.serverapp.steps import Rounds
 from fedimb.strategies.base import Method, Program, refuse_inner_method, sent_along
 
 
@@ -69,11 +69,8 @@ class TwoStage(Method):
         self.memory["second"] = 0.0
         yield Rounds(first)
         self.memory["second"] = 1.0
+        run.next_part()
         yield Rounds(run.rounds - first)
-
-    def on_train_replies(self, server_round: int, replies: Sequence[Reply]) -> dict[str, float]:
-        """The round's stage, 1 or 2: scores of the first are of another model."""
-        return {"data/stage": 1.0 + float(self.memory.get("second", 0.0))}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

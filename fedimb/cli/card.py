@@ -123,7 +123,7 @@ def _headline(result: RunResult, row: RowResult, scored: Scored) -> list[str]:
     last = scored.config.evaluation.last_k
     head = ["score", "final round", "95 % interval", f"mean of the last {last} rounds"]
     intro = "On the run's own test set; the interval (stratified bootstrap) is over its rows, not over seeds."
-    intro += f" The mean is over all scored rounds if there were fewer than {last}."
+    intro += f" The mean is over all scored rounds of the last part of the training if there were fewer than {last}."
     if row.copies > 1:
         intro += f" They are means over {row.copies} sites' models on the same rows, not scores of this one alone."
     if scored.several:

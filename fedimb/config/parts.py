@@ -255,6 +255,11 @@ def resolved_weight(config: RunConfig, contracts: list[Contract]) -> str:
     return contracts[1].aggregation_weight if len(contracts) > 1 else "view"
 
 
+def trains_by_phase(config: RunConfig) -> bool:
+    """Whether a method of the run trains phases one after the other."""
+    return any(registry.flags("strategy", name).get("phased") for name in config.strategy)
+
+
 def resamples(config: RunConfig) -> bool:
     """Whether clients add rows to their own, or leave some out, before they train."""
     return bool(registry.flags("resampler", config.resampler["name"]).get("resamples", False))

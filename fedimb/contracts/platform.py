@@ -49,8 +49,13 @@ SUM_AGREE = "sum_agree"
 SUM_OPEN = "sum_open"
 """Query: with the signatures of enough sites, reveal the shares that open this one sum."""
 
-PART_OF_TRAINING = ("data/phase", "data/stage", "data/cycle")
-"""Metrics of a round that say which part of a training in parts it belongs to: other rows or weights are trained."""
+PART = "train/part"
+"""Metric of every round from the second part of a training on: how many ended before it. In a part the same weights are
+trained on the same rows: a phase, a stage, a labelling cycle, what follows a warm-up, new labels, or weights that the
+server replaced or drew anew (`fedimb.serverapp.context.RunContext.next_part`). No mean is over two parts."""
+SERVER_STEPS = "server/steps"
+"""Metric of every round from the first on before which the server trained: its optimiser steps so far, on the model, on
+heads or on features that a head is fitted to. Clients' steps are not among them, nor those of generators."""
 REPLACED = "model/replaced"
 """Metric of a round in which the server replaced the model's weights (`fedimb.serverapp.steps.Replace`)."""
 

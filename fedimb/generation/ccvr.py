@@ -22,6 +22,9 @@ from torch import Tensor
 from fedimb.errors import ConfigError, DataError
 from fedimb.training.optim import SGD
 
+HEAD_BATCH = 64
+"""Rows of a step of `retrain_head`."""
+
 
 @dataclass(frozen=True, eq=False)
 class ClassGaussians:
@@ -138,7 +141,7 @@ def retrain_head(
     epochs: int = 20,
     lr: float = 1.0,
     momentum: float = 0.9,
-    batch_size: int = 64,
+    batch_size: int = HEAD_BATCH,
 ) -> tuple[Tensor, Tensor]:
     """Train a linear head further by cross-entropy over the classes that have rows; the others' rows stay unchanged.
 

@@ -5,7 +5,7 @@ from typing import TextIO
 
 from fedimb.report.groups import RunRow
 from fedimb.report.table import comparison_table
-from fedimb.study.results import Result, StudyResults
+from fedimb.study.results import BOUNDS, FINAL_ROUND, Result, StudyResults
 from fedimb.study.tau_order import order_sentence
 from fedimb.text import WIDTH, plain
 
@@ -13,13 +13,17 @@ from fedimb.text import WIDTH, plain
 def study_table(study: StudyResults, stream: TextIO | None = None) -> str:
     """`comparison_table` of every setting, with its name if there are several.
 
-    Below them, where rows are scored at tau 1 and at their own temperature: whether that changes their order.
+    Below them, where rows are not on the same terms: what was done about it, or how they differ; where rows are scored
+    at tau 1 and at their own temperature: whether that changes their order.
     """
     parts = []
     for setting in study.settings:
         rows = run_rows(study, setting)
         heading = f"{setting}\n" if len(study.settings) > 1 else ""
         parts.append(heading + comparison_table(rows, stream))
+    for heading in (FINAL_ROUND, BOUNDS):
+        if heading in study.facts:
+            parts.append(textwrap.fill(plain(f"{heading}: {study.facts[heading]}", stream), WIDTH))
     if sentence := order_sentence(study):
         parts.append(textwrap.fill(plain(sentence, stream), WIDTH))
     return "\n\n".join(parts)

@@ -1,7 +1,7 @@
 """The result of a finished run: summary metrics per row, confusion matrices, the model."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.contracts.platform import PART_OF_TRAINING, REPLACED
+from fedimb.contracts.platform import PART, REPLACED
 from fedimb.errors import FedimbError, RunSuspect
 from fedimb.notebook import frame, html_table
 from fedimb.plain import JsonObject
@@ -61,7 +61,8 @@ class RowResult:
 
     Attributes:
         label: row label.
-        metrics: summary metrics, mean over the last k evaluated rounds (``macro_recall``, ``minority_recall``, ...).
+        metrics: summary metrics, mean over the last k evaluated rounds of the last part of the training
+            (``macro_recall``, ``minority_recall``, ...).
         final: the same scores in the final round.
         confusion: final-round matrix [C, C] int64, rows are true classes; [C, 2, 2] (class, true, predicted) if rows
             have several labels. Where sites' own models were scored, each test row counts once for every site.
@@ -126,8 +127,9 @@ class RunResult:
         task: ``multiclass``, or ``multilabel`` if rows have several labels.
         client_seconds: training time summed over clients and rounds (without queries).
         steps: local optimiser steps, summed in the same way.
+        server_steps: optimiser steps at the server (`fedimb.contracts.platform.SERVER_STEPS`).
         labels: labelled rows used: the last ``data/labelled`` that the method logged, else all rows of the clients,
-            including validation rows. These three are NaN if the run folder is of a version that did not keep them.
+            including validation rows. These four are NaN if the run folder is of a version that did not keep them.
         privacy: settings and epsilons of a run with noise on its updates (`fedimb.privacy.ledger`); None without noise.
         left_out: replies that were not as their contract or the plan says (the first 100), and clients that were set
             aside: ``where``, ``client``, ``site``, ``record``, ``field``, ``reason``.
@@ -179,6 +181,7 @@ class RunResult:
     events: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
     site: str | None = None
     virtual_s: float = math.nan
+    server_steps: float = math.nan
     phases: dict[str, object] = field(default_factory=dict)
 
     @property
@@ -241,7 +244,7 @@ class RunResult:
         if of != "rows":
             raise ValueError(f"of={of!r}: give 'rows' or 'classes'")
         costs = {"up_bytes": self.up_bytes, "down_bytes": self.down_bytes, "client_seconds": self.client_seconds}
-        costs |= {"steps": self.steps, "labels": self.labels}
+        costs |= {"steps": self.steps, "server_steps": self.server_steps, "labels": self.labels}
         return frame(
             [
                 {"row": row.label, "seed": self.seed, **row.probability, **row.metrics, **costs}
@@ -357,22 +360,30 @@ class RunResult:
             temperature=data.get("temperature"),
             events=folder.read_json(f"artifacts/{EVENTS}", {}),
             virtual_s=data.get("virtual_s", math.nan),
+            server_steps=data.get("server_steps", math.nan),
             phases=data.get("phases", {}),
         )
 
 
-def since_replaced(scored: Sequence[JsonObject]) -> Sequence[JsonObject]:
-    """A row's metrics of its evaluated rounds, without those before the server last replaced the weights.
+def of_last_part(lines: Iterable[JsonObject]) -> list[JsonObject]:
+    """Metrics of a row's scored rounds of the last part of its training, in order: what its means are over.
 
-    Nor those of an earlier part of a training in parts: phases, stages, cycles. Such a round is of another model, which
-    no mean of the final one's scores may hold.
+    Rounds of earlier parts (`fedimb.contracts.platform.PART`) are of other weights, or of a training on other rows.
+
+    Args:
+        lines: the metrics of all rounds of the row. One that does not say its part is of the part of the one before; in
+            runs of earlier versions only replaced weights say that a part begins.
     """
-    since = max((i for i, metrics in enumerate(scored) if REPLACED in metrics), default=0)
-    for key in PART_OF_TRAINING:
-        said = [(i, metrics[key]) for i, metrics in enumerate(scored) if key in metrics]
-        if said:  # a line that does not say belongs to the part of the line before
-            since = max(since, next(i for i, part in said if part == said[-1][1]))
-    return scored[since:]
+    found: list[JsonObject] = []
+    part = 0.0
+    for metrics in lines:
+        now = metrics.get(PART, part)
+        if REPLACED in metrics or now != part:
+            found = []
+        part = now
+        if "test/macro_recall" in metrics:
+            found.append(metrics)
+    return found
 
 
 def untrained_text(untrained: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from flwr.app import RecordDict
 
 from fedimb.atomic import write_atomic
 from fedimb.clientapp.state import StateStore
+from fedimb.contracts.platform import PART, SERVER_STEPS
 from fedimb.engine.lanes import LaneOutcome
 from fedimb.errors import FedimbError
 from fedimb.plain import JsonObject
@@ -126,6 +127,10 @@ class FolderCheckpointer:
         metrics = metrics | loop.exchange.traffic.drain()
         if loop.progress.resets > self._monitor.resets():
             metrics[RESET] = float(loop.progress.resets)
+        if loop.progress.server_steps:
+            metrics[SERVER_STEPS] = float(loop.progress.server_steps)
+        if loop.context.part:
+            metrics[PART] = float(loop.context.part)
         scores: dict[str, dict[str, float]] = {row: {} for row in self._rows}
         final = loop.context.final
         if final in loop.models and (last or server_round % self._evaluate_every == 0):

@@ -58,6 +58,7 @@ class RunContext:
             method that labels in cycles runs it once all rows are labelled, before it trains on them; otherwise it is
             run before the method's program.
         search_taus: the work behind it, which trains without folds.
+        part: how many parts of the training have ended; see `next_part`.
         final: name of the model that scores and is stored; a method whose server makes another one than the clients
             trained sets it in its program, in replayed steps as well, before a `Replace` puts its weights there.
     """
@@ -89,12 +90,21 @@ class RunContext:
     learning_rates: Callable[[int], dict[str, float]] = lambda server_round: {}
     find_taus: Callable[[], Generator[Any, Any, None]] = _nothing_to_find
     search_taus: Callable[[], RecordDict] = RecordDict
+    part: int = 0
     final: str = "global"
 
     @property
     def counts_sent(self) -> np.ndarray | None:
         """The counts [C] that messages carry, if a part of the run uses them at the clients."""
         return self.counts if self.clients_need_counts else None
+
+    def next_part(self) -> None:
+        """Say that other weights are trained from now on, or on other rows or labels; in replayed steps as well.
+
+        Scores of earlier rounds are of another training: no mean holds them and later ones
+        (`fedimb.contracts.platform.PART`). The loop says it of `Reset` and `Replace`.
+        """
+        self.part += 1
 
     def trained_on(self, counts: np.ndarray) -> None:
         """Set the class counts [C] of corrections to those of the rows that the final model was trained on.
@@ -111,6 +121,7 @@ class Progress:
 
     Attributes:
         virtual_s: seconds that the server would have waited for simulated slow clients.
+        server_steps: optimiser steps at the server (`fedimb.contracts.platform.SERVER_STEPS`).
         virtual_ns: time on the clock of the run's pace, in nanoseconds.
         recent: why each of the last replies of a training without rounds is not usable, or an empty text.
     """
@@ -123,6 +134,7 @@ class Progress:
     elapsed_s: float = 0.0
     virtual_s: float = 0.0
     virtual_ns: int = 0
+    server_steps: int = 0
     recent: list[str] = field(default_factory=list)
     privacy: Spent = field(default_factory=dict)
 

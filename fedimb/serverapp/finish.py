@@ -10,6 +10,7 @@ import numpy as np
 
 from fedimb.config.parts import prior_label
 from fedimb.contracts.class_incremental import OF_PHASE
+from fedimb.contracts.platform import SERVER_STEPS
 from fedimb.data.federation import Federation
 from fedimb.errors import FedimbError
 from fedimb.evaluation.confusion import hits_and_support
@@ -26,7 +27,7 @@ from fedimb.rundir.result import (
     SUBGROUPS,
     TAU_CURVE,
     WITHOUT_SITE,
-    since_replaced,
+    of_last_part,
     suspect_text,
     untrained_text,
 )
@@ -242,11 +243,10 @@ def scores_without(
 def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float], dict[str, float]]:
     """(mean of the last k evaluated rounds, final round) of a row's ``test/`` scores, per-class recall excluded.
 
-    A score that is undefined (NaN) in any of the k rounds stays NaN: neither a silent zero nor a silent omission. If
-    the server replaced the weights, earlier rounds belong to another model and do not count.
+    A score that is undefined (NaN) in any of the k rounds stays NaN: neither a silent zero nor a silent omission.
+    Rounds of earlier parts of the training do not count (`of_last_part`).
     """
-    own = [line["metrics"] for line in folder.metrics() if line["row"] == row]
-    scored = since_replaced([metrics for metrics in own if "test/macro_recall" in metrics])
+    scored = of_last_part(line["metrics"] for line in folder.metrics() if line["row"] == row)
     if not scored:
         raise FedimbError(f"{folder.path} has no evaluated round of '{row}'")
     keys = [key for key in scored[-1] if key.startswith("test/") and not key.startswith("test/recall/")]
@@ -266,6 +266,7 @@ def cost(folder: RunFolder, row: str, federation: Federation) -> dict[str, float
     return {
         "client_seconds": math.fsum(line.get("time/client_s") or 0.0 for line in lines),
         "steps": int(sum(line.get("train/steps") or 0 for line in lines)),
+        "server_steps": int(max((line.get(SERVER_STEPS) or 0 for line in lines), default=0)),  # each is the sum so far
         "labels": int(logged[-1]) if logged else federation.labelled_rows,
     }
 

@@ -67,6 +67,7 @@ def _train(path: Path, config: RunConfig, federation: Federation, engine: Engine
             "up_bytes": float(traffic.total_up),
             "down_bytes": float(traffic.total_down),
             "steps": float(spent["steps"]),
+            "server_steps": float(spent["server_steps"]),
             "client_seconds": float(spent["client_seconds"]),
         },
     )

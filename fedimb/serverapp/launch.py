@@ -11,10 +11,9 @@ from typing import ParamSpec, TypedDict, TypeVar
 
 import torch
 
-from fedimb import registry
 from fedimb.atomic import write_atomic
 from fedimb.config.load import config_sha, run_label
-from fedimb.config.parts import with_pooled
+from fedimb.config.parts import trains_by_phase, with_pooled
 from fedimb.data.federation import Federation
 from fedimb.data.prepare import prepare
 from fedimb.engine import processes
@@ -306,7 +305,7 @@ def execute(
         progress.note(federation.minority_line())
         if federation.phases:
             joint = "; no method of this run trains by them: all classes are trained at once"
-            progress.note(federation.phases_line() + ("" if _by_phase(config) else joint))
+            progress.note(federation.phases_line() + ("" if trains_by_phase(config) else joint))
         torch.set_num_threads(1)  # the same bits as on any engine, and no competition with the workers for cores
         running = stack.enter_context(_engine(engine, config))
         _record_processes(folder, running)  # the head's folder, before a process starts that could be left behind
@@ -328,7 +327,7 @@ def execute(
             raise
         progress.skip(loop.progress.server_round)
         folder.set_status("running")
-        if federation.phases and not _by_phase(config):
+        if federation.phases and not trains_by_phase(config):
             folder.journal(event="phases", trained="at once")
         if loop.exchange.attackers is not None:
             folder.journal(event="attackers", **loop.exchange.attackers.facts())
@@ -352,11 +351,6 @@ def execute(
             checkpointer.seal_end()
             folder.set_status("finished", f"suspect: {why}" if why else "")
         return RunResult.read(folder.path)
-
-
-def _by_phase(config: RunConfig) -> bool:
-    """Whether a method of the run trains phases one after the other."""
-    return any(registry.flags("strategy", name).get("phased") for name in config.strategy)
 
 
 @contextlib.contextmanager

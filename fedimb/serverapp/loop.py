@@ -150,6 +150,8 @@ class Loop:
                 step = program.send(result)
             except StopIteration:
                 return
+            if isinstance(step, Reset | Replace) and step.model in ("global", self.context.final):
+                self.context.next_part()  # of the model that is scored
             if index < self.progress.done_steps:
                 result = self._replay(index, step)
                 if index == self.progress.done_steps - 1 and not self._within_step():
@@ -183,6 +185,9 @@ class Loop:
             self.saved.pop(name)(self.models[name])
 
     def _clock(self) -> None:
+        """Add the time and the server's steps since the last call to the progress, which a checkpoint then holds."""
+        if self.context.server is not None:
+            self.progress.server_steps += self.context.server.take_steps()
         now = time.monotonic()
         self.progress.elapsed_s += now - self._started
         self._started = now

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fedimb.contracts.platform import REPLACED
+from fedimb.contracts.platform import PART, REPLACED
 from fedimb.engine.lanes import LaneOutcome
 from fedimb.evaluation.metrics import TESTED
 from fedimb.evaluation.recall_drop import THRESHOLD, RecallDrop
@@ -66,6 +66,7 @@ class _Course:
     moved: bool = False
     wrong: int = 0
     resets: int = 0
+    part: float = 0.0
     recalls: dict[str, RecallDrop] = field(default_factory=dict)
     alarms: dict[str, str] = field(default_factory=dict)
 
@@ -115,8 +116,10 @@ class Monitor:
         course.resets = int(metrics.get(RESET, course.resets))
         if REPLACED in metrics or RESET in metrics:
             course.recalls.clear()
-        if REPLACED in metrics:
-            course.constant.clear()  # earlier scores belong to other weights
+        part = metrics.get(PART, course.part)
+        if REPLACED in metrics or part != course.part:
+            course.constant.clear()  # the summary does not hold earlier scores (`fedimb.rundir.result.of_last_part`)
+        course.part = part
         course.watch(line, self._tested)
         if "test/macro_recall" in metrics:
             course.constant.append(_constant(metrics))
@@ -162,7 +165,8 @@ class Monitor:
                     self._told.add(told)
                     log.warning("alarm: %s: class %s: %s", row, name, why)
             for kind, why in self.suspicions(row).items() if course.rounds >= max(self._last_k, _WINDOW) else ():
-                if kind not in self._told:
+                early = kind == CLASSES and len(course.constant) < self._last_k  # in a part that has just begun
+                if kind not in self._told and not early:
                     self._told.add(kind)
                     log.warning("round %d: suspect so far: %s: %s", server_round, row, why)
 

@@ -31,6 +31,16 @@ class Server:
     def __init__(self, config: RunConfig, federation: Federation) -> None:
         self._config, self._federation = config, federation
         self._public: PublicRows | None = None
+        self._steps = 0
+
+    def count_steps(self, steps: int) -> None:
+        """Count optimiser steps that a method takes at the server by itself; `train` and `distil` count their own."""
+        self._steps += steps
+
+    def take_steps(self) -> int:
+        """Optimiser steps at the server since the last call."""
+        taken, self._steps = self._steps, 0
+        return taken
 
     def public(self) -> PublicRows:
         """The server's labelled rows, opened once. Raises ConfigError if ``data.public`` is not set."""
@@ -142,7 +152,8 @@ class Server:
         steps = epochs * -(-len(y) // config.local.batch_size)
         spec = spec_of_rows(config, counts, steps, self.input_shape())
         with seeded(seed_int(config.seed, Stream.METHOD, 0, purpose)):
-            train_locally(model, x, y, spec, torch_generator(config.seed, Stream.METHOD, 1, purpose))
+            done = train_locally(model, x, y, spec, torch_generator(config.seed, Stream.METHOD, 1, purpose))
+        self.count_steps(done.steps)
         return {**parameters_of(model), **buffers_of(model)}
 
     def distil(
@@ -159,7 +170,9 @@ class Server:
         steps = epochs * -(-int((loss.weights > 0).sum()) // batch_size)
         spec = TrainSpec("", steps, batch_size, "adam", lr, 0.0, 0.0, loss, Shuffle())
         with seeded(seed_int(self._config.seed, Stream.METHOD, 0, purpose)):
-            distil(model, self.public().x, loss, spec, torch_generator(self._config.seed, Stream.METHOD, 1, purpose))
+            generator = torch_generator(self._config.seed, Stream.METHOD, 1, purpose)
+            done = distil(model, self.public().x, loss, spec, generator)
+        self.count_steps(done.steps)
         return parameters_of(model)
 
     def outputs(self, model: Classifier, x: Tensor) -> Outputs:

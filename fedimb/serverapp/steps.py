@@ -57,7 +57,7 @@ class ServerWork:
 
 @dataclass(frozen=True)
 class Reset:
-    """New initial weights and a rebuilt aggregator for a model. Sends None."""
+    """New initial weights and a rebuilt aggregator for a model. A new part of the training begins. Sends None."""
 
     model: str = "global"
 
@@ -66,7 +66,7 @@ class Reset:
 class Replace:
     """New weights for a model, made by the server (e.g. with the head retrained) and evaluated as a separate round.
 
-    The summary metrics are then of these weights: means over rounds do not include earlier rounds. Sends None.
+    A new part of the training begins with it: means over rounds do not include earlier ones. Sends None.
     """
 
     weights: Mapping[str, np.ndarray]

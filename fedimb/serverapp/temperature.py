@@ -71,7 +71,7 @@ class FoldRun:
         sums: log loss of the fold's rows at each temperature, over all clients, [37] int64 in units of 2^-20 nats.
         rows: how many these are.
         weights: the trained model's parameters and buffers.
-        cost: ``up_bytes``, ``down_bytes``, ``steps``, ``client_seconds``.
+        cost: ``up_bytes``, ``down_bytes``, ``steps``, ``server_steps``, ``client_seconds``.
     """
 
     sums: Rows

@@ -6,12 +6,14 @@ from typing import Any
 
 from fedimb.config.compose import compose
 from fedimb.config.load import config_sha
+from fedimb.config.parts import trains_by_phase
 from fedimb.config.validate import validate
 from fedimb.errors import ConfigError
+from fedimb.evaluation.phases import FORGETTING
 from fedimb.schema import RunConfig
 from fedimb.serverapp.temperature import at_tau_one
 from fedimb.study.design import EQUAL, Study, Words, points_of
-from fedimb.study.references import ENCODED, REFERENCES, on_inputs_of, without_partition
+from fedimb.study.references import ENCODED, REFERENCES, is_free, on_inputs_of, without_partition
 from fedimb.study.trunks import merge_calibrations, trunk_of
 from fedimb.study.work import Task
 
@@ -148,7 +150,32 @@ def row_configs(study: Study, setting: str, chosen: Chosen, more: Sequence[str])
         if twin != label and not _tuned_apart(study, twin, label):
             raise ConfigError(f"rows '{twin}' and '{label}' are the same run; leave one out")
         found[label] = config
+    _check_phases(study, setting, found)
     return found
+
+
+def _check_phases(study: Study, setting: str, configs: Mapping[str, RunConfig]) -> None:
+    """Refuse a bar of rows that see all classes at once, and a choice by what such rows do not have.
+
+    Rows by phases train on fewer rows in fewer steps: `_equal` compares what is set, which is the same.
+
+    Raises:
+        ConfigError: names the rows.
+    """
+    phased = [label for label, config in configs.items() if trains_by_phase(config)]
+    at_once = [label for label in configs if label not in phased]
+    free = [label for label in at_once if is_free(label)]
+    if phased and free and study.bar_settings is not None:
+        raise ConfigError(
+            f"row '{phased[0]}' in setting '{setting}' trains by phases, and '{free[0]}', of which the bar is chosen, "
+            "on all classes at once in more steps: it bounds the others and cannot be their bar; give bar: false"
+        )
+    tuned = [label for label in at_once if label in study.tuned_rows]
+    if study.tune is not None and study.tune.score == FORGETTING and tuned:
+        raise ConfigError(
+            f"row '{tuned[0]}' in setting '{setting}' trains on all classes at once and forgets none, so that "
+            f"tune.score={FORGETTING} cannot choose its settings; give another score"
+        )
 
 
 def _same_inputs(label: str, base: RunConfig, config: RunConfig) -> None:

@@ -11,13 +11,14 @@ import numpy as np
 
 from fedimb.config.load import config_sha, from_json, row_label
 from fedimb.config.parts import prior_label
+from fedimb.contracts.class_incremental import OF_PHASE
 from fedimb.data.federation import Federation
 from fedimb.errors import ConfigError, RunDiverged
 from fedimb.evaluation.costs import check_costs, named_costs, prior_accuracy, total_cost, weighted_accuracy
 from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.identity import read_identity
-from fedimb.rundir.result import CLASSES, RowResult, RunResult, since_replaced
+from fedimb.rundir.result import CLASSES, RowResult, RunResult, of_last_part
 from fedimb.rundir.seal import Damaged
 from fedimb.rundir.stored import read_config, read_federation
 from fedimb.schema import RunConfig
@@ -86,6 +87,7 @@ def _results(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
         ]
     status, error = judged(path)
     curves = _curves(folder)
+    phased = any(OF_PHASE in line["metrics"] for line in folder.metrics())
     rows = dict(zip(config.calibration, run.rows, strict=True))
     return [
         Result(
@@ -100,6 +102,7 @@ def _results(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
             scores=_scores(run, rows[name], costs) | _over_labels(folder, rows[name].label),
             final=rows[name].final,
             averaged=averaged_rounds(folder.metrics(), rows[name].label, config.evaluation.last_k),
+            phased=phased,
             matrix=rows[name].tested_matrix,
             recall=[r[0] for r in rows[name].recall],
             auroc=rows[name].auroc,
@@ -117,8 +120,7 @@ def _results(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
 
 def averaged_rounds(lines: Iterable[JsonObject], row: str, k: int) -> int:
     """How many evaluated rounds a row's means are over (`fedimb.serverapp.finish.last_k_means`)."""
-    own = [line["metrics"] for line in lines if line["row"] == row]
-    return min(k, len(since_replaced([metrics for metrics in own if "test/macro_recall" in metrics])))
+    return min(k, len(of_last_part(line["metrics"] for line in lines if line["row"] == row)))
 
 
 def _has_ended(folder: RunFolder) -> bool:
@@ -193,6 +195,7 @@ def _scores(run: RunResult, row: RowResult, costs: Costs) -> dict[str, float]:
         "best_client": row.best_client,
         "labels": run.labels,
         "steps": run.steps + more["steps"],
+        "server_steps": run.server_steps + more.get("server_steps", 0.0),  # folds of earlier versions do not say theirs
         "client_seconds": run.client_seconds + more["client_seconds"],
         "up_bytes": run.up_bytes + more["up_bytes"],
         "down_bytes": run.down_bytes + more["down_bytes"],

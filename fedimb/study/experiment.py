@@ -1,7 +1,7 @@
 """Reads an MLflow experiment as a study, for runs whose folders are elsewhere. Scores are those that were logged.
 
-A row's scores are means over its last ``evaluation.last_k`` scored rounds, as in a run folder; what only a run folder
-has (probabilities, costs) is absent.
+A row's scores are means over its last ``evaluation.last_k`` scored rounds, as in a run folder, and so is what is done
+where rows have unequally many; what only a run folder has (probabilities, costs of mistakes) is absent.
 """
 
 import json
@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedimb import process_env
+from fedimb.contracts.class_incremental import OF_PHASE
+from fedimb.contracts.platform import PART, REPLACED, SERVER_STEPS
 from fedimb.errors import ConfigError, nearest
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.ratios import ratio
+from fedimb.rundir.result import of_last_part
 from fedimb.study.folders import disambiguate, keep, labels_of
-from fedimb.study.results import COLUMNS, Result, Setting, Status, StudyResults
+from fedimb.study.results import COLUMNS, Result, Setting, Status, StudyResults, as_shown
 
 if TYPE_CHECKING:
     from fedimb.tracking.store import Client, Run
@@ -70,7 +73,8 @@ def _read_experiment(client: "Client", name: str) -> StudyResults:
             none = np.zeros(len(classes), np.int64)
             settings[named.setting] = Setting(named.setting, named.words, classes, (), none)
     results = tuple(found.values())
-    return StudyResults(name, f"MLflow's experiment '{name}'.", settings, *labels_of(results), results)
+    about = f"MLflow's experiment '{name}'."
+    return as_shown(StudyResults(name, about, settings, *labels_of(results), results))
 
 
 def _order(run: "Run") -> tuple[int, bool, str]:
@@ -84,30 +88,37 @@ def _result(client: "Client", run: "Run") -> tuple[Result, tuple[str, ...]]:
     label, seed = tags["fedimb.strategy"], int(tags.get("fedimb.seed", 0))
     last_k = int(params.get("evaluation.last_k", 1))
     status: Status = "finished" if run.info.status == "FINISHED" else "failed"
-    scores: dict[str, float] = {}
-    curve: dict[int, dict[str, float]] = {}
-    for metric in run.data.metrics:
-        short = metric.removeprefix("test/")
-        if metric.startswith("test/") and short in COLUMNS:
-            history = sorted(client.get_metric_history(run.info.run_id, metric), key=lambda point: point.step)
-            values = [float(point.value) for point in history]
-            scores[short] = float(np.mean(values[-last_k:])) if values else math.nan
-            for point in history:
-                curve.setdefault(int(point.step), {})[short] = float(point.value)
+    lines: dict[int, dict[str, float]] = {}
+    names = [m for m in run.data.metrics if m.startswith("test/") and m.removeprefix("test/") in COLUMNS]
+    for metric in [*names, *(m for m in (PART, REPLACED) if m in run.data.metrics)]:
+        for point in client.get_metric_history(run.info.run_id, metric):
+            lines.setdefault(int(point.step), {})[metric] = float(point.value)
+    last = of_last_part(lines[step] for step in sorted(lines))[-last_k:]
+    rounds = {name.removeprefix("test/"): [line.get(name, math.nan) for line in last] for name in names if last}
+    scores = {name: float(np.mean(values)) for name, values in rounds.items()}
+    curve = [
+        (step, {name.removeprefix("test/"): lines[step][name] for name in names if name in lines[step]})
+        for step in sorted(lines)
+        if not lines[step].keys().isdisjoint(names)
+    ]
     for total, metric in (("up_bytes", "comm/up_bytes"), ("down_bytes", "comm/down_bytes"),
                           ("client_seconds", "time/client_s"), ("steps", "train/steps")):  # fmt: skip
         if metric in run.data.metrics:
             scores[total] = math.fsum(p.value for p in client.get_metric_history(run.info.run_id, metric))
+    if SERVER_STEPS in run.data.metrics:
+        scores["server_steps"] = float(run.data.metrics[SERVER_STEPS])  # the last value is the sum of all
     matrix, classes = _matrix(client, run.info.run_id)
     recall = [] if matrix is None else ratio(*hits_and_support(matrix)).tolist()
     if status == "finished" and not math.isfinite(scores.get("macro_recall", math.nan)):
         status = "diverged"
     result = Result(
-        "default", label, seed, status, scores, matrix, recall, curve=sorted(curve.items()),
+        "default", label, seed, status, scores, matrix, recall, curve=curve,
         prior=tags.get("fedimb.prior", "none"), sha=tags.get("fedimb.config_sha", ""),
         identity=tags.get("fedimb.identity", ""),
         error="" if status == "finished" else f"MLflow says {run.info.status}",
         suspect=tags.get("fedimb.suspect", ""),
+        final={name: values[-1] for name, values in rounds.items()}, averaged=len(last),
+        phased=OF_PHASE in run.data.metrics,
     )  # fmt: skip
     return result, classes
 

@@ -2,7 +2,8 @@
 
 Differences that define the problem (data, partition, clients and their times, model, rounds, local steps) become the
 setting; parts are in the row label already; every other difference, such as a learning rate, networks of the clients'
-own, or what the prior is made of, is added to the label.
+own, or what the prior is made of, is added to the label. Where the server gets class counts from is the problem; that a
+row uses its clients' own counts, or none, is the row's choice, so that it stands beside those of gathered counts.
 """
 
 import logging
@@ -28,6 +29,9 @@ _PROBLEM = (
     *_CLOCK,
 )
 _METHOD = ("clients.private", "clients.models", "prior.weighting")  # of what begins like the problem
+_PROVENANCE = "prior.provenance"
+_NOT_GATHERED = ("local", "none")
+"""Provenances by which the server learns no counts: that a row does without is its method, not its problem."""
 _LABELLED = (
     *("aggregator.name", "aggregation_weight", "loss.name", "sampler.name", "resampler.name", "name"),
     *("pace.name", "pace.correction"),
@@ -145,11 +149,23 @@ class Named:
 def disambiguate(flat: Sequence[Mapping[str, object]]) -> list[Named]:
     """Name each of the flat configurations (`fedimb.config.load.flatten`, or MLflow's parameters)."""
     differing = _differing(flat)
+    used = {str(config[_PROVENANCE]) for config in flat if _PROVENANCE in config}
+    gathered = sorted(used - set(_NOT_GATHERED))
+    if len(gathered) > 1 and len(gathered) < len(used):
+        log.warning(
+            "rows with prior.provenance=%s stand in a setting without those of %s, which are settings of their own; to "
+            "compare them, report the runs of one of these at a time",
+            *(" or ".join(sorted(used & set(_NOT_GATHERED))), " and ".join(gathered)),
+        )
     named = []
     for config in flat:
         owned = [key for key in differing if key in config and _owner(key, config) is not None]
         present = [key for key in owned if not _in_label(key, config)]
-        problem = [key for key in present if key.startswith(_PROBLEM) and not key.startswith(_METHOD)]
+        own_choice = str(config.get(_PROVENANCE)) in _NOT_GATHERED
+        if len(gathered) == 1 and not own_choice:
+            present = [key for key in present if key != _PROVENANCE]  # the one source of all rows that have one
+        method = (*_METHOD, _PROVENANCE) if own_choice else _METHOD
+        problem = [key for key in present if key.startswith(_PROBLEM) and not key.startswith(method)]
         named.append(
             Named(
                 " ".join(f"{_short(key)}={config[key]}" for key in problem) or "default",

@@ -51,10 +51,14 @@ COLUMNS: dict[str, str] = {
     "down_bytes": "bytes down",
     "client_seconds": "client-seconds",
     "steps": "local steps",
+    "server_steps": "server steps",
 }
 """Scores and costs of a result: name in CSVs -> text in tables."""
 _IN_NOTEBOOK = ("minority_recall", "macro_recall", "min_class_recall")
 
+FINAL_ROUND = "final round for all rows"
+BOUNDS = "phases, with local steps, which are not equal"
+"""Headings of facts that say on which terms rows are compared; tables in plain text have them, too."""
 LOWER_IS_BETTER = frozenset(
     {
         "ece",
@@ -67,6 +71,7 @@ LOWER_IS_BETTER = frozenset(
         "down_bytes",
         "client_seconds",
         "steps",
+        "server_steps",
     }
 )
 
@@ -83,7 +88,9 @@ class Result:
         scores: by the names of `COLUMNS`; recalls are means over the last k evaluated rounds, scores of probabilities
             are of the final round. Scores that do not apply are absent or NaN.
         final: those of the recalls in the final round; empty of a computed row.
-        averaged: evaluated rounds behind the means: fewer than k if the server replaced the weights in between.
+        averaged: evaluated rounds behind the means: fewer than k if the last part of its
+            training is shorter: a phase, a stage, a cycle, weights that the server replaced.
+        phased: whether it was trained by phases, in each of which some classes arrive.
         matrix: final-round confusion matrix [C, C] (or [C, 2, 2] if rows have several labels) int64, or None;
             float64 where it is the mean over sites' own models (`RowResult.tested_matrix`).
         recall, auroc, auprc: per class [C] float64 of the final round, NaN if undefined; empty if not available.
@@ -123,6 +130,7 @@ class Result:
     tau_rule: str = ""
     final: Mapping[str, float] = field(default_factory=dict)
     averaged: int = 1
+    phased: bool = False
 
     def score(self, name: str) -> float:
         """A score; NaN if absent."""
@@ -348,15 +356,38 @@ def _seconds(runs: Sequence[Result]) -> list[float]:
 
 
 def as_shown(study: StudyResults) -> StudyResults:
-    """The same results as readers may compare them: by the same rounds, and stale rows called so."""
-    return with_stale_named(with_equal_rounds(study))
+    """The same results as readers may compare them: by the same rounds, bounds named, and stale rows called so."""
+    return with_stale_named(with_bounds_named(with_equal_rounds(study)))
+
+
+def with_bounds_named(study: StudyResults) -> StudyResults:
+    """The same results; a fact names the rows trained by phases and those beside them that were not, with their steps.
+
+    A row that sees all classes at once trains on more rows in more local steps: a bound of the others, not a rival.
+    """
+    said = []
+    for name in study.settings:
+        steps: dict[bool, dict[str, float]] = {True: {}, False: {}}
+        for run in study.results:
+            if run.setting == name and run.status == "finished" and (run.phased or math.isfinite(run.score("steps"))):
+                steps[run.phased].setdefault(run.label, run.score("steps"))
+        phased, at_once = (_with_steps(steps[by]) for by in (True, False))
+        if phased and at_once:
+            said.append(f"in {name} {phased} by phases; all classes at once, bounds of these and no rivals: {at_once}")
+    return replace(study, facts={**study.facts, BOUNDS: ". ".join(said)}) if said else study
+
+
+def _with_steps(steps: Mapping[str, float]) -> str:
+    """Labels with the local steps of their first runs: ``fedavg (1,200)``."""
+    return ", ".join(f"{label} ({taken:,.0f})" if math.isfinite(taken) else label for label, taken in steps.items())
 
 
 def with_equal_rounds(study: StudyResults) -> StudyResults:
     """The same results, by the final round in each setting whose rows are not means over equally many rounds.
 
     A server that replaces the weights at the end (a re-trained head, discriminant analysis) leaves one round of its
-    model: beside a mean over rounds in which others still rise, it would seem better than it is. A fact names the rows.
+    model, a short last phase or stage a few: beside a mean over rounds in which others still rise, it would seem better
+    than it is. A fact names the rows.
     """
     counts: dict[str, set[int]] = {}
     for result in study.results:
@@ -372,7 +403,7 @@ def with_equal_rounds(study: StudyResults) -> StudyResults:
     fewest = sorted({r.label for r in study.results if r.final and r.averaged == uneven.get(r.setting)})
     where = ", ".join(name for name in study.settings if name in uneven)
     said = f"in {where}: {', '.join(fewest)} leave fewer rounds of their model to average than the others"
-    return replace(study, results=results, facts={**study.facts, "final round for all rows": said})
+    return replace(study, results=results, facts={**study.facts, FINAL_ROUND: said})
 
 
 def with_stale_named(study: StudyResults) -> StudyResults:

@@ -1,6 +1,7 @@
 """The contract of a method: its run survives anything that may happen to a run, and sends only what it declares."""
 
 import contextlib
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from safetensors.numpy import load_file
 from fedimb import registry
 from fedimb.clientapp.runtime import ClientRuntime
 from fedimb.contracts.base import declaration_fault
+from fedimb.contracts.platform import PART
 from fedimb.engine.open import open_engine
 from fedimb.errors import ConfigError, DataError, RunFailed
+from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
 from fedimb.schema import RunConfig
 from fedimb.testing.expectations import Contract, check_yaml
-from fedimb.testing.runs import compare, configured, model_files, run, run_killed, small_tables, weights
+from fedimb.testing.runs import compare, configured, model_files, run, run_killed, small_tables, trained_on, weights
 
 _TRAINS_FIRST = {"scope": {"warmup": 1}}
 """A method that trains a round before its inner method's program begins."""
@@ -29,7 +32,8 @@ def check_method(name: str, *, run_words: Sequence[str] = (), ray: bool = True, 
     aggregator's and the clients' state as before; Ray gives the weights of the inline engine; a client with one row, a
     client that lacks a class, a class that nobody holds and a federation of one client run, or are refused before work;
     so does a run inside a method that trains before the program of this one begins;
-    a record that its contract does not declare does not leave a client.
+    a record that its contract does not declare does not leave a client; where clients go on with other rows, the
+    program has said that a new part of the training begins.
 
     Args:
         name: as registered under the kinds ``strategy``, ``client`` and ``contract``.
@@ -46,8 +50,10 @@ def check_method(name: str, *, run_words: Sequence[str] = (), ray: bool = True, 
     with small_tables() as place:
         with contract.rule("it runs with a client of one row and one that lacks a class"):
             config = configured(place, run_words, part)
-            whole = run(config, place / "whole")
+            with trained_on() as rows:
+                whole = run(config, place / "whole")
             contract.expect(_finite(whole), "finite weights", "NaN or infinity")
+        _check_parts(contract, whole, rows)
         with contract.rule("killed after every step and resumed, it ends with the same weights and state"):
             again, deaths = run_killed(config, place / "killed")
             contract.expect(deaths >= 2, "at least two checkpoints to be killed after", deaths)
@@ -88,6 +94,19 @@ def _check_sides(contract: Contract, name: str, settings: Mapping[str, object]) 
 def _finite(result: RunResult) -> bool:
     files = model_files(result)
     return bool(files) and all(np.isfinite(array).all() for file in files for array in load_file(file).values())
+
+
+def _check_parts(contract: Contract, result: RunResult, trained: Mapping[int, Mapping[int, str]]) -> None:
+    """Check that rounds on other rows or labels are of another part than those before (`RunContext.next_part`)."""
+    parts, now = {}, 0.0
+    for line in RunFolder(result.folder).metrics():
+        parts[line["step"]] = now = line["metrics"].get(PART, now)
+    with contract.rule("where clients go on with other rows or labels, a new part of the training begins"):
+        for client, rounds in trained.items():
+            for before, after in itertools.pairwise(sorted(rounds)):
+                if rounds[before] != rounds[after] and before in parts and after in parts:
+                    expected = f"run.next_part() before round {after}, in which client {client} trains on other rows"
+                    contract.expect(parts[before] != parts[after], expected, f"part {parts[after]:g} still")
 
 
 def _check_case(contract: Contract, config: RunConfig, place: Path) -> None:

@@ -5,6 +5,7 @@ nobody holds.
 """
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from fedimb.clientapp.context import ClientContext
+from fedimb.clientapp.local_training import LocalTraining, Prepared
 from fedimb.config.catalogue import Catalogue
 from fedimb.config.compose import compose
 from fedimb.config.validate import validate
@@ -126,6 +129,26 @@ def run(config: RunConfig, folder: Path, engine: Engine | None = None) -> RunRes
     """Run in ``folder``, without a progress bar and MLflow."""
     config = config.model_copy(update={"output_dir": str(folder)})
     return launch.launch(config, engine, ProgressBar(config.rounds, enabled=False), tracked=False)
+
+
+@contextlib.contextmanager
+def trained_on() -> Iterator[dict[int, dict[int, str]]]:
+    """What clients train on in runs within the block: client -> round -> hash of its rows and their labels."""
+    seen: dict[int, dict[int, str]] = {}
+    prepare = LocalTraining.prepare
+
+    def noted(self: LocalTraining, context: ClientContext, evaluate: bool) -> Prepared:
+        prepared = prepare(self, context, evaluate)
+        rows = np.asarray(context.data.rows(prepared.spec.view))
+        digest = hashlib.sha256(rows.tobytes() + prepared.work.y.cpu().numpy().tobytes())
+        seen.setdefault(context.client, {})[context.round] = digest.hexdigest()
+        return prepared
+
+    LocalTraining.prepare = noted  # type: ignore[method-assign]
+    try:
+        yield seen
+    finally:
+        LocalTraining.prepare = prepare  # type: ignore[method-assign]
 
 
 def run_killed(config: RunConfig, folder: Path, most: int = 200) -> tuple[RunResult, int]:

@@ -11,10 +11,11 @@ from seals import unseal
 from sklearn import metrics as sklearn_metrics
 from small_runs import launch_in
 
+from fedimb.contracts.platform import PART
 from fedimb.data.federation import Federation
 from fedimb.evaluation.probabilities import PROBABILITY_SCORES
 from fedimb.rundir.folder import RunFolder
-from fedimb.rundir.result import RunResult, since_replaced
+from fedimb.rundir.result import RunResult, of_last_part
 
 NEW = ("probability", "auroc", "auprc", "worst_client", "mean_client", "best_client", "defined_clients")
 EFFORT = ("client_seconds", "steps", "labels")
@@ -128,11 +129,15 @@ def test_an_older_folder_still_reads(run, tmp_path):
     assert np.isnan([result.rows[0].worst_client, result.client_seconds, result.steps, result.labels]).all()
 
 
-def test_means_are_over_the_last_part_of_a_training_in_parts():
-    def scored(*lines):
-        return [line["n"] for line in since_replaced([{"n": i, **line} for i, line in enumerate(lines)])]
+def test_means_are_over_rounds_of_the_last_part_of_a_training():
+    def kept(*lines):
+        scored = [{"test/macro_recall": 0.5, "n": n, **line} for n, line in enumerate(lines)]
+        return [line["n"] for line in of_last_part(scored)]
 
-    assert scored({}, {}) == [0, 1]
-    assert scored({"data/phase": 1.0}, {"data/phase": 2.0}, {}, {"data/phase": 2.0}) == [1, 2, 3]
-    assert scored({"data/stage": 1.0}, {"data/stage": 1.0}) == [0, 1]
-    assert scored({"data/cycle": 0.0}, {"data/cycle": 1.0}, {"model/replaced": 1.0}) == [2]
+    assert kept({}, {}) == [0, 1]
+    assert kept({}, {PART: 1.0}, {}, {PART: 1.0}) == [1, 2, 3]  # a line that does not say is of the part before
+    assert kept({PART: 1.0}, {PART: 1.0}) == [0, 1]
+    assert kept({PART: 1.0}, {PART: 2.0}, {PART: 3.0, "model/replaced": 1.0}) == [2]
+    assert kept({}, {"model/replaced": 1.0}, {}) == [1, 2]  # of an earlier version
+    begun = [{"test/macro_recall": 0.1}, {PART: 1.0}, {"test/macro_recall": 0.2}]
+    assert of_last_part(begun) == begun[2:]  # a part that begins with a round that is not scored

@@ -225,13 +225,20 @@ def test_the_label_tables_group_by_says_what_was_promised():
     assert label == "train/data/dp_sum(epsilon=2, delta=1e-05 per patient of 3 rows)"
 
 
-@pytest.mark.parametrize("provenance", ["secure_sum", "dp_sum", "estimated"])
+@pytest.mark.parametrize("provenance", ["secure_sum", "dp_sum", "estimated", "local"])
 def test_effective_weighting_is_refused_where_nobody_sees_each_clients_counts(provenance):
     words = ("loss=balanced_softmax", f"prior.provenance={provenance}")
     with pytest.raises(ConfigError, match=r"set prior\.weighting=data"):
         config(*words, "prior.weighting=effective")
     assert config(*words).prior.provenance == provenance
     assert config(f"prior.provenance={provenance}", "prior.weighting=effective")  # nobody reads the prior
+
+
+def test_a_weighting_over_clients_is_refused_where_each_head_is_corrected_by_its_own_counts():
+    words = ("clients.private=[head]", "calibration=la_post", "prior.provenance=local")
+    with pytest.raises(ConfigError, match=r"provenance=local shows the server nothing; set prior\.weighting=data"):
+        config(*words, "prior.weighting=effective")
+    assert config(*words)
 
 
 def test_an_estimate_follows_the_norms_of_the_heads_rows():

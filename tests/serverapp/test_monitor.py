@@ -8,7 +8,7 @@ import pytest
 from small_runs import launch_in
 
 from fedimb.config.load import config_sha, from_json
-from fedimb.contracts.platform import REPLACED
+from fedimb.contracts.platform import PART, REPLACED
 from fedimb.engine.lanes import ClientReply, LaneOutcome, LaneSum
 from fedimb.errors import DataError, RunDiverged, RunSuspect
 from fedimb.rundir.folder import RunFolder
@@ -33,6 +33,16 @@ def judged(rounds, last_k=3):
     base = {"data/participants": 4.0}
     lines = [{"row": "r", "step": at, "time": 0, "metrics": base | metrics} for at, metrics in enumerate(rounds, 1)]
     return Monitor(last_k, lines).suspicions("r")
+
+
+@pytest.mark.parametrize("mark", [PART, REPLACED])
+def test_a_model_of_one_class_is_found_in_a_last_part_that_is_shorter_than_a_summary(mark, caplog):
+    rounds = [scored(TWO)] * 5 + [scored(ONE, **{mark: 1.0})]
+    assert list(judged(rounds)) == [CLASSES]
+    assert judged([*rounds[:-1], scored(ONE)]) == {}
+    monitor = Monitor(3, [{"row": "r", "step": n, "time": 0, "metrics": line} for n, line in enumerate(rounds)])
+    monitor.warn(6)
+    assert not caplog.text  # the part may have just begun: only the end says it
 
 
 def losses(*values):

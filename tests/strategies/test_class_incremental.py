@@ -14,6 +14,8 @@ from fedimb.report.html.run import study_of_run
 from fedimb.report.panel import panels
 from fedimb.rundir.folder import RunFolder
 from fedimb.selection.budgets import apportion
+from fedimb.study.collect import read_run
+from fedimb.study.design import Costs
 
 PHASED = ("engine=inline", "partition=class_incremental", "strategy=class_incremental", "partition.phases=3")
 
@@ -75,6 +77,8 @@ def test_a_phase_is_trained_on_its_classes_and_the_memory_and_that_is_what_count
     lost = [max(ends[0][j], ends[1][j]) - ends[2][j] for j in (0, 1)]
     assert own["forgetting"] == pytest.approx(lost)
     assert result.rows[0].final["forgetting"] == result.metrics["forgetting"] == pytest.approx(np.mean(lost))
+    first, _ = read_run(result.folder, "a", Costs())
+    assert (first.phased, first.score("forgetting")) == (True, pytest.approx(np.mean(lost)))
     confusion = result.confusion / result.confusion.sum(1, keepdims=True)
     assert ends[2][0] == pytest.approx(np.diag(confusion)[sorted(phases[0])].mean())
     assert "mean forgetting" in panels(result)

@@ -100,6 +100,25 @@ def test_a_row_on_other_terms_is_refused(word, key):
         plan(study({"mine": ["loss=focal", word]}, references=["fedavg"]))
 
 
+PHASED = [*BASE, "partition=class_incremental", "partition.phases=3"]
+
+
+def test_rows_of_all_classes_at_once_are_no_bar_for_one_by_phases():
+    rows = {"by phases": ["strategy=class_incremental"]}
+    with pytest.raises(ConfigError, match="row 'by phases' in setting 'default' trains by phases, and 'la_post', of"):
+        plan(study(rows, base=PHASED))
+    plan(study(rows, base=PHASED, references=["fedavg", "la_post"], bar=False))
+    plan(study(base=PHASED))  # all of them at once
+
+
+def test_tuning_by_what_is_forgotten_needs_rows_that_forget():
+    rows = {"by phases": ["strategy=class_incremental"]}
+    own = {"base": PHASED, "bar": False, "tune": {"score": "forgetting", "grid": {"local.lr": [0.1, 0.2]}}}
+    with pytest.raises(ConfigError, match="row 'fedavg' in setting 'default' trains on all classes at once and"):
+        plan(study(rows, references=["fedavg"], **own))
+    plan(study(rows, references=False, **own))
+
+
 def test_a_row_may_leave_a_part_of_each_model_at_its_client():
     plan(study({"mine": ["strategy=fedproto", "clients.private=['*']"]}, references=["fedavg"]))
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from fedimb.study.results import Result, Setting, StudyResults, with_equal_rounds
+from fedimb.report.study_tables import study_table
+from fedimb.study.results import Result, Setting, StudyResults, as_shown, with_equal_rounds
 
 
 def result(label: str, averaged: int, mean: float, final: float, setting: str = "a") -> Result:
@@ -29,3 +30,22 @@ def test_where_one_row_was_replaced_all_are_compared_by_the_final_round_and_a_fa
 def test_equal_rounds_stay_as_they_are() -> None:
     even = study(result("fedavg", 5, 0.5, 0.6), result("tau", 5, 0.4, 0.7))
     assert with_equal_rounds(even) is even
+
+
+SCORES = {"macro_recall": 0.5, "minority_recall": 0.4, "up_bytes": 0.0, "down_bytes": 0.0, "client_seconds": 1.0}
+
+
+def test_rows_of_all_classes_at_once_are_called_bounds_beside_rows_by_phases_with_the_steps_of_both() -> None:
+    def trained(label: str, steps: float, setting: str = "a", phased: bool = False) -> Result:
+        return Result(setting, label, 0, scores={**SCORES, "steps": steps}, phased=phased)
+
+    computed = Result("a", "majority", 0, scores=SCORES)
+    mixed = [trained("memory", 1200, phased=True), trained("plain", 3600), computed, trained("lda", 0)]
+    shown = as_shown(study(*mixed, trained("plain", 9, "b")))
+    assert shown.facts == {
+        "phases, with local steps, which are not equal": "in a memory (1,200) by phases; all classes at once, bounds "
+        "of these and no rivals: plain (3,600), lda (0)"
+    }
+    assert "which are not equal: in a memory (1,200) by phases" in " ".join(study_table(shown).split())
+    assert as_shown(study(trained("plain", 9))).facts == {}
+    assert as_shown(study(trained("memory", 9, phased=True))).facts == {}

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from small_runs import config
@@ -10,7 +11,7 @@ from fedimb.errors import ConfigError
 from fedimb.rundir.result import RunResult
 from fedimb.serverapp.launch import launch
 from fedimb.serverapp.progress import ProgressBar
-from fedimb.study.experiment import of_experiment
+from fedimb.study.experiment import _result, of_experiment
 from fedimb.tracking.mlflow import sync
 
 
@@ -73,3 +74,19 @@ def test_an_unknown_experiment_and_one_without_runs(tracked):
         of_experiment("bth", None, str(where))
     with pytest.raises(ConfigError, match="'template' has no fedimb runs"):
         of_experiment("template", None, str(where))
+
+
+def test_a_training_in_parts_is_averaged_as_in_its_folder_and_compared_by_the_final_round():
+    logged = {"test/macro_recall": {1: 0.1, 2: 0.2, 3: 0.7, 4: 0.9}, "test/g_mean": {3: 0.6, 4: 0.8}}
+    logged["train/part"] = {3: 1.0, 4: 1.0}
+
+    def history(run_id, metric):
+        return [SimpleNamespace(step=step, value=value) for step, value in logged[metric].items()]
+
+    client = SimpleNamespace(get_metric_history=history, list_artifacts=lambda run_id: [])
+    data = SimpleNamespace(tags={"fedimb.strategy": "two_stage"}, params={"evaluation.last_k": "3"}, metrics=logged)
+    info = SimpleNamespace(run_id="r", status="FINISHED")
+    found, _ = _result(client, SimpleNamespace(data=data, info=info))
+    assert found.scores == {"macro_recall": pytest.approx(0.8), "g_mean": pytest.approx(0.7)}
+    assert (found.final, found.averaged) == ({"macro_recall": 0.9, "g_mean": 0.8}, 2)
+    assert [step for step, _ in found.curve] == [1, 2, 3, 4]

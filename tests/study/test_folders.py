@@ -118,6 +118,18 @@ MODELS = "clients.models={kinds: {wide: {name: mlp, hidden: [%d]}}, at: {2: wide
             ["fedavg", "fedavg prior.weighting=effective", "arrived_prior"],
         ),
         (
+            [
+                ("clients.private=[head]",),
+                ("clients.private=[head]", "prior.provenance=local"),
+                ("prior.provenance=none",),
+            ],
+            ["private_head", "private_head prior.provenance=local", "fedavg prior.provenance=none"],
+        ),
+        (
+            [("prior.provenance=none",), ("prior.provenance=local",)],
+            ["fedavg prior.provenance=none", "fedavg prior.provenance=local"],
+        ),
+        (
             [("name=mine",), ("name=mine", "prior.weighting=arrived")],
             ["mine", "mine prior.weighting=arrived"],
         ),
@@ -137,6 +149,17 @@ def test_methods_are_rows_of_one_setting(words, labels):
     found = disambiguate([flatten(one) for one in configs])
     assert {one.setting for one in found} == {"default"}
     assert [one.label(row_label(own, "none"), "none") for one, own in zip(found, configs, strict=True)] == labels
+
+
+def test_several_sources_of_counts_are_settings_and_rows_without_one_are_said_to_stand_alone(caplog):
+    words = ("prior.provenance=clear_sum", "prior.provenance=oracle", "prior.provenance=local")
+    found = disambiguate([flatten(config(word)) for word in words])
+    assert [one.setting for one in found] == ["provenance=clear_sum", "provenance=oracle", "default"]
+    assert [one.extra for one in found] == [(), (), ("prior.provenance=local",)]
+    assert "prior.provenance=local stand in a setting without those of clear_sum and oracle" in caplog.text
+    caplog.clear()
+    disambiguate([flatten(config(word)) for word in words[:2]])
+    assert not caplog.text
 
 
 def test_the_times_of_clients_are_the_problem_whatever_the_pace():

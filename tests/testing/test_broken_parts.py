@@ -277,3 +277,13 @@ def test_the_checks_need_no_pytest():
     code = "import sys; import fedimb.testing; assert 'pytest' not in sys.modules and '_pytest' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_method_that_goes_on_with_other_labels_without_a_word():
+    class Relabels(Client):
+        def train_spec(self, spec, context):
+            _, y = context.data.tensors(spec.view)
+            return spec if context.round < 3 else spec.change(labels=torch.zeros_like(y))
+
+    with own_method(Method, Relabels, Contract("relabels")):
+        fails(check_method, "relabels", ray=False, says=r"a new part .*run.next_part\(\) before round 3")

@@ -140,7 +140,7 @@ class Temperature(Part):
     Attributes:
         rules: by tau's rule (temperature, temperature_one_fold, oracle_pool), or "validation": what it found.
         never_held_out: classes with too few rows to hold any out.
-        cost: up_bytes, down_bytes, steps and client_seconds of the trainings without a fold, beside the run's.
+        cost: up_bytes, down_bytes, steps, server_steps, client_seconds of trainings without a fold, beside the run's.
     """
 
     rules: dict[str, TemperatureCurve]

@@ -25,14 +25,14 @@ def prior_stays_at_the_clients(c: Combination) -> str | None:
 
 
 def weighting_needs_each_clients_counts(c: Combination) -> str | None:
-    """A weighting computed from each client's counts, of which the server sees less."""
+    """A weighting computed from each client's counts, of which the server sees less: it would change nothing."""
     if c.weighting not in ("effective", "arrived"):
         return None
     hidden = {
         "secure_sum": "only the sum over clients",
         "dp_sum": "only the sum over clients",
         "estimated": "only the merged head",
-        **({"local": "nothing"} if c.weighting == "arrived" else {}),
+        "local": "nothing",
     }
     if c.provenance not in hidden or not (users := c.having("needs_prior")):
         return None

@@ -12,7 +12,7 @@ from fedimb.study.references import is_free
 from fedimb.study.results import COLUMNS, LOWER_IS_BETTER, Result, StudyResults
 
 HEADLINE = "minority_recall"
-COSTS = ("labels", "up_bytes", "down_bytes", "client_seconds", "steps")
+COSTS = ("labels", "up_bytes", "down_bytes", "client_seconds", "steps", "server_steps")
 _MEGA = ("up_bytes", "down_bytes")
 
 
@@ -81,8 +81,16 @@ def rows_of(study: StudyResults, setting: str) -> list[Row]:
 
 
 def defined(rows: list[Row]) -> list[str]:
-    """Columns that at least one finished run has a value for, in the order of `COLUMNS`."""
-    return [name for name in COLUMNS if any(not math.isnan(r.score(name)) for row in rows for r in row.finished)]
+    """Columns that at least one finished run has a value for, in the order of `COLUMNS`.
+
+    The server's steps are a column only where a server took any: most train nothing.
+    """
+    found = {name: [r.score(name) for row in rows for r in row.finished] for name in COLUMNS}
+    return [
+        name
+        for name, values in found.items()
+        if (any(value > 0 for value in values) if name == "server_steps" else not all(map(math.isnan, values)))
+    ]
 
 
 def best(rows: list[Row], name: str) -> list[Row]:
@@ -125,7 +133,7 @@ def shown(name: str, value: float, signed: bool = False) -> str:
     plus = "+" if signed and value >= 0 else ""
     if name in _MEGA:
         return plus + amount(value / 1e6)
-    if name in ("labels", "steps"):
+    if name in ("labels", "steps", "server_steps"):
         return f"{plus}{value:,.0f}"
     if name == "client_seconds":
         return plus + amount(value)
