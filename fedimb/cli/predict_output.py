@@ -45,7 +45,8 @@ def check_output(out: Path) -> None:
 def write_predictions(batches: Iterable[Predictions], out: Path, own_probabilities: bool = False) -> None:
     """Write ``row``, ``id`` (if the data name rows), ``predicted``, ``score:<class>`` ... and ``true`` (if labelled).
 
-    Where rows have several labels, ``labels`` stands for ``predicted``: their names joined by ``|``, as in ``true``.
+    Where rows have several labels, ``labels`` stands for ``predicted``: their names joined by ``|``, as in ``true``,
+    where a class of which it is not known has a ? before it.
     The suffix of ``out`` chooses the format: .csv (also for unknown suffixes), .parquet, .json, .jsonl.
 
     Args:

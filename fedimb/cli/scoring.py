@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fedimb.cli.predict_output import check_output, write_predictions
 from fedimb.config.load import row_label
+from fedimb.data.labels import known_cells
 from fedimb.data.new_rows import Expected, RowBatch, store_batches
 from fedimb.data.sources.image_folder import ImageFolder
 from fedimb.data.subgroups import parse_subgroups
@@ -247,7 +248,7 @@ def _count(batch: Predictions, scored: Scored, classes: int) -> None:
     if batch.labels is None:
         return
     if batch.several:
-        matrix = label_confusion(batch.labels, batch.predicted)
+        matrix = label_confusion(known_cells(np.asarray(batch.labels, np.uint8)), batch.predicted)
     else:
         known = (batch.labels >= 0) & (batch.predicted >= 0)
         if not (batch.labels >= 0).any():

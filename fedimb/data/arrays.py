@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fedimb.data.findings.finding import Finding
 from fedimb.data.identifiers import identifier
 from fedimb.data.inputs import TableColumns
+from fedimb.data.labels import UNKNOWN_CELL
 from fedimb.data.windows import SignalFacts
 from fedimb.errors import DataError
 
@@ -87,8 +88,9 @@ class SourceData:
             deviation, once the clients are cut (`fedimb.data.scaling`). They may hold NaN: missing, imputed with that
             mean. Signals [n, channels, length] and spectrograms of them have one bool per channel, [channels, 1] or
             [channels, 1, 1]: a channel is scaled by all its samples. None: x is used as it is.
-        targets: [n, C] uint8 of 0 and 1, at least one 1 per row, if rows have several labels; ``y`` is then one of the
-            row's labels, its primary class (`fedimb.data.labels`, which makes both). None: ``y`` alone is the label.
+        targets: [n, C] uint8 of 0, 1 and `fedimb.data.labels.UNKNOWN_CELL`, not only 0 in any row, if rows have several
+            labels; ``y`` is then one of the row's labels, its primary class, or, of a row without a known one, a class
+            that is unknown (`fedimb.data.labels`, which makes both). None: ``y`` alone is the label.
         times: [n] datetime64[us] (UTC, or without a zone), or int64 numbers that order the rows in time; None if the
             source has none.
         row_ids: [n] text, one distinct id per row that another tool finds it by, such as an image's file name; None:
@@ -249,11 +251,14 @@ def _check_targets(targets: NDArray[np.uint8], y: NDArray[np.int64], n_classes: 
         raise DataError(
             f"targets is {targets.dtype} {list(targets.shape)}; give uint8 [{len(y)}, {n_classes}]: rows, classes"
         )
-    wrong = np.argwhere(targets > 1)
+    wrong = np.argwhere(targets > UNKNOWN_CELL)
     if len(wrong):
         row, c = wrong[0]
-        raise DataError(f"row {row}: target {targets[row, c]} of class {c} is neither 0 nor 1")
-    foreign = np.flatnonzero(targets[np.arange(len(y)), y] == 0)
+        raise DataError(
+            f"row {row}: target {targets[row, c]} of class {c} is neither 0 nor 1, nor {UNKNOWN_CELL} for unknown"
+        )
+    own = targets[np.arange(len(y)), y]
+    foreign = np.flatnonzero((own != 1) & ((own == 0) | (targets == 1).any(axis=1)))
     if len(foreign):
         row = foreign[0]
         raise DataError(f"row {row}: y is class {y[row]}, which is not one of the row's labels; see fedimb.data.labels")

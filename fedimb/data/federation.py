@@ -65,7 +65,7 @@ class Federation:
         public: sorted int64 labelled rows that the server itself holds; empty unless ``data.public`` is set.
         test_counts: [C] int64 rows of each class that score the run: the test set, or without one the validation rows;
             None if they are not known (a deployment, a run of 0.1).
-        labels: which client annotates which class, and what its other labels say; None: every client annotates all.
+        labels: which client annotates which class, and what its other labels say; None: every label is known.
         phases: class ids of each phase in which classes appear, ascending; empty: all are there from the start. Who
             holds which rows does not depend on them.
         pairs: public key (hex) of each client by id, if clients agree on masks with each other (at hospitals).
@@ -206,12 +206,16 @@ class Federation:
     def known_validation(self) -> Rows:
         """Sorted validation rows of all clients whose label is known: those that anyone may score or choose by.
 
+        Of rows with several labels, all whose unknown cells are unknown in the source too.
+
         Raises:
-            DataError: rows with several labels, of which some cells are unknown.
+            DataError: rows with several labels, of which clients do not annotate every class.
         """
         if self.labels is None or self.unknown_labels is None:
             return np.sort(self.validation.rows)
         if self.unknown_labels == "cells":
+            if self.labels.annotated.all():
+                return np.sort(self.validation.rows)  # what is unknown is so in the source
             raise DataError(
                 "the clients annotate different classes of rows with several labels, so their validation rows cannot "
                 "be read from the source: it has labels that no client knows; give other labelled rows"

@@ -8,7 +8,7 @@ holds no rows of the others: it holds them, and its labels do not tell. Three fo
 - one class per row, ``unknown: coarse``: such a row stays, and its label is a *coarse label*: the set of classes that
   it may be. As a class id it is C + j, which every lookup by class refuses; ``sets[j]`` lists the classes;
 - several labels per row: every cell of a class that the client does not annotate is NaN, which no loss or count takes
-  for a 0.
+  for a 0. So is every single cell that the source says is unknown (`fedimb.data.labels.UNKNOWN_CELL`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.identifiers import Names
-from fedimb.data.labels import none_class
+from fedimb.data.labels import known_cells, none_class
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.plain import JsonObject, Settings
 
@@ -95,12 +95,12 @@ class ClientLabels:
         return np.asarray(self.seen == np.arange(len(self.seen)), np.bool_)
 
     def targets(self, full: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """0/1 targets [n, C] -> what this client knows of them: 0, 1, or NaN for an unknown cell, float32.
+        """A source's targets [n, C] -> what this client knows of them: 0, 1, or NaN for an unknown cell, float32.
 
         The class "no label" is a row without any other: known to be 0 beside a known positive, and known to be 1 only
         where every class is annotated.
         """
-        known = np.where(self.annotated, full.astype(np.float32), np.float32(np.nan))
+        known = np.where(self.annotated, known_cells(full), np.float32(np.nan))
         if self.none is None or self.annotated.all():
             return known
         others = np.delete(known, self.none, axis=1)
@@ -157,6 +157,9 @@ class LabelSpaces:
         unknown: ``masked`` or ``coarse``.
         rows: [K] int64, rows of each client, with those that are left out because their class is unknown.
         left_out: [K] int64, how many these are; zeros where none are.
+        cells: [K, C] int64, of a source with unknown cells: rows of each client of which it knows whether they have the
+            class; None: all rows of the classes that it annotates. "No label" is known of a row only with all others,
+            so for it these are the rows that have it and those without an unknown cell.
     """
 
     seen: NDArray[np.int64]
@@ -164,6 +167,7 @@ class LabelSpaces:
     unknown: str
     rows: NDArray[np.int64]
     left_out: NDArray[np.int64]
+    cells: NDArray[np.int64] | None = None
 
     @property
     def annotated(self) -> NDArray[np.bool_]:
@@ -172,7 +176,11 @@ class LabelSpaces:
 
     @property
     def known_share(self) -> NDArray[np.float64]:
-        """[C] share of all rows that are at clients which annotate the class: a class's rows are counted over these."""
+        """[C] share of all rows that are at clients which annotate the class, or of rows that are not left out those
+        whose cell of the class is known: a class's rows are counted over these."""
+        if self.cells is not None:
+            kept = int((self.rows - self.left_out).sum())
+            return np.asarray(self.cells.sum(axis=0) / max(kept, 1), np.float64)
         at_annotators = (self.rows[:, None] * self.annotated).sum(axis=0)
         return np.asarray(at_annotators / max(int(self.rows.sum()), 1), np.float64)
 
@@ -208,6 +216,7 @@ class LabelSpaces:
             "unknown": self.unknown,
             "rows": self.rows.tolist(),
             "left_out": self.left_out.tolist(),
+            **({} if self.cells is None else {"cells": self.cells.tolist()}),
         }
 
     @staticmethod
@@ -219,7 +228,15 @@ class LabelSpaces:
             unknown=str(facts["unknown"]),
             rows=np.array(facts["rows"], np.int64),
             left_out=np.array(facts["left_out"], np.int64),
+            cells=np.array(facts["cells"], np.int64).reshape(-1, n_classes) if "cells" in facts else None,
         )
+
+    @staticmethod
+    def of_all(clients: int, n_classes: int) -> "LabelSpaces":
+        """Every client annotates every class; what is unknown is single cells of the source."""
+        zeros = np.zeros(clients, np.int64)
+        seen = np.tile(np.arange(n_classes, dtype=np.int64), (clients, 1))
+        return LabelSpaces(seen, np.zeros((0, n_classes), bool), "masked", zeros, zeros)
 
 
 def label_spaces(

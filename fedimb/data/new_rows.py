@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fedimb import registry
 from fedimb.data.identifiers import Names
 from fedimb.data.inputs import Inputs
-from fedimb.data.labels import complete, none_class
+from fedimb.data.labels import UNKNOWN_CELL, complete, none_class
 from fedimb.data.problems import Problems
 from fedimb.data.row_settings import as_in_the_file, row_settings, shown
 from fedimb.data.store import ATTRIBUTES, Store, open_source
@@ -40,8 +40,8 @@ class RowBatch:
         rows: [m] int64, their numbers in the file from 0, bad rows counted.
         x: [m, *shape] uint8 or float32 as the source holds them, before any scaling.
         ids: m texts that name the rows; None if the file has none.
-        labels: [m] int64 class ids, `UNKNOWN` where not known, or [m, C] uint8 if rows have several labels; None if
-            the file has no labels.
+        labels: [m] int64 class ids, `UNKNOWN` where not known, or [m, C] uint8 of 0, 1 and
+            `fedimb.data.labels.UNKNOWN_CELL` if rows have several labels; None if the file has no labels.
     """
 
     rows: NDArray[np.int64]
@@ -85,7 +85,8 @@ class Expected:
         return known
 
     def targets(self, found: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """0/1 columns [m, C or C - 1] -> [m, C]: rows without a label get the class that means none, if there is one.
+        """Columns of 0, 1 and unknown [m, C or C - 1] -> [m, C]: rows without a label get the class that means none, if
+        there is one.
 
         Raises:
             DataError: another number of columns.
@@ -269,7 +270,8 @@ def fitted_targets(store: Store, rows: NDArray[np.int64], wanted: tuple[str, ...
     """
     given, targets = store.class_names, np.asarray(store.targets)[rows]
     if wanted[:-1] == given and none_class(wanted) == len(given):
-        return np.column_stack([targets, np.zeros(len(targets), np.uint8)])
+        partly = (targets == UNKNOWN_CELL).any(axis=1) & ~(targets == 1).any(axis=1)
+        return np.column_stack([targets, np.where(partly, UNKNOWN_CELL, 0).astype(np.uint8)])
     if given[:-1] == wanted and none_class(given) == len(wanted):
         return np.ascontiguousarray(targets[:, :-1])
     check_classes(given, wanted)

@@ -128,6 +128,11 @@ def _virtual(
             "partition=virtual beside validation rows (data.test=file): virtual clients have none; leave them out of "
             "the split, or use another partition"
         )
+    if whole.labels is not None:
+        raise DataError(
+            "partition=virtual beside labels that are unknown in single cells (cell_map): virtual clients know every "
+            "label; use another partition"
+        )
     return VirtualFederation(whole, draw, clients, seed), findings
 
 
@@ -203,7 +208,7 @@ def _labelled(
     spaces = _spaces(LabelsConfig.parse(config.labels), store, held, counts, drawn)
     if spaces is None:
         return held, counts, None
-    held, spaces = _known_rows(held, np.asarray(store.y), spaces, store)
+    held, spaces = _known_rows(held, spaces, store)
     return held, spaces.counts(counts), spaces
 
 
@@ -277,18 +282,18 @@ def _drawn(partitioner: Any, counts: NDArray[np.int64], none: int | None, seed: 
 def _spaces(
     config: LabelsConfig, store: Store, held: Sequence[Rows], counts: NDArray[np.int64], drawn: NDArray[np.bool_] | None
 ) -> LabelSpaces | None:
-    """The clients' label spaces; None if every client annotates every class."""
-    if drawn is None and config == LabelsConfig():
-        return None
-    sites_of = clients_of_sites(store, held)
-    spaces = label_spaces(config, len(held), store.class_names, store.task, sites_of, drawn)
+    """The clients' label spaces; None if every client knows every label."""
+    spaces = None
+    if drawn is not None or config != LabelsConfig():
+        sites_of = clients_of_sites(store, held)
+        spaces = label_spaces(config, len(held), store.class_names, store.task, sites_of, drawn)
     if spaces is None:
         if config != LabelsConfig() and drawn is None and config.annotated is None and config.coarse is None:
             raise ConfigError(
                 "data.labels.unknown without clients that leave a class unannotated: set data.labels.annotated, or "
                 "partition=annotated_subsets"
             )
-        return None
+        return LabelSpaces.of_all(len(held), store.n_classes) if store.unknown_cells else None
     unlearnable = (counts.sum(axis=0) > 0) & (spaces.counts(counts).sum(axis=0) == 0)
     if spaces.kept(store.task) == "cells" and (none := none_class(store.class_names)) is not None:
         unlearnable[none] = False
@@ -301,20 +306,47 @@ def _spaces(
     return spaces
 
 
-def _known_rows(
-    held: RowLists, y: NDArray[np.int64], spaces: LabelSpaces, store: Store
-) -> tuple[RowLists, LabelSpaces]:
+def _known_rows(held: RowLists, spaces: LabelSpaces, store: Store) -> tuple[RowLists, LabelSpaces]:
     """The clients' rows without those that count in no loss, and the spaces with the numbers of both."""
     rows = np.array([len(own) for own in held], np.int64)
-    kept = list(held)
+    kept, cells = list(held), None
     if spaces.kept(store.task) is None:
+        y = np.asarray(store.y)
         kept = [own[spaces.annotated[k][y[own]]] for k, own in enumerate(held)]
+    elif store.unknown_cells:
+        kept, cells = _known_cells(held, spaces, store)
     left_out = rows - np.array([len(own) for own in kept], np.int64)
     if left_out.any():
-        log.info(
-            "%d of %d rows are of classes that their client does not annotate: left out", left_out.sum(), rows.sum()
+        log.info("%d of %d rows have no label that their client knows: left out", left_out.sum(), rows.sum())
+    return RowLists.of(kept), replace(spaces, rows=rows, left_out=left_out, cells=cells)
+
+
+def _known_cells(held: RowLists, spaces: LabelSpaces, store: Store) -> tuple[list[Rows], NDArray[np.int64]]:
+    """The clients' rows of which some cell is known, and `LabelSpaces.cells`.
+
+    Raises:
+        DataError: a class of which no client's row says anything.
+    """
+    assert store.targets is not None
+    names, none, kept = store.class_names, none_class(store.class_names), []
+    cells = np.zeros((len(held), len(names)), np.int64)
+    for k, own in enumerate(held):
+        found = spaces.of_client(k, none).targets(np.asarray(store.targets[own]))
+        known = ~np.isnan(found)
+        kept.append(own[known.any(axis=1)])
+        if none is not None:
+            with_all = np.delete(known, none, axis=1).all(axis=1) | (found[:, none] == 1)
+            known[:, none] = with_all & spaces.annotated[k, none]
+        cells[k] = known.sum(axis=0)
+    silent = cells.sum(axis=0) == 0
+    if none is not None:
+        silent[none] = False
+    if silent.any() and len(held.rows):
+        raise DataError(
+            f"class '{names[int(np.flatnonzero(silent)[0])]}' is unknown in every row of the clients, so nothing can "
+            "be learned about it; leave its column out, or give its labels"
         )
-    return RowLists.of(kept), replace(spaces, rows=rows, left_out=left_out)
+    return kept, cells
 
 
 def _strata(held: Sequence[Rows], store: Store, spaces: LabelSpaces | None) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedimb.atomic import write_atomic
 from fedimb.data.groups import RowGroups
+from fedimb.data.labels import UNKNOWN_CELL
 from fedimb.data.paths import find_data
 from fedimb.data.rows import Rows
 from fedimb.errors import DataError, nearest
@@ -124,8 +125,10 @@ def rows_sha(store: "Store") -> str:
     lines = []
     for row, name in enumerate(row_ids(store)):
         sha = hashlib.sha256(name.encode())
-        classes = [store.y[row]] if store.targets is None else np.flatnonzero(store.targets[row])
+        classes = [store.y[row]] if store.targets is None else np.flatnonzero(store.targets[row] == 1)
         sha.update("\n".join(["", *sorted(names[classes].tolist()), ""]).encode())
+        if store.targets is not None and (unknown := np.flatnonzero(store.targets[row] == UNKNOWN_CELL)).size:
+            sha.update("\n".join(["unknown", *sorted(names[unknown].tolist()), ""]).encode())
         sha.update(np.ascontiguousarray(store.x[row]).tobytes())
         lines.append(sha.digest())
     shape = f"{store.x.dtype} {list(store.x.shape[1:])} {store.scale!r}"

@@ -27,7 +27,7 @@ from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.look import RULES, look_at
 from fedimb.data.identifiers import READING
 from fedimb.data.inputs import TableColumns
-from fedimb.data.labels import class_counts
+from fedimb.data.labels import UNKNOWN_CELL, class_counts
 from fedimb.data.windows import SignalFacts, Windows
 from fedimb.errors import ConfigError, DataError
 from fedimb.shapes import SignalShape
@@ -107,6 +107,11 @@ class Store:
     def class_counts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """[C] int64: how many of ``rows`` have each class; a row with several labels counts for each."""
         return class_counts(self.y, self.targets, self.n_classes, rows)
+
+    @cached_property
+    def unknown_cells(self) -> bool:
+        """Whether rows have several labels and of some it is not known whether they have them."""
+        return self.targets is not None and bool((self.targets == UNKNOWN_CELL).any())
 
     @cached_property
     def findings(self) -> tuple[Finding, ...] | None:

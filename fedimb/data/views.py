@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.label_spaces import UNKNOWN, ClientLabels, PartialLabels
+from fedimb.data.labels import known_cells
 from fedimb.data.scaling import Scaling, prepared
 from fedimb.data.store import Store
 from fedimb.errors import DataError, nearest
@@ -47,13 +48,13 @@ def without_labels(store: Store) -> UnlabelledStore:
 def to_tensors(store: Store, rows: Rows, scaling: Scaling | None = None) -> "tuple[torch.Tensor, torch.Tensor]":
     """(x, y) of ``rows``: float32 [m, *shape] scaled, int64 [m]; the tensors own their memory.
 
-    If rows have several labels, y holds the targets, float32 [m, C] of 0 and 1.
+    If rows have several labels, y holds the targets, float32 [m, C] of 0 and 1, NaN where unknown.
     """
     import torch
 
     x = prepared(store.x[rows], store.scale, scaling)
     if store.targets is not None:
-        return torch.from_numpy(x), torch.from_numpy(np.array(store.targets[rows], dtype=np.float32))
+        return torch.from_numpy(x), torch.from_numpy(known_cells(np.asarray(store.targets[rows])))
     return torch.from_numpy(x), torch.from_numpy(np.array(store.y[rows], dtype=np.int64))
 
 
@@ -113,7 +114,7 @@ class ClientData:
         if self._given is not None:
             return
         if self._partial is not None:
-            raise DataError("labels cannot be hidden and queried where a client annotates only some classes")
+            raise DataError("labels cannot be hidden and queried where a client annotates only some classes or cells")
         if self.task != "multiclass":
             raise DataError("labels cannot be hidden if rows have several; use data with one class per row")
         given = np.full(len(self._own), UNKNOWN, np.int64)

@@ -64,7 +64,7 @@ def confusion_of(labels: "Tensor", logits: "Tensor") -> NDArray[np.int64]:
     """Confusion matrix of a model's logits: the only place that turns logits into predictions.
 
     Args:
-        labels: [n] int64 class ids, or [n, C] targets of 0 and 1.
+        labels: [n] int64 class ids, or [n, C] targets of 0 and 1, NaN where unknown.
         logits: [n, C] float32.
 
     Returns:

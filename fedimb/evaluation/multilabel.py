@@ -24,6 +24,7 @@ LABEL_SCORES = (
     "predicted_classes",
 )
 
+_UNKNOWN = 2  # a number for NaN
 _CHUNK_CELLS = 4_000_000  # as in `intervals`: 32 MB of int64 at a time
 
 
@@ -138,7 +139,8 @@ def bootstrap_labels(
 
     Args:
         targets, predictions: as for `label_confusion`, n >= 1.
-        strata: [n] integers, the strata for resampling: the primary class, so that a rare class keeps its rows.
+        strata: [n] integers, the strata for resampling: the primary class, so that a rare class keeps its rows; of rows
+            without a known positive another number.
         minority: class ids.
         resamples: B, at least 1.
         rng: the generator drawn from.
@@ -154,10 +156,12 @@ def bootstrap_labels(
         raise ValueError(f"give at least 1 resample and a level between 0 and 1; got {resamples} and {level}")
     point = label_score_arrays(label_confusion(targets, predictions), minority)
     # Rows that agree in all of this are drawn together: 20,000 rows have only a few hundred distinct kinds.
-    kinds, held = np.unique(
-        np.column_stack([strata, targets, predictions]).astype(np.int64), axis=0, return_counts=True
-    )
-    true, said = np.split(kinds[:, 1:].astype(np.float64), 2, axis=1)
+    given = np.asarray(targets)
+    cells = np.where(np.isnan(given), _UNKNOWN, given) if given.dtype.kind == "f" else given
+    kinds, held = np.unique(np.column_stack([strata, cells, predictions]).astype(np.int64), axis=0, return_counts=True)
+    cells, said = np.split(kinds[:, 1:], 2, axis=1)
+    true, known = (cells == 1).astype(np.float64), (cells != _UNKNOWN).astype(np.float64)
+    said = said * known
     groups = [np.flatnonzero(kinds[:, 0] == group) for group in np.unique(kinds[:, 0])]
     parts = []
     size = max(1, _CHUNK_CELLS // max(1, len(kinds)))
@@ -168,7 +172,7 @@ def bootstrap_labels(
             total = held[rows].sum()
             times[:, rows] = rng.multinomial(total, held[rows] / total, size=drawn)
         # Whole numbers far below 2^53: the products are exact.
-        tables = _tables(times @ (true * said), times @ true, times @ said, held.sum())
+        tables = _tables(times @ (true * said), times @ true, times @ said, times @ known)
         parts.append(label_score_arrays(tables, minority))
     return {
         name: percentiles(float(value), np.concatenate([part[name] for part in parts]), level)

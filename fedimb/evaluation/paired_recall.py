@@ -242,10 +242,11 @@ def _bootstrap(
 ) -> list[Floats]:
     """Resampled differences of each mean, [resamples] each.
 
-    Units are drawn with replacement within each class: of a unit with several, within its rarest.
+    Units are drawn with replacement within each class: of a unit with several, within its rarest. Those without a known
+    class are a group of their own.
     """
     rarest_first = np.lexsort((np.arange(support.shape[1]), support.sum(0)))
-    stratum = rarest_first[(support[:, rarest_first] > 0).argmax(1)]
+    stratum = np.where(support.any(1), rarest_first[(support[:, rarest_first] > 0).argmax(1)], support.shape[1])
     # Mirrored for swapped models: drawn from the side of the model that is right where they first differ.
     differing = np.flatnonzero((a != b).any(1))
     swapped = bool(differing.size) and _first_sign(a[differing[0]] - b[differing[0]]) < 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedimb.evaluation.ratios import Floats, mean_defined
+from fedimb.evaluation.ratios import Floats, mean_defined, ratio
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,32 +47,39 @@ def probabilities_of(logits: "Tensor", several: bool) -> Floats:
     return found
 
 
-def _check(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.bool_], bool]:
-    """(probabilities [n, C], targets [n, C], whether rows have several labels)."""
+def _check(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.bool_], bool, NDArray[np.bool_]]:
+    """(probabilities [n, C], targets [n, C], whether rows have several labels, which targets are known [n, C])."""
     shares, given = np.asarray(probabilities, np.float64), np.asarray(labels)
     if shares.ndim != 2 or shares.shape[1] == 0:
         raise ValueError(f"probabilities must have shape [n, C]; got {shares.shape}")
     several = given.ndim == 2
     if several:
-        if given.shape != shares.shape or not np.isin(given, (0, 1)).all():
+        known = ~np.isnan(given) if given.dtype.kind == "f" else np.ones(given.shape, bool)
+        if given.shape != shares.shape or not np.isin(given[known], (0, 1)).all():
             raise ValueError(f"targets {given.shape} must be 0 or 1 and of the probabilities' shape {shares.shape}")
-        targets = given.astype(bool)
+        targets = known & (given == 1)
     else:
         if given.shape != shares.shape[:1] or (given.size and given.dtype.kind not in "iu"):
             raise ValueError(f"labels must be {len(shares)} integer class ids; got {given.dtype} {given.shape}")
         if given.size and not (given.min() >= 0 and given.max() < shares.shape[1]):
             raise ValueError(f"labels must lie in 0 to {shares.shape[1] - 1}; got {given.min()} to {given.max()}")
         targets = given[:, None] == np.arange(shares.shape[1])
+        known = np.ones(targets.shape, bool)
     if np.isfinite(shares).all():
         wrong = ((shares < 0) | (shares > 1)).any()
         if wrong or not (several or np.allclose(shares.sum(1), 1, rtol=0, atol=_SUM_TOLERANCE)):
             meant = "sigmoid" if several else "softmax"
             raise ValueError(f"probabilities lie in 0 to 1, and add up to 1 where a row has one label; logits? {meant}")
-    return shares, targets, several
+    return shares, targets, several, known
 
 
-def _binned_gaps(confidence: Floats, hit: NDArray[np.bool_], bins: int) -> Floats:
-    """sum_b |B_b| / n |hits / |B_b| - mean confidence| by column, [n, m] -> [m]; NaN if one is not finite."""
+def _binned_gaps(
+    confidence: Floats, hit: NDArray[np.bool_], bins: int, known: NDArray[np.bool_] | None = None
+) -> Floats:
+    """sum_b |B_b| / n |hits / |B_b| - mean confidence| by column, [n, m] -> [m]; NaN if one is not finite.
+
+    Only cells that are ``known`` [n, m] count; NaN for a column without any.
+    """
     if bins < 1:
         raise ValueError(f"bins must be at least 1; got {bins}")
     rows, columns = confidence.shape
@@ -81,8 +88,10 @@ def _binned_gaps(confidence: Floats, hit: NDArray[np.bool_], bins: int) -> Float
     inner = np.linspace(0, 1, bins + 1)[1:-1]
     cell = np.searchsorted(inner, confidence, side="right") + bins * np.arange(columns)
     # |B| / n |hits / |B| - sum / |B|| = |hits - sum| / n: an empty bin needs no special case.
-    gaps = np.bincount(cell.ravel(), (hit - confidence).ravel(), minlength=bins * columns)
-    found: Floats = np.abs(gaps).reshape(columns, bins).sum(1) / rows
+    off = hit - confidence if known is None else np.where(known, hit - confidence, 0.0)
+    gaps = np.bincount(cell.ravel(), off.ravel(), minlength=bins * columns)
+    held = rows if known is None else known.sum(0)
+    found: Floats = ratio(np.abs(gaps).reshape(columns, bins).sum(1), held)
     return found
 
 
@@ -110,7 +119,7 @@ def top_label_ece(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS)
         >>> round(top_label_ece(sure, [0] * 6 + [1] * 4), 2)  # confidence 90 %, accuracy 60 %
         0.3
     """
-    shares, targets, several = _check(probabilities, labels)
+    shares, targets, several, _ = _check(probabilities, labels)
     if several:
         return float("nan")
     top = shares.argmax(1)[:, None]
@@ -128,7 +137,7 @@ def classwise_ece(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS)
 
     Args:
         probabilities: [n, C].
-        labels: class ids [n] integers, or targets [n, C] of 0 and 1: then each label's binary ECE.
+        labels: class ids [n] integers, or targets [n, C] of 0 and 1, NaN where unknown: then each label's binary ECE.
         bins: how many.
 
     Returns:
@@ -137,8 +146,8 @@ def classwise_ece(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS)
     Raises:
         ValueError: see `top_label_ece`.
     """
-    shares, targets, _ = _check(probabilities, labels)
-    return _binned_gaps(shares, targets, bins)
+    shares, targets, _, known = _check(probabilities, labels)
+    return _binned_gaps(shares, targets, bins, known)
 
 
 def ranking_scores(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
@@ -151,7 +160,7 @@ def ranking_scores(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats,
 
     Args:
         probabilities: [n, C].
-        labels: class ids [n] integers, or targets [n, C] of 0 and 1.
+        labels: class ids [n] integers, or targets [n, C] of 0 and 1, NaN where unknown.
 
     Returns:
         (AUROC, AUPRC), float64 [C] each; NaN for a class that no row, or every row, has.
@@ -159,17 +168,18 @@ def ranking_scores(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats,
     Raises:
         ValueError: see `top_label_ece`.
     """
-    shares, targets, _ = _check(probabilities, labels)
-    rows, classes = shares.shape
+    shares, targets, _, known = _check(probabilities, labels)
+    classes = shares.shape[1]
     auroc, auprc = np.full(classes, np.nan), np.full(classes, np.nan)
     if not np.isfinite(shares).all():
         return auroc, auprc
-    positives = targets.sum(0)
-    for c in np.flatnonzero((positives > 0) & (positives < rows)):
-        order = np.argsort(-shares[:, c], kind="stable")
+    positives, held = targets.sum(0), known.sum(0)
+    for c in np.flatnonzero((positives > 0) & (positives < held)):
+        own, rows = shares[known[:, c], c], int(held[c])
+        order = np.argsort(-own, kind="stable")
         # One point of the curve per distinct score: tied rows are on the same side of a threshold.
-        points = np.append(np.flatnonzero(np.diff(shares[order, c])), rows - 1)
-        found = np.cumsum(targets[order, c])[points].astype(np.float64)
+        points = np.append(np.flatnonzero(np.diff(own[order])), rows - 1)
+        found = np.cumsum(targets[known[:, c], c][order])[points].astype(np.float64)
         called = points + 1.0
         new, false = np.diff(found, prepend=0.0), called - found
         below = found - new / 2
@@ -190,13 +200,13 @@ def log_loss(probabilities: ArrayLike, labels: ArrayLike) -> float:
     Returns:
         at least 0; NaN without rows.
     """
-    shares, targets, several = _check(probabilities, labels)
+    shares, targets, several, known = _check(probabilities, labels)
     tiny = np.finfo(np.float64).eps
     if shares.shape[0] == 0 or not np.isfinite(shares).all():
         return float("nan")
     if several:
         clipped = np.clip(shares, tiny, 1 - tiny)
-        return float(-np.log(np.where(targets, clipped, 1 - clipped)).mean())
+        return _mean(-np.log(np.where(targets, clipped, 1 - clipped)), known)
     return float(-np.log(np.clip(shares[targets], tiny, 1)).mean())
 
 
@@ -212,11 +222,16 @@ def brier(probabilities: ArrayLike, labels: ArrayLike) -> float:
     Returns:
         at least 0 (certain and correct); NaN without rows.
     """
-    shares, targets, several = _check(probabilities, labels)
+    shares, targets, several, known = _check(probabilities, labels)
     if shares.shape[0] == 0 or not np.isfinite(shares).all():
         return float("nan")
     square = (shares - targets) ** 2
-    return float(square.mean() if several else square.sum(1).mean())
+    return _mean(square, known) if several else float(square.sum(1).mean())
+
+
+def _mean(cells: Floats, known: NDArray[np.bool_]) -> float:
+    """The mean over the known cells; NaN without any."""
+    return float(cells.mean() if known.all() else ratio(cells[known].sum(), known.sum()))
 
 
 def probability_scores(probabilities: ArrayLike, labels: ArrayLike) -> ProbabilityScores:
@@ -224,19 +239,20 @@ def probability_scores(probabilities: ArrayLike, labels: ArrayLike) -> Probabili
 
     Args:
         probabilities: [n, C]: rows of a softmax, or of a sigmoid if rows have several labels.
-        labels: class ids [n] integers, or targets [n, C] of 0 and 1.
+        labels: class ids [n] integers, or targets [n, C] of 0 and 1, NaN where unknown.
 
     Returns:
         see `ProbabilityScores`; ``auroc`` and ``auprc`` among the means are over the defined classes, and
-        ``classwise_ece`` over all. ``ece`` is NaN if rows have several labels.
+        ``classwise_ece`` over all with a known row. ``ece`` is NaN if rows have several labels.
 
     Raises:
         ValueError: see `top_label_ece`.
     """
     auroc, auprc = ranking_scores(probabilities, labels)
+    gaps = classwise_ece(probabilities, labels)
     means = {
         "ece": top_label_ece(probabilities, labels),
-        "classwise_ece": float(classwise_ece(probabilities, labels).mean()),
+        "classwise_ece": float(gaps.mean() if np.isfinite(gaps).all() else mean_defined(gaps)),
         "log_loss": log_loss(probabilities, labels),
         "brier": brier(probabilities, labels),
         "auroc": float(mean_defined(auroc)),

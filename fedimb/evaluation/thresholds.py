@@ -174,7 +174,8 @@ def choose(
 
     Args:
         scores: [n, C].
-        labels: true class ids [n], or, if rows have several labels, [n, C] of 0 and 1.
+        labels: true class ids [n], or, if rows have several labels, [n, C] of 0 and 1; another value is an unknown one,
+            and a class has the rows of which it is known.
         classes: class ids, each with at least one row.
         recall: aimed at, in (0, 1]; None: the best F1.
         chosen_on: see `ChosenRule`.
@@ -187,17 +188,17 @@ def choose(
     several = labels.ndim == 2
     thresholds = {}
     for c in classes:
-        positive = labels[:, c] > 0 if several else labels == c
+        known = _known_rows(labels, c)
+        own, positive = scores[known, c], labels[known, c] == 1 if several else labels == c
         if not positive.any():
             raise ValueError(f"class {c} has no row to choose a threshold on")
-        thresholds[c] = (
-            f1_threshold(scores[:, c], positive) if recall is None else recall_threshold(scores[:, c], positive, recall)
-        )
+        thresholds[c] = f1_threshold(own, positive) if recall is None else recall_threshold(own, positive, recall)
     rule = DecisionRule(thresholds=thresholds)
     said = decide_labels(scores, rule) if several else decide(scores, rule)
     achieved = []
     for c in classes:
-        positive, called = (labels[:, c] > 0, said[:, c]) if several else (labels == c, said == c)
+        known = _known_rows(labels, c)
+        positive, called = (labels[known, c] == 1, said[known, c]) if several else (labels == c, said == c)
         hits, support = int((positive & called).sum()), int(positive.sum())
         low, high = wilson([hits], [support])
         precision = hits / called.sum() if called.any() else math.nan
@@ -205,3 +206,8 @@ def choose(
         achieved.append(ChosenThreshold(c, thresholds[c], hits / support, interval, float(precision), support))
     aim = "best F1" if recall is None else f"recall {recall:g}"
     return ChosenRule(rule, tuple(achieved), aim, chosen_on, len(labels))
+
+
+def _known_rows(labels: NDArray[np.integer], c: int) -> NDArray[np.bool_]:
+    """[n] rows of which it is known whether they have class ``c``."""
+    return np.isin(labels[:, c], (0, 1)) if labels.ndim == 2 else np.ones(len(labels), np.bool_)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from fedimb.data.arrays import PATIENTS, SourceData
 from fedimb.data.federation import Federation
-from fedimb.data.labels import class_counts
+from fedimb.data.label_spaces import LabelSpaces
+from fedimb.data.labels import UNKNOWN_CELL, class_counts
 from fedimb.data.windows import SignalFacts
 from fedimb.plain import JsonObject
 from fedimb.report.matrix import matrix_lines
@@ -65,17 +66,31 @@ def describe(federation: Federation, stream: TextIO | None = None) -> str:
 
 
 def _annotators(federation: Federation, names: Sequence[str], stream: TextIO | None) -> list[str]:
-    """What each client annotates, where not every client annotates every class."""
+    """What each client annotates, where not every client annotates every class, and how many cells are known."""
     spaces = federation.labels
     if spaces is None:
         return []
-    lines = ["", "annotated classes (rows of others count for none above)"]
+    lines = _known_cells(spaces, names)
+    if spaces.annotated.all():
+        return lines
+    lines += ["", "annotated classes (rows of others count for none above)"]
     for k, name in enumerate(client_names(federation, stream)):
         own = [names[int(c)] for c in np.flatnonzero(spaces.annotated[k])]
         out = f"; {spaces.left_out[k]:,} of {spaces.rows[k]:,} rows left out" if spaces.left_out[k] else ""
         text = f"client {name}: {', '.join(own) or 'none'}{out}"
         lines += textwrap.wrap(text, WIDTH - 1, initial_indent="  ", subsequent_indent="    ")
     return lines
+
+
+def _known_cells(spaces: LabelSpaces, names: Sequence[str]) -> list[str]:
+    """Of how many rows of the clients it is known whether they have each class, where single cells are unknown."""
+    if spaces.cells is None:
+        return []
+    kept, out = int((spaces.rows - spaces.left_out).sum()), int(spaces.left_out.sum())
+    known = ", ".join(f"{name} {int(n):,}" for name, n in zip(names, spaces.cells.sum(axis=0), strict=True))
+    text = f"unknown labels count for nothing; of {kept:,} rows it is known whether they have: {known}"
+    text += f"; {out:,} rows of which nothing is known are left out" if out else ""
+    return ["", *textwrap.wrap(text, WIDTH - 1, subsequent_indent="  ")]
 
 
 def about_data(about: Mapping[str, str], stream: TextIO | None = None) -> str:
@@ -136,6 +151,9 @@ def describe_source(data: SourceData, stream: TextIO | None = None) -> str:
     lines = [f"{len(data.y):,} rows of {shape} {data.x.dtype}" + (f", times {data.scale:.6g}" * (data.scale != 1))]
     if data.targets is not None:
         lines += _several(count, len(data.y))
+        if unknown := (data.targets == UNKNOWN_CELL).sum(axis=0).tolist():
+            said = ", ".join(f"{name} {n:,}" for name, n in zip(names, unknown, strict=True) if n)
+            lines += [f"unknown cells: {said}"] if said else []
     if data.scaled is not None:
         missing = 0 if data.signal is not None else int(np.isnan(data.x[:, data.scaled]).sum())
         columns = _number(int(data.scaled.sum()), "column" if data.signal is None else "channel")

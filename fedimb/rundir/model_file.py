@@ -250,7 +250,7 @@ class TrainedModel(nn.Module):
         known = np.ones(len(joined), np.bool_) if joined.several else joined.labels >= 0
         scores, labels = joined.scores[known], joined.labels[known]
         for c in wanted:
-            if not (labels[:, c] > 0 if joined.several else labels == c).any():
+            if not (labels[:, c] == 1 if joined.several else labels == c).any():
                 raise DataError(
                     f"{place} has no row of class '{self.class_names[c]}': a threshold needs some; name other classes, "
                     "or choose on other data"

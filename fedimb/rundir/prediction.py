@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedimb.data.labels import UNKNOWN_CELL
 from fedimb.data.new_rows import RowBatch
 from fedimb.data.scaling import Scaling, prepared
 from fedimb.evaluation.thresholds import DecisionRule, decide, decide_labels
@@ -29,7 +30,8 @@ class Predictions:
         probabilities: [n, C] float32, the same of the logits before calibration: the model's own.
         class_names: one per class id.
         ids: n texts that name the rows in the data; None if there are none.
-        labels: [n] int64 true class ids, -1 where unknown, or [n, C] uint8; None if the data have no labels.
+        labels: [n] int64 true class ids, -1 where unknown, or [n, C] uint8 of 0, 1 and
+            `fedimb.data.labels.UNKNOWN_CELL`; None if the data have no labels.
         known: [n] float32 in (0, 1], near 0 for a row that may be of none of the classes; None unless the model has
             ``head: simplex`` (`fedimb.models.heads.open_set_score`).
     """
@@ -77,9 +79,10 @@ class Predictions:
 
 
 def label_text(label: NDArray[Any], class_names: Sequence[str]) -> str:
-    """A class id, or flags [C], as class names; "" for none."""
+    """A class id, or flags [C], as class names; "" for none. A class of which it is not known has a ? before it."""
     if np.ndim(label):
-        return "|".join(class_names[c] for c in np.flatnonzero(label).tolist())
+        marks = {1: "", UNKNOWN_CELL: "?"}
+        return "|".join(f"{marks[int(label[c])]}{class_names[c]}" for c in np.flatnonzero(label).tolist())
     return class_names[int(label)] if label >= 0 else ""
 
 

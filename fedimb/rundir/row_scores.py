@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.labels import UNKNOWN_CELL, known_cells
 from fedimb.data.store import Store
 from fedimb.errors import FedimbError
 from fedimb.evaluation.confusion import confusion_matrix
@@ -35,7 +36,8 @@ class RowScores:
 
     Attributes:
         rows: [n] int64, row numbers in the source, ascending.
-        labels: [n] int64 class ids, or targets [n, C] uint8 if rows have several labels.
+        labels: [n] int64 class ids, or targets [n, C] uint8 of 0, 1 and `fedimb.data.labels.UNKNOWN_CELL` if rows have
+            several labels.
         logits: [n, C] float32, calibrated, as they were scored.
         patients: [n] int64, equal for rows of the same patient; None if the source does not name patients.
         test_set: sha256 (hex) of the test rows' contents (`hash_of_rows`).
@@ -56,11 +58,17 @@ class RowScores:
 
     @property
     def targets(self) -> NDArray[np.bool_]:
-        """Which classes each row has, [n, C]."""
+        """Which classes each row is known to have, [n, C]."""
         if self.several:
-            return self.labels.astype(np.bool_)
+            return np.asarray(self.labels == 1, np.bool_)
         found: NDArray[np.bool_] = self.labels[:, None] == np.arange(len(self.class_names))
         return found
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Of which classes it is known whether each row has them, [n, C]."""
+        wide = (len(self.rows), len(self.class_names))
+        return np.asarray(self.labels != UNKNOWN_CELL, np.bool_) if self.several else np.ones(wide, np.bool_)
 
     @cached_property
     def predicted(self) -> NDArray[np.bool_]:
@@ -90,7 +98,7 @@ class RowScores:
     def confusion(self) -> NDArray[np.int64]:
         """The confusion matrix of these scores, [C, C], or [C, 2, 2] if rows have several labels."""
         if self.several:
-            return label_confusion(self.targets, self.predicted)
+            return label_confusion(known_cells(np.asarray(self.labels, np.uint8)), self.predicted)
         return confusion_matrix(self.labels.astype(np.int64), self._largest, len(self.class_names))
 
     def write(self, folder: "RunFolder", label: str) -> None:

@@ -132,9 +132,10 @@ class Evaluator:
         """Test rows of each class, those with the label if rows have several; empty if the server has none."""
         if not len(self._y):
             return ()
-        rows = (
-            self._y.sum(dim=0) if self._y.ndim == 2 else torch.bincount(self._y, minlength=self._federation.n_classes)
-        )
+        if self._y.ndim == 2:
+            rows = (self._y == 1).sum(dim=0)
+        else:
+            rows = torch.bincount(self._y, minlength=self._federation.n_classes)
         return tuple(map(int, rows.tolist()))
 
     @property
@@ -250,7 +251,8 @@ class Evaluator:
         minority = self._federation.minority
         if self._y.ndim != 2:
             return bootstrap_scores(self.matrices[row], minority, resamples, rng)
-        strata = self._federation.store.y[self._federation.test]
+        primary = np.asarray(self._federation.store.y[self._federation.test])
+        strata = np.where((self._y == 1).any(dim=1).numpy(), primary, self._federation.n_classes)
         said = (self._logits[row] > 0).numpy()
         return bootstrap_labels(self._y.numpy(), said, strata, minority, resamples, rng)
 

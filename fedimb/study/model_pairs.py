@@ -207,9 +207,15 @@ def compare_models(a: ScoredRow, b: ScoredRow, level: float = 0.95, resamples: i
     one, other = a.scores, b.scores
     units = one.patients if one.patients is not None and np.unique(one.patients).size < len(one.rows) else None
     minority = a.minority if a.minority == b.minority else ()
-    targets, names = one.targets, one.class_names
+    targets, names, known = one.targets, one.class_names, one.known
     auroc = tuple(
-        delong(targets[:, c], one.probabilities[:, c], other.probabilities[:, c], units, level)
+        delong(
+            targets[known[:, c], c],
+            one.probabilities[known[:, c], c],
+            other.probabilities[known[:, c], c],
+            None if units is None else units[known[:, c]],
+            level,
+        )
         for c in range(len(names))
     )
     rng = numpy_rng(0, Stream.BOOTSTRAP, 1)

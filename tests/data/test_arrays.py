@@ -41,7 +41,7 @@ def bad_row(value):
         ({"targets": BOTH}, "task 'multiclass' with targets"),
         ({"task": "multilabel", "targets": BOTH.astype(np.int64)}, "targets is int64 \\[4, 2\\]"),
         ({"task": "multilabel", "targets": BOTH[:, :1]}, "targets is uint8 \\[4, 1\\]"),
-        ({"task": "multilabel", "targets": BOTH * 2}, "row 0: target 2 of class 0 is neither 0 nor 1"),
+        ({"task": "multilabel", "targets": BOTH * 3}, "row 0: target 3 of class 0 is neither 0 nor 1"),
         ({"task": "multilabel", "targets": BOTH * [[1, 0]]}, "targets is int64"),
         (
             {"task": "multilabel", "targets": BOTH * np.array([[1, 0]], np.uint8)},

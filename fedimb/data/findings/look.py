@@ -18,7 +18,7 @@ from fedimb.data.findings.rows import (
     window_findings,
 )
 from fedimb.data.findings.tables import column_findings
-from fedimb.data.labels import class_counts
+from fedimb.data.labels import UNKNOWN_CELL, class_counts
 
 RULES = 2
 """Raised when a rule changes or is added: stores that were looked at by earlier rules are looked at again."""
@@ -38,7 +38,9 @@ def _found(data: SourceData, groups: NDArray[np.int64]) -> Iterator[Finding]:
         yield from picture_findings(data.x, data.scale, Parts.of(data))
     if data.x.ndim == 2 and data.x.dtype == np.float32:
         several = data.targets
-        labels = [data.y] if several is None else list(several.astype(np.int64).T)
+        labels = (
+            [data.y] if several is None else list(np.where(several == UNKNOWN_CELL, -1, several.astype(np.int64)).T)
+        )
         yield from column_findings(data.x, labels, data.columns, groups)
     yield from mark_findings(
         "class", data.class_names, class_counts(data.y, data.targets, len(data.class_names), slice(None))

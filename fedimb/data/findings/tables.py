@@ -70,7 +70,8 @@ def column_findings(
 
     Args:
         x: [n, F], NaN where missing.
-        labels: [n] class ids; if rows have several labels, 0 and 1 for each class.
+        labels: [n] class ids; if rows have several labels, 0 and 1 for each class, -1 where
+            unknown.
         columns: their names; None: without names.
         groups: [n] number of each row's group of identical rows; None: each is alone.
     """
@@ -270,11 +271,14 @@ def _labels(
     spread: NDArray[np.int64],
 ) -> Iterator[Finding]:
     for column in every:
-        part = _by_value(column.values(sample))
-        if not any(_pure(y[spread], *part) for y in labels):
+        values = column.values(sample)
+        part = _by_value(values)
+        if not any(_pure(y, *own) for y, own in (_known(values, y[spread], part) for y in labels)):
             continue
-        order, starts = _by_value(column.values(x))
-        for y in labels:
+        values = column.values(x)
+        whole = _by_value(values)
+        for given in labels:
+            y, (order, starts) = _known(values, given, whole)
             if _pure(y, order, starts) and _by_chance(y, order, starts) < np.log(1e-3 / len(every)):
                 yield Finding(
                     "label_column",
@@ -283,6 +287,15 @@ def _labels(
                     "it; leave it out (data.source.drop)",
                 )
                 break
+
+
+_Sorted = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def _known(values: NDArray[Any], y: NDArray[np.int64], whole: _Sorted) -> tuple[NDArray[np.int64], _Sorted]:
+    """The labels that are known and `_by_value` of their rows; ``whole``: that of all rows."""
+    known = y >= 0
+    return (y, whole) if known.all() else (y[known], _by_value(values[known]))
 
 
 def _by_value(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -294,7 +307,7 @@ def _by_value(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64
 
 def _pure(y: NDArray[np.int64], order: NDArray[np.int64], starts: NDArray[np.int64]) -> bool:
     """Whether each of at most 1,000 values has one class."""
-    if len(starts) > _MOST_VALUES:
+    if len(starts) > _MOST_VALUES or not len(order):
         return False
     labels = y[order]
     return bool((np.minimum.reduceat(labels, starts) == np.maximum.reduceat(labels, starts)).all())

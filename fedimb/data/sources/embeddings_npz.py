@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fedimb.data.arrays import SourceData
 from fedimb.data.new_rows import Expected, RowBatch, check_encoder
 from fedimb.data.problems import Problems
+from fedimb.data.sources.cell_map import Cells
 from fedimb.data.sources.files import fingerprint
 from fedimb.data.sources.new_arrays import IDS, npz_batches
 from fedimb.data.sources.npz_file import NpzFile, likely_arrays
@@ -34,7 +35,7 @@ class EmbeddingsNpz:
         path: the file; see `fedimb.data.paths`.
         l2_normalise: divide every row by its length.
         class_names, site_names: replace those of the file: a list in the order of the ids, or id -> name.
-        arrays, label_map, ignore_label, labels: as of source npz.
+        arrays, label_map, ignore_label, labels, cell_map: as of source npz.
         on_bad: `fedimb.data.problems`.
         attributes: arrays of ``data.subgroups``, one value per row.
     """
@@ -49,12 +50,15 @@ class EmbeddingsNpz:
     labels: LabelKind | None = None
     on_bad: str = "refuse"
     attributes: tuple[str, ...] = ()
+    cell_map: Cells | None = None
 
     def __post_init__(self) -> None:
         self._rule()  # refuses settings that contradict each other
 
     def _rule(self) -> LabelRule:
-        return LabelRule("embeddings_npz", self.class_names, self.label_map, self.ignore_label, self.labels)
+        return LabelRule(
+            "embeddings_npz", self.class_names, self.label_map, self.ignore_label, self.labels, self.cell_map
+        )
 
     def _parts(self, arrays: NpzFile) -> list[PartKeys]:
         return [PLAIN]

@@ -100,7 +100,7 @@ def _labels(
             f"the data are {given}, the run's are {expected.task}: rows of one label, or of several, in both"
         )
     if kind == "several":
-        targets, good = read_several(arrays, key, every, list(expected.class_names), problems)
+        targets, good = read_several(arrays, key, every, list(expected.class_names), problems, rule.cells)
         return expected.targets(targets), good
     column = read_column(arrays, key, every, problems, ignored=rule.ignored, onehot=kind == "onehot")
     good = column.of_row != -1

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fedimb.data.arrays import SourceData
 from fedimb.data.new_rows import Expected, RowBatch
 from fedimb.data.problems import Problems
+from fedimb.data.sources.cell_map import Cells
 from fedimb.data.sources.files import fingerprint
 from fedimb.data.sources.new_arrays import IDS, npz_batches
 from fedimb.data.sources.npz_file import NpzFile, likely_arrays, says_signals
@@ -51,6 +52,8 @@ class Npz:
         ignore_label: label, or list of labels, of rows that have no class: they are left out.
         labels: ids, onehot (columns with a single 1 per row: one class) or several (columns of 0 and 1: any number of
             classes); None: several for columns, ids otherwise.
+        cell_map: of columns of 0 and 1: what other values mean, as in {nan: unknown, -1: unknown}: 0, 1 or unknown; or
+            class -> such a map (`fedimb.data.sources.cell_map`). Anything else is a bad row.
         divide_by: the model gets x divided by this; None: 255 for uint8, 1 for float.
         on_bad: `fedimb.data.problems`.
         attributes: arrays of ``data.subgroups``, one value per row (of MedMNIST's layout ``train_<name>``, ...).
@@ -67,6 +70,7 @@ class Npz:
     divide_by: float | None = None
     on_bad: str = "refuse"
     attributes: tuple[str, ...] = ()
+    cell_map: Cells | None = None
 
     def __post_init__(self) -> None:
         self._rule()  # refuses settings that contradict each other
@@ -74,7 +78,7 @@ class Npz:
             raise ConfigError(f"source 'npz': divide_by={self.divide_by}: give a number above 0, or null")
 
     def _rule(self) -> LabelRule:
-        return LabelRule("npz", self.class_names, self.label_map, self.ignore_label, self.labels)
+        return LabelRule("npz", self.class_names, self.label_map, self.ignore_label, self.labels, self.cell_map)
 
     def fingerprint(self) -> str:
         """Of the file."""

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.identifiers import Names, identifier, in_order, is_whole, names_nobody, no_label_marks
-from fedimb.data.labels import check_row, complete, none_class
+from fedimb.data.labels import UNKNOWN_CELL, check_row, complete, none_class
 from fedimb.data.problems import IGNORED as NOT_A_CLASS
 from fedimb.data.problems import Problems
+from fedimb.data.sources.cell_map import BAD_CELL, CellMap, Cells, remedy
 from fedimb.data.sources.npz_file import NpzFile, as_ids, per_row
 from fedimb.errors import ConfigError, DataError
 
@@ -33,6 +34,7 @@ class LabelRule:
         label_map: label -> class name, where several labels may mean one class.
         ignore_label: label (or labels) of rows that have no class: these rows are left out.
         labels: ``ids``, ``onehot`` or ``several`` (a row may have several classes); None: by the array's shape.
+        cell_map: of several labels per row: what values other than 0 and 1 mean (`fedimb.data.sources.cell_map`).
 
     Raises:
         ConfigError: settings that contradict each other.
@@ -43,8 +45,15 @@ class LabelRule:
     label_map: dict[int | str, str] | None = None
     ignore_label: Value | list[Value] | None = None
     labels: LabelKind | None = None
+    cell_map: Cells | None = None
 
     def __post_init__(self) -> None:
+        if self.cell_map is not None and (self.labels in ("ids", "onehot") or self.mapping is not None or self.ignored):
+            raise ConfigError(
+                f"source '{self.source}': cell_map is for columns of 0 and 1, several labels per row; leave it out, or "
+                "leave labels, label_map and ignore_label out"
+            )
+        _ = self.cells  # refuses a map that is none
         for setting in ("class_names", "label_map"):
             given = getattr(self, setting)
             if given is not None and (not given or len({identifier(key) for key in given}) < len(given)):
@@ -60,6 +69,11 @@ class LabelRule:
                 f"source '{self.source}': labels=several takes class_names as a list, one per column, and no label_map "
                 "or ignore_label"
             )
+
+    @property
+    def cells(self) -> CellMap:
+        """What the cells of several labels mean."""
+        return CellMap(self.source, self.cell_map)
 
     @property
     def ignored(self) -> set[str]:
@@ -83,7 +97,7 @@ class LabelRule:
             return self
         if len(set(map(identifier, names))) < len(names):
             raise DataError(f"class_names {names} of the file must be distinct; give class_names=[...]")
-        return LabelRule(self.source, names, self.label_map, self.ignore_label, self.labels)
+        return LabelRule(self.source, names, self.label_map, self.ignore_label, self.labels, self.cell_map)
 
 
 @dataclass(frozen=True)
@@ -211,9 +225,16 @@ def _onehot(arrays: NpzFile, key: str, good: NDArray[np.bool_], problems: Proble
 
 
 def read_several(
-    arrays: NpzFile, key: str, good: NDArray[np.bool_], class_names: list[str] | None, problems: Problems
+    arrays: NpzFile,
+    key: str,
+    good: NDArray[np.bool_],
+    class_names: list[str] | None,
+    problems: Problems,
+    cells: CellMap | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Labels [n, C] uint8 of 0 and 1, one column per class, and [n] bool: rows of ``good`` where they are usable.
+    """Labels [n, C] uint8, one column per class, and [n] bool: rows of ``good`` where they are usable.
+
+    They are 0, 1, and `fedimb.data.labels.UNKNOWN_CELL` where ``cells`` says so.
 
     Raises:
         DataError: not numbers [n, C], or columns that do not match the class list.
@@ -223,17 +244,22 @@ def read_several(
         raise DataError(f"{arrays.path} {key} is {raw.dtype} {list(raw.shape)}; give 0 and 1, one column per class")
     names = class_names if class_names is not None else [str(c) for c in range(raw.shape[1])]
     complete(np.zeros((0, raw.shape[1]), np.uint8), names)  # refuses names that do not match the columns
-    binary = (raw == 0) | (raw == 1)  # NaN is neither
-    targets = np.where(binary, raw, 0).astype(np.uint8)
-    usable = good & binary.all(axis=1)
+    try:
+        targets = (cells or CellMap("npz", None)).of_array(names[: raw.shape[1]], raw)
+    except DataError as error:
+        raise DataError(f"{arrays.path} {key}: {error}") from None
+    usable = good & (targets != BAD_CELL).all(axis=1)
     for row in np.flatnonzero(good & ~usable):
-        c = int(np.flatnonzero(~binary[row])[0])
-        problems.add(f"{arrays.path} {key}[{row}]", f"{raw[row, c].item()!r} in column {c} is neither 0 nor 1")
+        c = int(np.flatnonzero(targets[row] == BAD_CELL)[0])
+        value = raw[row, c].item()
+        hint = "" if cells is None else remedy(value)
+        problems.add(f"{arrays.path} {key}[{row}]", f"{value!r} in column {c} is neither 0 nor 1{hint}")
+    targets[targets == BAD_CELL] = UNKNOWN_CELL  # of rows that are not used
     none = none_class(names)
     if none is not None and none < raw.shape[1]:
-        for row in np.flatnonzero(usable & (targets[:, none] == 1) & (targets.sum(axis=1) > 1)):
+        for row in np.flatnonzero(usable & (targets[:, none] == 1) & ((targets == 1).sum(axis=1) > 1)):
             at = f"{arrays.path} {key}[{row}]"
-            problems.guard(at, partial(check_row, [names[c] for c in np.flatnonzero(targets[row])]))
+            problems.guard(at, partial(check_row, [names[c] for c in np.flatnonzero(targets[row] == 1)]))
             usable[row] = False
     return targets, usable
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedimb.data.arrays import AttributeColumn, SourceData
 from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.rows import name_findings
-from fedimb.data.labels import complete
+from fedimb.data.labels import UNKNOWN_CELL, complete
 from fedimb.data.problems import Problems
 from fedimb.data.sources.npz_file import NpzFile, per_row, read_names, read_values
 from fedimb.data.sources.npz_labels import (
@@ -140,7 +140,11 @@ def _read_part(
                 f"{arrays.path} {keys.y} has columns, several labels per row: give class_names as a list, and no "
                 "label_map or ignore_label; or labels=onehot"
             )
-        labels, good = read_several(arrays, keys.y, good, names, problems)
+        labels, good = read_several(arrays, keys.y, good, names, problems, rule.cells)
+    elif rule.cell_map is not None:
+        raise DataError(
+            f"{arrays.path} {keys.y} has one label per row, and cell_map is for columns of 0 and 1: leave it out"
+        )
     else:
         labels = read_column(arrays, keys.y, good, problems, ignored=rule.ignored, onehot=kind == "onehot")
         good = good & (labels.of_row != BAD)
@@ -196,7 +200,9 @@ def _classes(
     columns = [part.labels for part in parts if isinstance(part.labels, Column)]
     if not columns:
         targets = [np.asarray(part.labels) for part in parts]
-        onehot = not problems.lines and all((held.sum(axis=1) == 1).all() for held in targets)
+        onehot = not problems.lines and all(
+            ((held == 1).sum(axis=1) == 1).all() and held.max(initial=0) < UNKNOWN_CELL for held in targets
+        )
         if rule.labels is None and onehot and sum(map(len, targets)) > 1:
             raise DataError(
                 f"{path} has labels in {targets[0].shape[1]} columns with a single 1 in every row: give labels=onehot "

@@ -11,6 +11,7 @@ from fedimb.data.arrays import SourceData
 from fedimb.data.new_rows import Expected, RowBatch, check_signal
 from fedimb.data.problems import Problems
 from fedimb.data.signal_transforms import Spectrogram, ZScore, check_rate, resample, resample_ratio
+from fedimb.data.sources.cell_map import Cells
 from fedimb.data.sources.files import fingerprint
 from fedimb.data.sources.new_arrays import IDS, npz_batches
 from fedimb.data.sources.npz_file import NpzFile, likely_arrays, per_row, read_names
@@ -46,7 +47,7 @@ class SignalsNpz:
         transform: ``{name: stft, ...}`` or ``{name: logmel, ...}`` makes pictures [channels, bands, frames] of the
             windows (`fedimb.data.signal_transforms.Spectrogram`), which are then scaled by channel unless zscore=none.
         class_names, site_names: replace those of the file: a list in the order of the ids, or id -> name.
-        arrays, label_map, ignore_label, labels: as of source npz.
+        arrays, label_map, ignore_label, labels, cell_map: as of source npz.
         on_bad: `fedimb.data.problems`.
         attributes: arrays of ``data.subgroups``, one value per row.
 
@@ -67,6 +68,7 @@ class SignalsNpz:
     labels: LabelKind | None = None
     on_bad: str = "refuse"
     attributes: tuple[str, ...] = ()
+    cell_map: Cells | None = None
 
     def __post_init__(self) -> None:
         self._rule()  # refuses settings that contradict each other
@@ -76,7 +78,7 @@ class SignalsNpz:
                 resample_ratio(rate, rate)
 
     def _rule(self) -> LabelRule:
-        return LabelRule("signals_npz", self.class_names, self.label_map, self.ignore_label, self.labels)
+        return LabelRule("signals_npz", self.class_names, self.label_map, self.ignore_label, self.labels, self.cell_map)
 
     def _parts(self, arrays: NpzFile) -> list[PartKeys]:
         return [PLAIN]

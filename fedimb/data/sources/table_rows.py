@@ -7,7 +7,8 @@ from datetime import datetime
 from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.rows import name_findings
 from fedimb.data.identifiers import Names, identifier, names_nobody
-from fedimb.data.labels import check_row
+from fedimb.data.labels import UNKNOWN_CELL, check_row
+from fedimb.data.sources.cell_map import CellMap, remedy
 from fedimb.data.sources.table_features import MISSING, FeatureColumns
 from fedimb.data.sources.table_numbers import NumberFormat
 from fedimb.data.sources.table_opened import Block
@@ -45,8 +46,10 @@ class Rows:
         time: reads the column of times.
         missing: marks of missing values in any column, in addition to '', '?' and 'NA'; as identifiers.
         numbers: how a label that is a number is written.
+        cells: what the cells of several label columns mean.
 
     Attributes:
+        unknown: of each row with several labels, the classes of which it is not known whether it has them.
         sites: of each row, as first spelled (or as ``known_sites`` spell it).
         attributes: the columns of each row that the run is scored by (`fedimb.data.subgroups`).
     """
@@ -58,7 +61,9 @@ class Rows:
     time: TimeColumn = field(default_factory=TimeColumn)
     missing: Collection[str] = ()
     numbers: NumberFormat = field(default_factory=NumberFormat)
+    cells: CellMap = field(default_factory=lambda: CellMap("", None))
     classes: list[tuple[str, ...]] = field(default_factory=list)
+    unknown: list[tuple[str, ...]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     sites: list[str] = field(default_factory=list)
     patients: list[int] = field(default_factory=list)
@@ -83,9 +88,10 @@ class Rows:
         """
         if len(fields) != at.width:
             raise DataError(f"{len(fields)} fields where the table has {at.width} columns")
+        unknown: tuple[str, ...] = ()
         if isinstance(at.target, dict):
             raw = label = ""
-            names = flagged(at.target, fields, self.missing)
+            names, unknown = flagged(at.target, fields, self.cells, self.missing)
         else:
             raw = self.numbers.normal(fields[at.target])
             if self._is_missing(raw):
@@ -104,6 +110,7 @@ class Rows:
         self.features.add([fields[i] for i in at.features])
         self.attributes.append(tuple(self.numbers.normal(fields[i]) for i in at.attributes))
         self.classes.append(names)
+        self.unknown.append(unknown)
         self.labels.append(label)
         self.sites.append(site or "")
         self.patients.append(self._patient(file_site, patient))
@@ -162,6 +169,7 @@ class Rows:
         n = len(label_codes)
         self.features.add_encoded(cells)
         self.classes += [names[c] for c in label_codes.tolist()]
+        self.unknown += [()] * n
         self.labels += [known[c] for c in label_codes.tolist()]
         self.sites += [file_site or ""] * n if site_codes is None else [sites[c] for c in site_codes.tolist()]
         self.patients += (
@@ -198,16 +206,25 @@ class Rows:
         return known
 
 
-def flagged(columns: dict[str, int], fields: Sequence[str], missing: Collection[str] = ()) -> tuple[str, ...]:
-    """The classes whose column is 1."""
+def flagged(
+    columns: dict[str, int], fields: Sequence[str], cells: CellMap, missing: Collection[str] = ()
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The classes whose column is 1, and those whose column is unknown.
+
+    Raises:
+        DataError: a cell that is neither 0 nor 1, and that ``cells`` does not explain.
+    """
+    found = {name: cells.of(name, fields[i]) for name, i in columns.items()}
     for name, i in columns.items():
-        if fields[i] in MISSING or identifier(fields[i]) in missing:
-            raise DataError(f"target '{name}' is missing")
-        if identifier(fields[i]) not in ("0", "1"):
-            raise DataError(f"target '{name}' is '{fields[i]}', neither 0 nor 1")
-    names = tuple(name for name, i in columns.items() if identifier(fields[i]) == "1")
+        if found[name] is None:
+            text = fields[i]
+            if text in MISSING or identifier(text) in missing:
+                shown = f" ('{text}')" if text else ""
+                raise DataError(f"target '{name}' is missing{shown}{remedy(text)}")
+            raise DataError(f"target '{name}' is '{text}', neither 0 nor 1{remedy(text)}")
+    names = tuple(name for name, means in found.items() if means == 1)
     check_row(names)
-    return names
+    return names, tuple(name for name, means in found.items() if means == UNKNOWN_CELL)
 
 
 def _is_test(text: str) -> bool:

@@ -15,9 +15,10 @@ from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.tables import label_sentinels
 from fedimb.data.identifiers import Names, identifier, in_order
 from fedimb.data.inputs import TableColumns
-from fedimb.data.labels import as_targets, complete, none_class
+from fedimb.data.labels import UNKNOWN_CELL, as_targets, complete, none_class
 from fedimb.data.new_rows import UNKNOWN, Expected, RowBatch
 from fedimb.data.problems import Problems
+from fedimb.data.sources.cell_map import CellMap, Cells
 from fedimb.data.sources.files import fingerprint
 from fedimb.data.sources.new_tables import TableSettings, open_new_text, table_batches
 from fedimb.data.sources.table_features import MISSING, FeatureColumns
@@ -52,6 +53,8 @@ class Table(ABC):
     Args:
         target: the label's column; or several columns of 0 and 1, one per class, if rows have several labels. A row of
             zeros then gets a separate class (`fedimb.data.labels.complete`).
+        cell_map: of several columns: what values other than 0 and 1 mean, as in {-1: unknown, empty: 0}: 0, 1 or unknown;
+            or column -> such a map (`fedimb.data.sources.cell_map`). Anything else is a bad row.
         classes, target_map, thresholds: the rule for a label in one column, see `Target`.
         drop: columns to leave out.
         categorical: columns to encode as one-hot: a list, or column -> categories (null: those in the data, sorted). A
@@ -100,6 +103,7 @@ class Table(ABC):
     time_format: str | None = None
     id_column: str | None = None
     missing: list[Value] = field(default_factory=list)
+    cell_map: Cells | None = None
     decimal: str = "."
     thousands: str | None = None
     on_bad: str = "refuse"
@@ -115,6 +119,12 @@ class Table(ABC):
         check_time_format(self.kind, self.time_column, self.time_format)
         if isinstance(self.target, list):
             self._check_targets(self.target)
+        elif self.cell_map is not None:
+            raise ConfigError(
+                f"source '{self.kind}': cell_map is for several target columns of 0 and 1; give target as a list, or "
+                "for one column of labels target_map"
+            )
+        self._cells = CellMap(self.kind, self.cell_map, self._targets())
         self._label = Target(self.classes, self.target_map, self.thresholds, kind=self.kind)
         self._categorical = self.categorical if isinstance(self.categorical, dict) else dict.fromkeys(self.categorical)
         self._marked = not isinstance(self.indicators, bool)
@@ -246,8 +256,8 @@ class Table(ABC):
         marks = self._marks()
         if isinstance(self.target, list):
             at = {name: i for i, name in enumerate(self.target)}
-            held = flagged(at, fields, marks)
-            return [int(name in held) for name in self.target]
+            held, unknown = flagged(at, fields, self._cells, marks)
+            return [UNKNOWN_CELL if name in unknown else int(name in held) for name in self.target]
         text = self._numbers.normal(fields[0])
         return UNKNOWN if text in MISSING or identifier(text) in marks else expected.class_id(label(text))
 
@@ -304,6 +314,7 @@ class Table(ABC):
             missing=self._marks(),
             numbers=numbers,
             time=TimeColumn(self.time_format),
+            cells=self._cells,
         )
 
     def _encoded(self, table: OpenedTable, kept: list[str]) -> dict[str, list[Value] | None]:
@@ -362,7 +373,9 @@ class Table(ABC):
         log.debug("columns of x: %s", ", ".join(table.names))
         targets: NDArray[np.uint8] | None = None
         if isinstance(self.target, list):
-            y, targets, known = complete(as_targets(rows.classes, self.target), self.target)
+            found_cells = as_targets(rows.classes, self.target)
+            found_cells[as_targets(rows.unknown, self.target) == 1] = UNKNOWN_CELL
+            y, targets, known = complete(found_cells, self.target)
             classes = list(known)
         else:
             found = [name for (name,) in rows.classes]
@@ -407,8 +420,8 @@ class Table(ABC):
         recorded: dict[str, set[str]] = {site: set() for site in found}
         none = none_class(classes)
         unlabelled = () if none is None else (classes[none],)
-        for site, labels, label in zip(rows.sites, rows.classes, rows.labels, strict=True):
-            found[site].update(labels or unlabelled)
+        for site, labels, unknown, label in zip(rows.sites, rows.classes, rows.unknown, rows.labels, strict=True):
+            found[site].update(labels or (() if unknown else unlabelled))
             recorded[site].add(label)
         for site in found:
             if (able := rows.recordable.get(identifier(site))) is not None:

@@ -33,7 +33,7 @@ def counts(reading: Reading) -> JsonObject:
     of_class = class_counts(data.y, data.targets, len(names), slice(None))
     patients = of_class
     if data.patients is not None:
-        held = data.targets.astype(bool) if data.targets is not None else np.eye(len(names), dtype=bool)[data.y]
+        held = data.targets == 1 if data.targets is not None else np.eye(len(names), dtype=bool)[data.y]
         patients = np.array([len(np.unique(data.patients[held[:, c]])) for c in range(len(names))])
     return {
         "rows": len(data.y),

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.labels import UNKNOWN_CELL
 from fedimb.data.paths import find_data
 from fedimb.data.store import build_source
 from fedimb.data.windows import Windows
@@ -61,10 +62,13 @@ class Reading:
         return len(header).to_bytes(8, "big") + header + x.tobytes()
 
     def label(self, i: int) -> bytes:
-        """Names of the classes of row ``i``, as JSON."""
+        """Names of the classes of row ``i``, as JSON; of those that are unknown with a ? before each."""
         data = self.data
-        ids = [int(data.y[i])] if data.targets is None else np.flatnonzero(data.targets[i])
-        return json.dumps([data.class_names[c] for c in ids], ensure_ascii=False).encode(errors="surrogatepass")
+        ids = [int(data.y[i])] if data.targets is None else np.flatnonzero(data.targets[i] == 1)
+        said = [data.class_names[c] for c in ids]
+        if data.targets is not None:
+            said += [f"?{data.class_names[c]}" for c in np.flatnonzero(data.targets[i] == UNKNOWN_CELL)]
+        return json.dumps(said, ensure_ascii=False).encode(errors="surrogatepass")
 
     def subset(self, kept: NDArray[np.bool_]) -> "Reading":
         """The rows where ``kept`` [n] is True, in order."""
