@@ -13,7 +13,7 @@ from fedimb.config.regions import at_sites
 from fedimb.config.validate import validate
 from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.coordinator.region import plan_for_sites, region_folder
-from fedimb.deploy.coordinator.serve import join_refusal
+from fedimb.deploy.coordinator.serve import deployed_about, join_refusal
 from fedimb.deploy.incidents import NOT_APPROVED, Shareable
 from fedimb.deploy.region_spool import Spool
 from fedimb.deploy.site.approvals import decide_plan, receive_plan
@@ -194,8 +194,8 @@ def test_waits_given_anew_are_those_of_a_run_that_exists(tree):
     spool.open({"plan": tree.plan.sha, "config": config, "region": "nord"})
     for waits in ((300.0, 900.0), (60.0, 120.0)):
         folder = region_folder(north.deployment, north.node.root, spool, *waits)
-        about = folder.read_json("deployed.json")
-        assert (about["join_s"], about["away_s"]) == waits
+        about = deployed_about(folder)
+        assert (about.join_s, about.away_s) == waits
 
 
 @pytest.mark.parametrize("words", [("--away", "-1"), ("--away", "0"), ("--join", "inf")])

@@ -28,7 +28,7 @@ from fedimb.data.region_rows import RegionRows
 from fedimb.deploy.audit_log import utc_now
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.rejoin import QUERY
-from fedimb.deploy.coordinator.serve import DEPLOYED, Deployed, SiteEngine
+from fedimb.deploy.coordinator.serve import DEPLOYED, SiteEngine, deployed_about, set_waits
 from fedimb.deploy.coordinator.sites import planned_keys
 from fedimb.deploy.coordinator.standby import refuse_standby
 from fedimb.deploy.files import parse_settings
@@ -151,7 +151,7 @@ def region_folder(
         write_atomic(path / REGION_FILE, settings.model_dump_json().encode())
         found = RunFolder.open(path)
         _check_same_run(found, about)
-        found.write_json(DEPLOYED, found.read_json(DEPLOYED) | {"join_s": join_s, "away_s": away_s})
+        set_waits(found, join_s, away_s)
         return found
     plan = find_region_plan(deployment, str(about["plan"]), settings.region)
     config = at_sites(site_config(str(about["config"])))
@@ -198,7 +198,7 @@ class RegionServer:
     def __init__(self, folder: RunFolder, grid: Grid) -> None:
         path = folder.path
         settings = parse_settings(folder.read_json(REGION_FILE), RegionSettings, str(path / REGION_FILE))
-        about = parse_settings(folder.read_json(DEPLOYED), Deployed, str(path / DEPLOYED))
+        about = deployed_about(folder)
         plan = read_plan((path / "plan.json").read_text(encoding="utf-8"))
         assert plan.part is not None, "region_folder makes runs of such plans only"
         config = read_config(folder)

@@ -59,6 +59,8 @@ JOINED = "joined.json"
 _FOREVER = 2**62  # a message after all others
 DEPLOYED = "deployed.json"
 """The file that marks a run folder as one of a deployment."""
+WAITS = "waits.json"
+"""The file with ``join_s`` and ``away_s`` that were given anew for a run that has begun."""
 
 
 class Deployed(Strict):
@@ -82,10 +84,21 @@ def is_deployed(folder: Path) -> bool:
     return (folder / DEPLOYED).is_file()
 
 
+def deployed_about(folder: RunFolder) -> Deployed:
+    """What a run folder's deployed.json says, with waits that were given anew (`set_waits`)."""
+    about = parse_settings(folder.read_json(DEPLOYED), Deployed, str(folder.path / DEPLOYED))
+    found = folder.read_json(WAITS, {})
+    return about.model_copy(update={key: float(found[key]) for key in ("join_s", "away_s") if key in found})
+
+
+def set_waits(folder: RunFolder, join_s: float, away_s: float) -> None:
+    """Wait so many seconds for sites from the next start on; deployed.json stays as it was sealed."""
+    folder.write_json(WAITS, {"join_s": join_s, "away_s": away_s})
+
+
 def run_sites(folder: Path) -> list[str]:
     """Names of a deployed run's sites, in client-id order."""
-    about = parse_settings(RunFolder.open(folder).read_json(DEPLOYED), Deployed, str(folder / DEPLOYED))
-    return list(about.sites)
+    return list(deployed_about(RunFolder.open(folder)).sites)
 
 
 def serve(path: Path, grid: Grid) -> None:
@@ -99,7 +112,7 @@ def serve(path: Path, grid: Grid) -> None:
     refuse_standby(Deployment.of_run(path))
     driver = processes.record([os.getpid()])  # lets a watcher see this process end, and a resume end it
     folder.write_json("processes.json", {"temp_dir": None, "driver": driver, "processes": {}})
-    about = parse_settings(folder.read_json(DEPLOYED), Deployed, str(path / DEPLOYED))
+    about = deployed_about(folder)
     plan = read_plan((path / "plan.json").read_text(encoding="utf-8"))
     config = read_config(folder)
     try:
