@@ -3,12 +3,15 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from fedimb.cli.places import add_accept, add_deployment, open_deployment
+from fedimb.cli.places import add_accept, add_deployment, add_waits, open_deployment, waits_of
 from fedimb.cli.verbs import Action
 
 if TYPE_CHECKING:
     from fedimb.cli.output.coordinator import DeployDemo, PlanWritten
-    from fedimb.cli.output.runs import RunFinished
+    from fedimb.cli.output.results import RunFinished
+
+_WAITS = (300.0, 1800.0)
+"""Seconds to wait for sites at the start, and for one that goes away."""
 
 
 class Plan(Action):
@@ -146,20 +149,7 @@ class Run(Action):
             help="with --resume: set this site aside for the rest of the run; repeatable",
         )
         add_accept(parser)
-        parser.add_argument(
-            "--join",
-            type=float,
-            default=300.0,
-            metavar="S",
-            help="seconds to wait for sites at the start (default: 300)",
-        )
-        parser.add_argument(
-            "--away",
-            type=float,
-            default=1800.0,
-            metavar="S",
-            help="seconds to wait for a site that goes away (default: 1800)",
-        )
+        add_waits(parser, *_WAITS, "; with --resume: as before")
         add_deployment(parser)
 
     @staticmethod
@@ -169,7 +159,7 @@ class Run(Action):
 
         from fedimb.cli.run import shown
         from fedimb.config.load import row_label
-        from fedimb.deploy.coordinator.serve import is_deployed, run_sites
+        from fedimb.deploy.coordinator.serve import deployed_about, is_deployed, run_sites, set_waits
         from fedimb.deploy.coordinator.submit import create_run, execute, find_plan
         from fedimb.errors import ConfigError
         from fedimb.rundir.folder import RunFolder
@@ -177,17 +167,20 @@ class Run(Action):
         from fedimb.serverapp.left_out import set_aside
         from fedimb.serverapp.progress import ProgressBar
 
-        deployment = open_deployment(args)
+        deployment, waits = open_deployment(args), waits_of(args, *_WAITS)
         if args.without and not args.resume:
             raise ConfigError("--without goes with --resume; a new run without a site needs a plan for the others")
         if args.resume:
             folder = RunFolder.open(Path(args.resume))
             if not is_deployed(folder.path):
                 raise ConfigError(f"{folder.path} is a simulation's run: resume it with fedimb run --resume")
+            if (args.join, args.away) != (None, None):
+                about = deployed_about(folder)
+                set_waits(folder, *waits_of(args, about.join_s, about.away_s))
             for site in args.without:
                 set_aside(folder.path, run_sites(folder.path), site, "the coordinator's decision")
         elif args.plan:
-            folder = create_run(deployment, find_plan(deployment, args.plan), args.overrides, args.join, args.away)
+            folder = create_run(deployment, find_plan(deployment, args.plan), args.overrides, *waits)
         else:
             raise ConfigError("give a plan (fedimb deploy run PLAN) or a run to resume (--resume RUN)")
         config = read_config(folder)

@@ -69,6 +69,35 @@ def refuse_plot(args: argparse.Namespace, why: str) -> None:
         raise ConfigError(f"--plot draws finished runs, and {why}: leave it out")
 
 
+def add_waits(parser: argparse.ArgumentParser, join_s: float, away_s: float, otherwise: str = "") -> None:
+    """Add ``--join S`` and ``--away S``: how long a coordinator waits for its sites. `waits_of` reads them.
+
+    Args:
+        join_s, away_s: their defaults, in seconds.
+        otherwise: where other defaults hold, for the help.
+    """
+    waits = (("--join", join_s, "for sites at the start"), ("--away", away_s, "for a site that goes away"))
+    for word, seconds, why in waits:
+        text = f"seconds to wait {why} (default: {seconds:g}{otherwise})"
+        parser.add_argument(word, type=float, metavar="S", help=text)
+
+
+def waits_of(args: argparse.Namespace, join_s: float, away_s: float) -> tuple[float, float]:
+    """Seconds of ``--join`` and ``--away``, or those given here.
+
+    Raises:
+        ConfigError: they are not positive numbers.
+    """
+    from math import inf
+
+    from fedimb.errors import ConfigError
+
+    for word, seconds in (("--join", args.join), ("--away", args.away)):
+        if seconds is not None and not 0 < seconds < inf:
+            raise ConfigError(f"{word} {seconds:g}: give a number of seconds above 0")
+    return (join_s if args.join is None else args.join, away_s if args.away is None else args.away)
+
+
 def add_accept(parser: argparse.ArgumentParser) -> None:
     """Add ``--accept-changes``."""
     parser.add_argument(

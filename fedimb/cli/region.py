@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from fedimb.cli.places import add_deployment, open_deployment
+from fedimb.cli.places import add_deployment, add_waits, open_deployment, waits_of
 from fedimb.cli.verbs import Action, register_actions
 
 if TYPE_CHECKING:
@@ -14,6 +14,9 @@ _ABOUT = """\
 Be a region of a larger study: to its coordinator, the root, one node that answers with the sum of its sites; to the
 sites their coordinator. It has two folders, a node's (fedimb node init, --node) and a deployment's (fedimb deploy init,
 --deployment), and three processes: fedimb node run, fedimb deploy up, fedimb region run (docs/regions.md)."""
+
+_WAITS = (300.0, 900.0)
+"""Seconds to wait for sites at the start, and for one that goes away."""
 
 
 def _add_node(parser: argparse.ArgumentParser) -> None:
@@ -96,20 +99,7 @@ class Run(Action):
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Add the action's arguments."""
         _add_node(parser)
-        parser.add_argument(
-            "--join",
-            type=float,
-            default=300.0,
-            metavar="S",
-            help="seconds to wait for sites at the start (default: 300)",
-        )
-        parser.add_argument(
-            "--away",
-            type=float,
-            default=900.0,
-            metavar="S",
-            help="seconds to wait for a site that goes away (default: 900; below 1800, which the region's node waits)",
-        )
+        add_waits(parser, *_WAITS)
 
     @staticmethod
     def run(args: argparse.Namespace) -> int:
@@ -120,16 +110,10 @@ class Run(Action):
         from fedimb.deploy.coordinator.region_runs import RegionRuns
         from fedimb.deploy.coordinator.superlink import healthy
         from fedimb.deploy.home import NodeHome
-        from fedimb.deploy.site.region import WAIT_S
         from fedimb.errors import ConfigError
         from fedimb.process_state import stopping
 
-        for word, seconds in (("--join", args.join), ("--away", args.away)):
-            if not 0 < seconds < WAIT_S:
-                raise ConfigError(
-                    f"{word} {seconds:g}: the region's node waits {WAIT_S:g} s for an answer, and with a site away for "
-                    f"longer the whole region would be lost; give more than 0 and less than {WAIT_S:g}"
-                )
+        join_s, away_s = waits_of(args, *_WAITS)
         home, deployment = NodeHome.open(args.node), open_deployment(args)
         if not healthy(deployment):
             raise ConfigError(f"the servers of {deployment.root} are down: start them with fedimb deploy up")
@@ -140,7 +124,7 @@ class Run(Action):
         )
         stop = threading.Event()
         with stopping(stop):
-            RegionRuns(deployment, home.root, args.join, args.away).watch(stop)
+            RegionRuns(deployment, home.root, join_s, away_s).watch(stop)
         return 0
 
 

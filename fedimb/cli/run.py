@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from fedimb.cli.places import add_accept, add_plot, add_trust, refuse_plot
 
 if TYPE_CHECKING:
-    from fedimb.cli.output.runs import Configuration, Cost, RunFinished
+    from fedimb.cli.output.results import RunFinished
+    from fedimb.cli.output.runs import Configuration, Cost
     from fedimb.cli.verbs import Verbs
     from fedimb.plain import Settings
     from fedimb.rundir.result import RunResult
@@ -160,7 +161,7 @@ def shown(result: "RunResult", as_json: bool, refuse: bool = True, plot: bool = 
     Raises:
         RunSuspect: it does, and text is wanted: after the panel.
     """
-    from fedimb.cli.output.runs import RunFinished
+    from fedimb.cli.output.results import RunFinished
     from fedimb.report.panel import panels
 
     if not as_json:

@@ -8,7 +8,8 @@ from fedimb.cli.places import OUTPUT_DIR, add_plot
 
 if TYPE_CHECKING:
     from fedimb.cli.facts import RunFacts
-    from fedimb.cli.output.runs import RunFinished, RunUnfinished, TrackingSent
+    from fedimb.cli.output.results import RunFinished, RunUnfinished
+    from fedimb.cli.output.runs import TrackingSent
     from fedimb.cli.verbs import Verbs
 
 _SHOW = """\
@@ -73,7 +74,7 @@ def show_command(args: argparse.Namespace) -> "RunFinished | RunUnfinished":
 
 def _unfinished_output(facts: "RunFacts") -> "RunUnfinished":
     from fedimb.cli.facts import age, latest_scores
-    from fedimb.cli.output.runs import RunUnfinished
+    from fedimb.cli.output.results import RunUnfinished
 
     return RunUnfinished(
         folder=str(facts.path),

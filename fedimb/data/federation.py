@@ -110,6 +110,36 @@ class Federation:
         self.public = np.zeros(0, np.int64) if public is None else public
         self.sha = self.hash_with(fingerprint)
 
+    def among(
+        self,
+        train: Sequence[Rows],
+        validation: Sequence[Rows],
+        counts: NDArray[np.int64],
+        labels: LabelSpaces | None = None,
+        phases: Phases = (),
+    ) -> "Federation":
+        """The same store, classes and test set among other clients, or cut otherwise.
+
+        Args:
+            train, validation, counts, labels, phases: see the attributes.
+        """
+        return Federation(
+            source=self.source,
+            store_path=self.store_path,
+            train=train,
+            validation=validation,
+            test=self.test,
+            counts=counts,
+            class_names=self.class_names,
+            minority=self.minority,
+            fingerprint=self.fingerprint,
+            scaling=self.scaling,
+            public=self.public,
+            test_counts=self.test_counts,
+            labels=labels,
+            phases=phases,
+        )
+
     def hash_with(self, source: str) -> str:
         """Hex sha256 over who holds which rows, test rows, class names and a hash of the source, and over who annotates
         what where not every client annotates every class.

@@ -81,19 +81,10 @@ def fold_federation(federation: Federation, folds: Folds, fold: int) -> Federati
     """The same clients, who train on the other folds and hold this one's rows as validation rows."""
     pairs = list(zip(folds.rows, folds.numbers, strict=True))
     counts = np.stack([federation.store.class_counts(own) for own in folds.rows]).astype(np.int64)
-    return Federation(
-        source=federation.source,
-        store_path=federation.store_path,
+    return federation.among(
         train=[own[number != fold] for own, number in pairs],
         validation=[own[number == fold] for own, number in pairs],
-        test=federation.test,
         counts=counts if federation.labels is None else federation.labels.counts(counts),
-        class_names=federation.class_names,
-        minority=federation.minority,
-        fingerprint=federation.fingerprint,
-        scaling=federation.scaling,
-        public=federation.public,
-        test_counts=federation.test_counts,
         labels=federation.labels,
         phases=federation.phases,
     )

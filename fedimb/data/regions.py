@@ -28,20 +28,8 @@ def regional(federation: Federation, regions: Sequence[int]) -> Federation:
     def joined(lists: Sequence[Rows]) -> list[Rows]:
         return [np.sort(np.concatenate([lists[site] for site in range(a, b)])) for a, b in spans]
 
-    found = Federation(
-        source=federation.source,
-        store_path=federation.store_path,
-        train=joined(federation.train),
-        validation=joined(federation.validation),
-        test=federation.test,
-        counts=np.stack([federation.counts[a:b].sum(axis=0) for a, b in spans]),
-        class_names=federation.class_names,
-        minority=federation.minority,
-        fingerprint=federation.fingerprint,
-        scaling=federation.scaling,
-        public=federation.public,
-        test_counts=federation.test_counts,
-    )
+    counts = np.stack([federation.counts[a:b].sum(axis=0) for a, b in spans])
+    found = federation.among(joined(federation.train), joined(federation.validation), counts)
     found.sha = federation.sha
     found.regions = tuple(RegionRows.of(federation.train_sizes[a:b]) for a, b in spans)
     return found

@@ -6,18 +6,23 @@ and each may be killed at any: an open question is answered later, and asked aga
 
 ```
 state/region/<run>/run.json                the run: plan, configuration, the region's name
-state/region/<run>/<nonce>.ask             a message of the root; its note is {"kind", "digest"}
+state/region/<run>/<nonce>.ask             a message of the root; its note is {"kind", "digest", "wait_s", "asked"}
 state/region/<run>/<nonce>.reply           its answer
 state/region/<run>/<nonce>.error           or why there is none: {"code", "text"}, nothing of a single site
 state/region/<run>/members/<digest>.json   the sites that the first answer to a message is over
+state/region/<run>/at-work                 touched while a coordinator sees to the run
 ```
+
+Times go down the tree: each level gives the one below it a part of the time that it has itself (`time_below`), so that
+an answer without a late site still arrives in time.
 """
 
 import contextlib
 import json
+import math
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +35,21 @@ from fedimb.plain import JsonObject
 from fedimb.records import note_of, pack, unpack
 
 FOLDER = ("state", "region")
+SILENT_S = 1800.0
+"""Seconds that a question stays open while no coordinator sees to its run."""
+_AT_WORK = "at-work"
 _POLL_S = 0.2
+_BELOW = 0.9
+
+
+def time_below(seconds: float) -> float:
+    """Seconds that the level below has of a level's own: the rest is for its messages, and to add up what came.
+
+    Example:
+        >>> time_below(60.0), time_below(math.inf)
+        (54.0, inf)
+    """
+    return _BELOW * seconds
 
 
 class Unanswered(FedimbError):
@@ -54,12 +73,20 @@ class Ask:
         kind: type of the root's message.
         digest: of what is computed from it; the same when the message comes again.
         content: of the message.
+        until: when its asker gives up, in seconds since the epoch; infinite: when nobody sees to it any more.
+        wait_s: seconds that the asker waits.
     """
 
     nonce: str
     kind: str
     digest: str
     content: RecordDict
+    until: float = math.inf
+    wait_s: float = math.inf
+
+    def left_s(self) -> float:
+        """Seconds that are left for an answer, whatever happens to the clock no more than there were."""
+        return min(self.wait_s, max(0.0, self.until - time.time()))
 
 
 class Spool:
@@ -89,16 +116,23 @@ class Spool:
         except (OSError, ValueError) as error:
             raise FedimbError(f"{path} cannot be read ({error}): let the root start the run again") from error
 
-    def ask(self, kind: str, digest: str, content: RecordDict, wait_s: float) -> RecordDict:
+    def ask(self, kind: str, digest: str, content: RecordDict, wait_s: float = math.inf) -> RecordDict:
         """Put a question and wait for its answer, which is then removed.
+
+        Args:
+            kind, digest, content: see `Ask`.
+            wait_s: seconds; infinite: as long as a coordinator sees to the run, and `SILENT_S` without one.
 
         Raises:
             Unanswered: there is none.
         """
         nonce, folder = secrets.token_hex(8), self._folder()
-        write_private(folder / f"{nonce}.ask", pack(content, json.dumps({"kind": kind, "digest": digest})))
+        note = {"kind": kind, "digest": digest, "asked": time.time()}
+        if math.isfinite(wait_s):
+            note["wait_s"] = wait_s
+        write_private(folder / f"{nonce}.ask", pack(content, json.dumps(note)))
         files = [folder / f"{nonce}.{end}" for end in ("ask", "reply", "error")]
-        deadline = time.monotonic() + wait_s
+        deadline, silence = time.monotonic() + wait_s, _Silence(folder / _AT_WORK)
         try:
             while True:
                 if files[1].exists():
@@ -108,9 +142,13 @@ class Spool:
                     raise Unanswered(int(said["code"]), str(said["text"]))
                 if time.monotonic() > deadline:
                     raise Unanswered(
+                        0, f"its coordinator did not answer within {wait_s:g} s: fedimb region run must run there"
+                    )
+                if silence.seconds() > SILENT_S:
+                    raise Unanswered(
                         0,
-                        f"its coordinator did not answer within {wait_s:g} s: fedimb region run must run there, and "
-                        "wait less than that for its sites (--join, --away)",
+                        f"no coordinator saw to this question for {SILENT_S:g} s: fedimb region run and fedimb deploy "
+                        "up must run there",
                     )
                 self.wait()
         finally:
@@ -121,11 +159,21 @@ class Spool:
         """Let the coordinator work."""
         time.sleep(_POLL_S)
 
-    def pending(self) -> list[Ask]:
-        """Questions without an answer, oldest first."""
+    def at_work(self) -> None:
+        """Show that a coordinator sees to the run."""
+        (self._folder() / _AT_WORK).touch(0o600)
+
+    def pending(self, known: Collection[str] = ()) -> list[Ask]:
+        """Questions without an answer that somebody may still wait for, oldest first.
+
+        Args:
+            known: nonces of those that are left out, and not read.
+        """
         found = []
         with_time = []
         for path in self._folder().glob("*.ask"):
+            if path.stem in known:
+                continue
             with contextlib.suppress(OSError):  # its asker has just gone
                 with_time.append((path.stat().st_mtime_ns, path))
         for _, path in sorted(with_time):
@@ -134,7 +182,11 @@ class Spool:
             with contextlib.suppress(OSError):
                 data = path.read_bytes()
                 note = json.loads(note_of(data) or "{}")
-                found.append(Ask(path.stem, str(note["kind"]), str(note["digest"]), unpack(data)))
+                wait_s = float(note.get("wait_s", math.inf))
+                until = float(note.get("asked", time.time())) + wait_s
+                ask = Ask(path.stem, str(note["kind"]), str(note["digest"]), unpack(data), until, wait_s)
+                if ask.left_s() > 0:  # else its asker was killed, or removes it
+                    found.append(ask)
         return found
 
     def answer(self, ask: Ask, content: RecordDict) -> None:
@@ -162,6 +214,29 @@ class Spool:
     def keep_members(self, digest: str, members: Sequence[int]) -> None:
         """Note them, before the answer leaves."""
         write_private(self._folder("members") / f"{digest}.json", json.dumps(list(members)).encode())
+
+
+class _Silence:
+    """For how long a file has not been touched, by this process's own clock.
+
+    Args:
+        path: of the file, which need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen, self._since = self._touched(), time.monotonic()
+
+    def _touched(self) -> int:
+        with contextlib.suppress(OSError):
+            return self._path.stat().st_mtime_ns
+        return 0
+
+    def seconds(self) -> float:
+        """Since it was last touched, or since the first look."""
+        if (touched := self._touched()) != self._seen:
+            self._seen, self._since = touched, time.monotonic()
+        return time.monotonic() - self._since
 
 
 def spools(root: Path) -> Iterable[Spool]:

@@ -1,4 +1,9 @@
-"""Three SuperLinks, six nodes, two ``fedimb region run`` on loopback, killed at random: the weights of the flat run."""
+"""Trees of real processes on loopback: the weights of the flat run, undisturbed and killed at random.
+
+The whole tree has three SuperLinks, six nodes and two ``fedimb region run``. Kills are tried on half of it, one region
+of two sites, because each process costs seconds of a core when it starts. ``FEDIMB_TEST_REGION_ROUNDS`` and ``_KILLS``
+make that longer, ``_SEED`` chooses other victims and moments; what each round took is printed (``pytest -s``).
+"""
 
 import contextlib
 import json
@@ -13,14 +18,10 @@ from pathlib import Path
 
 import pytest
 from behind_nginx import NGINX
-from deployed import small_study, weights
-from loopback import Loopback
-from region_trees import SITES, Tree, make_tree
+from region_trees import SITES, Tree, differing, flat, make_tree
 
 from fedimb.deploy.coordinator.deployment import Deployment
-from fedimb.deploy.coordinator.serve import serve
 from fedimb.deploy.coordinator.superlink import healthy
-from fedimb.deploy.site.approvals import receive_plan
 from fedimb.deploy.site.guard import LAST_MESSAGE
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
@@ -32,10 +33,12 @@ pytestmark = [
     pytest.mark.skipif(NGINX is None, reason="nginx is not installed"),
 ]
 
-ROUNDS = int(os.environ.get("FEDIMB_TEST_REGION_ROUNDS", "5"))
-KILLS = int(os.environ.get("FEDIMB_TEST_REGION_KILLS", "4"))
+ROUNDS = int(os.environ.get("FEDIMB_TEST_REGION_ROUNDS", "3"))
+KILLS = int(os.environ.get("FEDIMB_TEST_REGION_KILLS", "2"))
+SEED = int(os.environ.get("FEDIMB_TEST_REGION_SEED", "7"))
 SECONDS = 3600.0
 """How long the whole run may take, on a machine that is busy."""
+ONE = {"nord": SITES["nord"]}
 
 
 class Processes:
@@ -58,6 +61,10 @@ class Processes:
             self._running[name] = subprocess.Popen(
                 self._words[name], stdout=log, stderr=log, cwd=self._to, process_group=0
             )
+
+    def names(self) -> list[str]:
+        """Of all commands."""
+        return list(self._running)
 
     def kill(self, name: str) -> None:
         """Kill -9 a command and what it started, and start it again."""
@@ -94,9 +101,10 @@ def running(home: Path) -> bool:
     return False
 
 
-@pytest.fixture
-def up(tmp_path: Path) -> Iterator[tuple[Tree, Processes]]:
-    tree, found = make_tree(tmp_path), Processes(tmp_path)
+@contextlib.contextmanager
+def up(tmp_path: Path, sites: dict[str, dict[str, int]]) -> Iterator[tuple[Tree, Processes]]:
+    """A tree whose processes run."""
+    began, tree, found = time.monotonic(), make_tree(tmp_path, sites=sites), Processes(tmp_path)
     tree.approve()
     try:
         deployments = {"root": tree.root} | {name: region.deployment for name, region in tree.regions.items()}
@@ -112,6 +120,7 @@ def up(tmp_path: Path) -> Iterator[tuple[Tree, Processes]]:
         for region in tree.regions.values():
             for home in (region.node, *region.sites.values()):
                 until(f"the node of {home.site}", lambda one=home: running(one.root))
+        print(f"all processes up: {time.monotonic() - began:.0f} s", flush=True)
         yield tree, found
     finally:
         found.stop()
@@ -132,49 +141,83 @@ def kill_app(deployment: Deployment) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def flat(to: Path) -> RunResult:
-    """The same four sites under one coordinator, in this process."""
-    to.mkdir()
-    study = small_study(to, {site: rows for own in SITES.values() for site, rows in own.items()}, "tracking=none")
-    for home in study.homes.values():
-        receive_plan(home, study.plan.to_json())
-    study.approve()
-    folder = study.new("seed=4", f"rounds={ROUNDS}")
-    serve(folder.path, Loopback(study.homes.values()))
-    return RunResult.read(folder.path)
+class Kills:
+    """Kills at random moments of random rounds.
+
+    Args:
+        tree, processes: whose processes are killed: nodes, ``region run``, ServerApps of the root and the regions.
+        rounds, count: of the run; of the kills.
+    """
+
+    def __init__(self, tree: Tree, processes: Processes, rounds: int, count: int) -> None:
+        chance = random.Random(SEED)
+        self._tree = tree
+        self._victims: dict[str, Callable[[], None]] = {
+            name: lambda one=name: processes.kill(one) for name in processes.names() if not name.endswith("-up")
+        }
+        self._victims["app of the root"] = lambda: kill_app(tree.root)
+        for name, region in tree.regions.items():
+            self._victims[f"app of {name}"] = lambda one=region.deployment: kill_app(one)
+        numbers = sorted(chance.sample(range(1, rounds + 1), min(count, rounds)))
+        self.planned = {number: (chance.choice(sorted(self._victims)), 3 * chance.random()) for number in numbers}
+        self.began: dict[int, float] = {}
+
+    def look(self) -> None:
+        """Kill who is to be killed in the round that has begun."""
+        number = len(self.began) + 1
+        if not asked(self._tree, number):
+            return
+        self.began[number] = time.monotonic()
+        print(f"round {number} after {self.began[number] - self.began[1]:.0f} s", flush=True)
+        if number in self.planned:
+            who, delay = self.planned[number]
+            time.sleep(delay)
+            self._victims[who]()
+            print(f"killed: {who}", flush=True)
+
+    def cost(self) -> str:
+        """Seconds of the rounds, the last with the final scores, and whether there was a kill in them."""
+        ends = [*self.began.values(), time.monotonic()]
+        return ", ".join(
+            f"round {number} {ends[number] - began:.0f} s{' with a kill' * (number in self.planned)}"
+            for number, began in self.began.items()
+        )
 
 
-def test_killed_at_random_the_weights_are_those_of_the_flat_run(up: tuple[Tree, Processes], tmp_path: Path) -> None:
-    tree, processes = up
-    expected = weights(flat(tmp_path / "flat"))
-    folder, chance = tree.new("seed=4", f"rounds={ROUNDS}", join_s=1500, away_s=1500), random.Random(7)
-    victims: dict[str, Callable[[], None]] = {
-        name: lambda one=name: processes.kill(one) for name in processes._running if not name.endswith("-up")
-    }
-    victims |= {"app of the root": lambda: kill_app(tree.root)}
-    victims |= {f"app of {name}": lambda one=region.deployment: kill_app(one) for name, region in tree.regions.items()}
-    plan = sorted(chance.sample(range(1, ROUNDS + 1), min(KILLS, ROUNDS)))
-    kills = {number: (chance.choice(sorted(victims)), 3 * chance.random()) for number in plan}
-    done, deadline = [], time.monotonic() + SECONDS
+def same_as_flat(to: Path, tree: Tree, processes: Processes, rounds: int, count: int) -> None:
+    """Run the tree to its end, killed so many times: its weights are those of its sites without regions."""
+    rows = {name: {site: SITES[name][site] for site in region.sites} for name, region in tree.regions.items()}
+    expected = flat(to / "flat", "seed=4", f"rounds={rounds}", sites=rows)
+    folder = tree.new("seed=4", f"rounds={rounds}", join_s=1500, away_s=1500)
+    kills, deadline = Kills(tree, processes, rounds, count), time.monotonic() + SECONDS
+    log = to / "root-run.log"
     while folder.status() != "finished":
         words = ["deploy", "run", "--resume", str(folder.path), "--deployment", str(tree.root.root)]
-        with open(tmp_path / "root-run.log", "ab") as log:
-            root = subprocess.Popen([sys.executable, "-m", "fedimb", *words], stdout=log, stderr=log, cwd=tmp_path)
-            while root.poll() is None:
-                assert time.monotonic() < deadline, (done, (tmp_path / "root-run.log").read_text()[-3000:])
-                number = next((n for n in kills if n not in done and asked(tree, n)), None)
-                if number is not None:
-                    who, delay = kills[number]
-                    time.sleep(delay)
-                    victims[who]()
-                    done.append(number)
-                time.sleep(0.2)
-        assert time.monotonic() < deadline, (done, (tmp_path / "root-run.log").read_text()[-3000:])
-    print(f"killed: {kills}")
-    assert sorted(done) == sorted(kills)
-    mine = weights(RunResult.read(folder.path))
-    assert {name for name, value in mine.items() if value.tobytes() != expected[name].tobytes()} == set()
+        with open(log, "ab") as file:
+            root = subprocess.Popen([sys.executable, "-m", "fedimb", *words], stdout=file, stderr=file, cwd=to)
+            try:
+                while root.poll() is None:
+                    assert time.monotonic() < deadline, (kills.began, log.read_text()[-3000:])
+                    kills.look()
+                    time.sleep(0.2)
+            finally:
+                root.kill()
+                root.wait()
+        assert time.monotonic() < deadline, (kills.began, log.read_text()[-3000:])
+    print(kills.cost(), flush=True)
+    assert sorted(kills.began) == list(range(1, rounds + 1))
+    assert differing(RunResult.read(folder.path), expected) == set()
     check_nothing_of_a_site(folder)
+
+
+def test_a_tree_of_processes_has_the_weights_of_the_flat_run(tmp_path: Path) -> None:
+    with up(tmp_path, SITES) as (tree, processes):
+        same_as_flat(tmp_path, tree, processes, rounds=1, count=0)
+
+
+def test_killed_at_random_the_weights_are_those_of_the_flat_run(tmp_path: Path) -> None:
+    with up(tmp_path, ONE) as (tree, processes):
+        same_as_flat(tmp_path, tree, processes, ROUNDS, KILLS)
 
 
 def asked(tree: Tree, number: int) -> bool:

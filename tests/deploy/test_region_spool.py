@@ -1,5 +1,6 @@
 """What a region's two programs leave in their folder, and that one coordinator answers."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from flwr.app import RecordDict
 
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.region_runs import RegionRuns
-from fedimb.deploy.region_spool import Ask, Spool, Unanswered
+from fedimb.deploy.region_spool import SILENT_S, Ask, Spool, Unanswered
 from fedimb.errors import ConfigError
 from fedimb.tracking.lock import locked
 
@@ -38,6 +39,49 @@ def test_an_answer_in_time_arrives(tmp_path: Path) -> None:
 
     spool.wait = answered  # type: ignore[method-assign]
     assert spool.ask("train", "d", RecordDict(), 5) == RecordDict()
+
+
+def test_a_question_without_a_limit_is_open_as_long_as_a_coordinator_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, looks = [100.0], [0]
+    monkeypatch.setattr("fedimb.deploy.region_spool.time.monotonic", lambda: now[0])
+    spool = Spool(tmp_path, "run")
+
+    def hours_later() -> None:
+        now[0] += SILENT_S * 0.9
+        looks[0] += 1
+        if looks[0] < 5:
+            spool.at_work()
+            os.utime(tmp_path / "state" / "region" / "run" / "at-work", ns=(looks[0], looks[0]))
+
+    spool.wait = hours_later  # type: ignore[method-assign]
+    with pytest.raises(Unanswered, match="no coordinator saw to this question for 1800 s: fedimb region run and"):
+        spool.ask("train", "d", RecordDict())
+    assert looks[0] == 6
+
+
+def test_a_question_whose_asker_was_killed_is_not_asked_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool, folder = Spool(tmp_path, "run"), tmp_path / "state" / "region" / "run"
+
+    def killed() -> None:
+        for path in folder.glob("*.ask"):
+            path.rename(folder / "f00.ask")
+        raise KeyboardInterrupt
+
+    spool.wait = killed  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        spool.ask("train", "d", RecordDict(), 50.0)
+    [ask] = spool.pending()
+    assert (ask.nonce, ask.wait_s) == ("f00", 50.0)
+    assert 0 < ask.left_s() <= 50
+    assert spool.pending(["f00"]) == []
+    monkeypatch.setattr("fedimb.deploy.region_spool.time.time", lambda: ask.until - 500)
+    assert ask.left_s() == 50  # a clock that was set back gives nobody more time
+    monkeypatch.setattr("fedimb.deploy.region_spool.time.time", lambda: ask.until)
+    assert spool.pending() == []
 
 
 def test_a_second_coordinator_of_a_node_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from interrupted import only_run
 from safetensors.numpy import load_file
 from small_runs import SMALL, launch_in
 from warm import CLI
@@ -36,11 +37,6 @@ def cli(cwd: Path, *words: str, path: Path | None = None) -> "subprocess.Popen[s
     env = os.environ | ({"PYTHONPATH": str(path) + os.pathsep + os.environ.get("PYTHONPATH", "")} if path else {})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-c", CLI, *words], cwd=cwd, env=env, **pipes)
-
-
-def only_run(cwd: Path) -> Path:
-    (folder,) = [path for path in (cwd / "runs" / "default").iterdir() if path.is_dir()]
-    return folder
 
 
 def assert_nothing_is_left(folder: Path) -> None:

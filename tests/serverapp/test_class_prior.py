@@ -11,6 +11,7 @@ import torch
 from flwr.app import ConfigRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interrupted import interrupted, only_run
 from small_runs import config, launch_in, weights_sha
 
 from fedimb.clientapp import class_prior as client_prior
@@ -24,7 +25,6 @@ from fedimb.models.mlp import MLP
 from fedimb.privacy.gaussian import sigma_of
 from fedimb.privacy.secrets import SIMULATED
 from fedimb.rundir.folder import RunFolder
-from fedimb.serverapp.checkpoint import FolderCheckpointer
 from fedimb.serverapp.class_prior import check_prior, gather_prior, head_counts
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.evaluate import Evaluator
@@ -269,21 +269,12 @@ def test_a_noisy_sum_reaches_the_clients_and_its_promise_the_table(tmp_path):
     assert (row["params"]["prior.epsilon"], row["params"]["prior.delta"]) == (0.5, 1e-5)
 
 
-def test_an_estimated_prior_is_the_same_after_an_interruption_and_costs_nothing_up(tmp_path, monkeypatch):
+def test_an_estimated_prior_is_the_same_after_an_interruption_and_costs_nothing_up(tmp_path):
     words = (*LOSS[:2], "rounds=2", "prior.provenance=estimated")
     whole = launch_in(tmp_path / "whole", *words)
-    original, left = FolderCheckpointer.after_round, [2]
-
-    def interrupted(self, loop, metrics, last):
-        if loop.progress.server_round in left:
-            left.remove(loop.progress.server_round)
-            raise KeyboardInterrupt
-        original(self, loop, metrics, last)
-
-    monkeypatch.setattr(FolderCheckpointer, "after_round", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(2):
         launch_in(tmp_path / "cut", *words)
-    (run,) = (tmp_path / "cut" / "runs" / "default").iterdir()
+    run = only_run(tmp_path / "cut")
     assert weights_sha(resume(run)) == weights_sha(whole)
     lines = [line["metrics"] for line in RunFolder(whole.folder).metrics()]
     assert [k for k in lines[0] if k.startswith("comm/up_bytes/")] == ["comm/up_bytes/train"]

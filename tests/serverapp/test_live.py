@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from interrupted import interrupted, only_run
 from safetensors.numpy import load_file
 from small_runs import config, launch_in
 
@@ -14,7 +15,6 @@ from fedimb.errors import ConfigError, RunFailed
 from fedimb.rundir.arrival_journal import ArrivalJournal
 from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp import launch
-from fedimb.serverapp.checkpoint import FolderCheckpointer
 from fedimb.serverapp.progress import ProgressBar
 
 # fedavgm keeps state at the server, moon at the clients
@@ -96,22 +96,10 @@ def test_the_order_within_a_buffer_changes_no_bit(tmp_path, arrivals):
 
 
 @pytest.mark.parametrize(("version", "after"), [(3, False), pytest.param(4, True, marks=pytest.mark.slow)])
-def test_stopped_and_resumed(tmp_path, monkeypatch, repeated, arrivals, version, after):
-    original, passed = FolderCheckpointer.after_round, []
-
-    def watched(self, *args, **options):
-        passed.append(1)
-        if len(passed) == version and not after:
-            raise KeyboardInterrupt
-        original(self, *args, **options)
-        if len(passed) == version:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(FolderCheckpointer, "after_round", watched)
-        with pytest.raises(KeyboardInterrupt):
-            again(tmp_path, arrivals)
-    [folder] = [path for path in (tmp_path / "runs" / "default").iterdir() if path.is_dir()]
+def test_stopped_and_resumed(tmp_path, repeated, arrivals, version, after):
+    with interrupted(version, after):
+        again(tmp_path, arrivals)
+    folder = only_run(tmp_path)
     launch.resume(folder)
     for name, value in weights(repeated).items():
         assert (weights(folder)[name] == value).all()

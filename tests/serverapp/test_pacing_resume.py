@@ -5,13 +5,13 @@ import pickle
 
 import killing
 import pytest
+from interrupted import interrupted, only_run
 from small_runs import launch_in, weights_sha
 
 from fedimb.engine.inline import InlineGrid
 from fedimb.engine.ray_worker import batches
 from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp import launch
-from fedimb.serverapp.checkpoint import FolderCheckpointer
 
 # moon keeps state at the clients, fedavgm at the server; balanced softmax follows what arrived
 WORDS = (
@@ -33,36 +33,14 @@ def facts(folder):
     return (folder / "artifacts" / "model" / "model.safetensors").read_bytes(), lines, kept
 
 
-def only_run(cwd):
-    (folder,) = [path for path in (cwd / "runs" / "default").iterdir() if path.is_dir()]
-    return folder
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     return facts(launch_in(tmp_path_factory.mktemp("whole"), *WORDS).folder)
 
 
-def stop(monkeypatch, version, after):
-    """Interrupt the run at a version: before it is written down, or after."""
-    original, passed = FolderCheckpointer.after_round, []
-
-    def watched(self, *args, **options):
-        passed.append(1)
-        if len(passed) == version and not after:
-            raise KeyboardInterrupt
-        original(self, *args, **options)
-        if len(passed) == version:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(FolderCheckpointer, "after_round", watched)
-
-
-def stopped_and_resumed(tmp_path, monkeypatch, version, after, words=WORDS):
-    with monkeypatch.context() as patched:
-        stop(patched, version, after)
-        with pytest.raises(KeyboardInterrupt):
-            launch_in(tmp_path, *words)
+def stopped_and_resumed(tmp_path, version, after, words=WORDS):
+    with interrupted(version, after):
+        launch_in(tmp_path, *words)
     folder = only_run(tmp_path)
     assert RunFolder(folder).status() == "killed"
     launch.resume(folder)
@@ -70,8 +48,8 @@ def stopped_and_resumed(tmp_path, monkeypatch, version, after, words=WORDS):
 
 
 @pytest.mark.parametrize(("version", "after"), [(3, False), (4, True), (7, True)])
-def test_interrupted_with_updates_in_flight(tmp_path, monkeypatch, whole, version, after):
-    folder = stopped_and_resumed(tmp_path, monkeypatch, version, after)
+def test_interrupted_with_updates_in_flight(tmp_path, whole, version, after):
+    folder = stopped_and_resumed(tmp_path, version, after)
     assert facts(folder) == whole
 
 
@@ -79,19 +57,19 @@ def test_interrupted_with_updates_in_flight(tmp_path, monkeypatch, whole, versio
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("version", range(1, 8))
 @pytest.mark.parametrize("more", [("checkpoint.every=1",), ("checkpoint.every=3",)])
-def test_interrupted_at_every_version(tmp_path, monkeypatch, whole, version, after, more):
-    folder = stopped_and_resumed(tmp_path, monkeypatch, version, after, (*WORDS, *more))
+def test_interrupted_at_every_version(tmp_path, whole, version, after, more):
+    folder = stopped_and_resumed(tmp_path, version, after, (*WORDS, *more))
     assert facts(folder) == whole
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pace", ["fedasync", "oversample", "deadline", "tiered"])
-def test_other_paces_interrupted(tmp_path, monkeypatch, pace):
+def test_other_paces_interrupted(tmp_path, pace):
     words = [word for word in WORDS if not word.startswith("pace")] + [f"pace={pace}", "pace.slow=0.3"]
     tiers = ["pace.tiers=2", "pace.probabilities=[0.7,0.3]", "clients.min_reply_fraction=0.3"]  # of three, two drop out
     words += tiers if pace == "tiered" else []
     reference = facts(launch_in(tmp_path / "whole", *words).folder)
-    folder = stopped_and_resumed(tmp_path / "stopped", monkeypatch, 4, False, words)
+    folder = stopped_and_resumed(tmp_path / "stopped", 4, False, words)
     assert facts(folder) == reference
 
 
@@ -112,7 +90,7 @@ def test_a_checkpoint_that_forgot_what_is_in_flight_would_be_seen(tmp_path, monk
 
     with monkeypatch.context() as patched:
         patched.setattr(Pending, "load", lambda self, arrays, info: None)
-        folder = stopped_and_resumed(tmp_path, monkeypatch, 5, False)
+        folder = stopped_and_resumed(tmp_path, 5, False)
     assert facts(folder)[0] != whole[0]
 
 

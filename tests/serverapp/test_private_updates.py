@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from interrupted import interrupted, only_run
 from small_runs import config, launch_in, weights_sha
 
 from fedimb.config.load import config_sha, from_json, row_label, to_json
@@ -12,7 +13,6 @@ from fedimb.errors import ConfigError
 from fedimb.privacy.gaussian import epsilon_of
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_file import load_model
-from fedimb.serverapp.checkpoint import FolderCheckpointer
 from fedimb.serverapp.launch import resume
 
 INLINE, EQUAL = "engine=inline", "aggregation_weight=uniform"
@@ -58,19 +58,11 @@ def test_the_noise_on_the_mean_is_noise_times_clip_over_the_cohort(tmp_path):
     assert drawn.std() == pytest.approx(100 * 0.01 / 4, rel=0.1)
 
 
-def test_a_killed_run_resumes_to_the_same_epsilon_and_weights(tmp_path, monkeypatch):
-    whole, original, rounds = launch_in(tmp_path / "whole", *NOISY), FolderCheckpointer.after_round, []
-
-    def stop(self, loop, told, last):
-        original(self, loop, told, last)
-        rounds.append(loop.progress.server_round)
-        if rounds == [1, 2]:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(FolderCheckpointer, "after_round", stop)
-    with pytest.raises(KeyboardInterrupt):
+def test_a_killed_run_resumes_to_the_same_epsilon_and_weights(tmp_path):
+    whole = launch_in(tmp_path / "whole", *NOISY)
+    with interrupted(2, after=True):
         launch_in(tmp_path, *NOISY)
-    (folder,) = (tmp_path / "runs" / "default").iterdir()
+    folder = only_run(tmp_path)
     result = resume(folder)
     assert weights_sha(result) == weights_sha(whole)
     assert result.privacy == whole.privacy

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import killing
 import pytest
+from interrupted import only_run
 
 from fedimb.errors import FedimbError
 from fedimb.rundir.folder import RunFolder
@@ -24,11 +25,6 @@ OVERRIDES = [
     "evaluation.last_k=2",
     "evaluation.bootstrap=50",
 ]
-
-
-def only_run(cwd: Path) -> Path:
-    (folder,) = [p for p in (cwd / "runs" / "default").iterdir() if p.is_dir()]
-    return folder
 
 
 def facts(folder: Path) -> tuple[bytes, list, dict]:

@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from interrupted import interrupted, only_run
 from small_runs import launch_in, weights_sha
 
-from fedimb.serverapp.checkpoint import FolderCheckpointer
 from fedimb.serverapp.launch import resume
 
 WORDS = ("engine=inline", "local.lr=0.2", "local.schedule={name: step, milestones: [1, 2], gamma: 0.5}")
@@ -16,23 +16,14 @@ def metrics(folder):
     return [json.loads(line)["metrics"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_rates_are_logged_and_a_killed_run_goes_on_with_them(tmp_path, monkeypatch):
+def test_rates_are_logged_and_a_killed_run_goes_on_with_them(tmp_path):
     whole = launch_in(tmp_path / "whole", *WORDS, *SERVER)
     said = [line for line in metrics(whole.folder) if "train/lr" in line]
     assert [line["train/lr"] for line in said] == pytest.approx([0.2, 0.1, 0.05])
     assert [line["train/server_lr"] for line in said] == pytest.approx([0.5, 1.0, 1.0])
-    original = FolderCheckpointer.after_round
-
-    def stop(self, loop, told, last):
-        original(self, loop, told, last)
-        if loop.progress.server_round == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(FolderCheckpointer, "after_round", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(2, after=True):
         launch_in(tmp_path / "killed", *WORDS, *SERVER)
-    monkeypatch.undo()
-    (folder,) = (tmp_path / "killed" / "runs" / "default").iterdir()
+    folder = only_run(tmp_path / "killed")
     assert weights_sha(resume(folder)) == weights_sha(whole)
 
 

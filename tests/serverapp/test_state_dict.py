@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.serverapp.strategy import FedAdam, FedAvg
+from interrupted import interrupted, only_run
 from own_method import own_groups, own_method
 from small_runs import launch_in, weights_sha
 
@@ -23,7 +24,6 @@ from fedimb.contracts.base import Contract
 from fedimb.errors import RunFailed
 from fedimb.records import array_record, load_arrays, to_numpy
 from fedimb.rundir.folder import RunFolder
-from fedimb.serverapp.checkpoint import FolderCheckpointer
 from fedimb.serverapp.launch import resume
 from fedimb.serverapp.steps import Rounds, ServerWork
 from fedimb.strategies.base import Method
@@ -177,21 +177,12 @@ def run(cwd: Path, cls: type, *words: str):
         return launch_in(cwd, *TINY, choice, *words, dirs=[Path(groups)])
 
 
-def run_cut(cwd: Path, cls: type, monkeypatch, before_checkpoint_of: int = 2):
+def run_cut(cwd: Path, cls: type, before_checkpoint_of: int = 2):
     """A run interrupted in a round, before its checkpoint, and resumed by a program that has everything built anew."""
-    original, left = FolderCheckpointer.after_round, [before_checkpoint_of]
-
-    def interrupted(self, loop, metrics, last):
-        if loop.progress.server_round in left:
-            left.clear()
-            raise KeyboardInterrupt
-        original(self, loop, metrics, last)
-
-    monkeypatch.setattr(FolderCheckpointer, "after_round", interrupted)
     with plugged_in(cls) as (choice, groups):
-        with pytest.raises(KeyboardInterrupt):
+        with interrupted(before_checkpoint_of):
             launch_in(cwd, *TINY, choice, dirs=[Path(groups)])
-        return resume(next((cwd / "runs" / "default").iterdir()))
+        return resume(only_run(cwd))
 
 
 def refusal(cwd: Path, cls: type, *words: str) -> str:
@@ -214,10 +205,10 @@ each_thing = pytest.mark.parametrize("thing", THINGS.values(), ids=list(THINGS))
     [EVERYTHING, *(pytest.param(thing, marks=pytest.mark.slow) for thing in THINGS.values())],
     ids=["everything", *THINGS],
 )
-def test_what_is_in_the_state_dict_survives_a_kill(thing, end, tmp_path, monkeypatch):
+def test_what_is_in_the_state_dict_survives_a_kill(thing, end, tmp_path):
     cls = keeping(type("Mine", (end,), {"thing": thing}), thing)
     whole = weights_sha(run(tmp_path / "whole", cls))
-    assert weights_sha(run_cut(tmp_path / "cut", cls, monkeypatch)) == whole
+    assert weights_sha(run_cut(tmp_path / "cut", cls)) == whole
 
 
 @ends
@@ -311,7 +302,7 @@ def test_what_cannot_be_saved_is_refused_by_its_path_before_the_first_round(valu
     assert RunFolder(folder).metrics() == []
 
 
-def test_a_subclass_of_a_stock_strategy_keeps_both_its_own_and_flowers_state(tmp_path, monkeypatch):
+def test_a_subclass_of_a_stock_strategy_keeps_both_its_own_and_flowers_state(tmp_path):
     class Counts(Depends, FedAdam):
         thing = THINGS["list of floats"]
 
@@ -323,7 +314,7 @@ def test_a_subclass_of_a_stock_strategy_keeps_both_its_own_and_flowers_state(tmp
             return {"it": self.it}
 
     whole = weights_sha(run(tmp_path / "whole", Counts))
-    assert weights_sha(run_cut(tmp_path / "cut", Counts, monkeypatch)) == whole
+    assert weights_sha(run_cut(tmp_path / "cut", Counts)) == whole
 
 
 @pytest.mark.slow
@@ -335,13 +326,13 @@ def test_a_list_of_rounds_survives_sigkill(warm, tmp_path):
     assert (tmp_path / "seen.txt").read_text().splitlines() == ["[1.0]", "[1.0, 2.0]", "[1.0, 2.0, 3.0]"]
 
 
-def test_the_pages_aggregator_survives_a_kill(tmp_path, monkeypatch):
+def test_the_pages_aggregator_survives_a_kill(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "add-a-strategy.md").read_text()
     (code,) = (block for block in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S) if "class Restless" in block)
     space: dict[str, Any] = {}
     exec(compile(code, "add-a-strategy.md", "exec"), space)
     whole = weights_sha(run(tmp_path / "whole", space["Restless"]))
-    assert weights_sha(run_cut(tmp_path / "cut", space["Restless"], monkeypatch)) == whole
+    assert weights_sha(run_cut(tmp_path / "cut", space["Restless"])) == whole
 
 
 class OfTheRun(Method):
@@ -387,7 +378,7 @@ class Decays(FedAvg):
 
 
 @pytest.mark.parametrize("cut", [pytest.param(2, marks=pytest.mark.slow), 3])
-def test_what_a_program_does_to_an_aggregator_between_steps_counts_once(cut, tmp_path, monkeypatch):
+def test_what_a_program_does_to_an_aggregator_between_steps_counts_once(cut, tmp_path):
     class Halves(Method):
         def __init__(self, inner) -> None:
             super().__init__(Decays())
@@ -398,4 +389,4 @@ def test_what_a_program_does_to_an_aggregator_between_steps_counts_once(cut, tmp
             yield Rounds(run.rounds - 1)
 
     whole = weights_sha(run(tmp_path / "whole", Halves))
-    assert weights_sha(run_cut(tmp_path / "cut", Halves, monkeypatch, cut)) == whole
+    assert weights_sha(run_cut(tmp_path / "cut", Halves, cut)) == whole

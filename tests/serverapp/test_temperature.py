@@ -122,7 +122,7 @@ def test_the_curve_over_tau_goes_through_the_rows(found):
 
 
 def test_the_panel_shows_it(found):
-    from fedimb.cli.output.runs import RunFinished
+    from fedimb.cli.output.results import RunFinished
     from fedimb.report.temperature import temperature_lines
 
     text = "\n".join(temperature_lines(found))

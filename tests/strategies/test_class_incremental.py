@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_runs import config, launch_in
 
-from fedimb.cli.output.runs import RunFinished
+from fedimb.cli.output.results import RunFinished
 from fedimb.clientapp.local_training import LocalTraining
 from fedimb.errors import ConfigError
 from fedimb.report.html.run import study_of_run

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import pytest
 import yaml
 from coordinator import make_deployment, make_node
+from deployed import small_study, weights
+from flwr.app import Message
 from ill_or_well import small_words, write_table
 from loopback import Loopback
 
@@ -21,6 +23,7 @@ from fedimb.deploy.coordinator.region import (
     refuse_pending,
     region_folder,
 )
+from fedimb.deploy.coordinator.serve import serve
 from fedimb.deploy.coordinator.sites import add_site, planned_keys
 from fedimb.deploy.coordinator.submit import create_run
 from fedimb.deploy.home import NodeHome
@@ -32,9 +35,21 @@ from fedimb.deploy.study_plan.plan import StudyPlan, make_plan
 from fedimb.deploy.study_plan.ranges import Range
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.result import RunResult
 from fedimb.schema import RunConfig
 
 SITES = {"nord": {"linz": 60, "st-anna": 90}, "sued": {"va": 75, "wien": 50}}
+THREE = {"nord": {"linz": 60, "st-anna": 90}, "sued": {"va": 75, "wien": 50, "zell": 60}}
+"""A region of three sites goes on without one of them; their names are in the order of one federation's."""
+
+
+Faults = Callable[[str, Message], int | str | None]
+"""See `loopback.Loopback`."""
+
+
+def no_fault(site: str, message: Message) -> int | str | None:
+    """Every site answers."""
+    return None
 
 
 @dataclass
@@ -112,11 +127,18 @@ class Served:
     Args:
         tree: of which a region is asked.
         faults: (site, message) -> see `loopback.Loopback`, of the sites.
+
+    Attributes:
+        starts: of coordinators.
+        offline: sites that are not online.
+        said: why sites did not take part, as the region's log has it.
     """
 
-    def __init__(self, tree: Tree, faults: Callable[..., Any] = lambda site, message: None) -> None:
+    def __init__(self, tree: Tree, faults: Faults = no_fault) -> None:
         self.tree, self.faults = tree, faults
         self.starts = 0
+        self.offline: set[str] = set()
+        self.said: list[str] = []
 
     def restart(self) -> None:
         """The coordinators of all regions were killed."""
@@ -128,10 +150,50 @@ class Served:
             if name not in self.tree.servers:
                 self.starts += 1
                 grid = Loopback(region.sites.values(), self.starts, self.faults)
+                grid.offline = self.offline
                 folder = region_folder(region.deployment, region.node.root, spool)
                 self.tree.servers[name] = RegionServer(folder, grid)
             self.tree.servers[name].serve_pending()
         except FedimbError as error:
+            self.said.append(str(error))
             refuse_pending(spool, name, error)
         except OSError:  # its ServerApp is killed; the question stays open, and the next one finds it
             self.tree.servers.pop(name, None)
+
+
+def served(tree: Tree, monkeypatch: pytest.MonkeyPatch, faults: Faults = no_fault) -> Served:
+    """From now on the regions' coordinators work."""
+    found = Served(tree, faults)
+    monkeypatch.setattr(Spool, "wait", lambda spool: found(spool))
+    return found
+
+
+def run(tree: Tree, folder: RunFolder, number: int = 1, faults: Faults = no_fault) -> RunResult:
+    """The root's run, with its regions' nodes as its sites."""
+    serve(folder.path, Loopback((region.node for region in tree.regions.values()), number, faults))
+    return RunResult.read(folder.path)
+
+
+def flat(
+    to: Path,
+    *overrides: str,
+    sites: dict[str, dict[str, int]] | None = None,
+    faults: Faults = no_fault,
+) -> RunResult:
+    """The same sites without regions, under one coordinator."""
+    to.mkdir()
+    rows = {site: n for own in (sites or SITES).values() for site, n in own.items()}
+    study = small_study(to, rows, "tracking=none")
+    for home in study.homes.values():
+        receive_plan(home, study.plan.to_json())
+    study.approve()
+    folder = study.new(*overrides)
+    serve(folder.path, Loopback(study.homes.values(), faults=faults))
+    return RunResult.read(folder.path)
+
+
+def differing(one: RunResult, other: RunResult) -> set[str]:
+    """Names of the weights that are not equal to the bit."""
+    mine, theirs = weights(one), weights(other)
+    assert mine.keys() == theirs.keys()
+    return {name for name, value in mine.items() if value.tobytes() != theirs[name].tobytes()}

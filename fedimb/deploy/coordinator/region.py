@@ -9,6 +9,7 @@ answer a message once and keep the reply.
 import hashlib
 import json
 import logging
+import math
 import os
 import time
 from pathlib import Path
@@ -19,25 +20,27 @@ from flwr.serverapp import Grid
 
 from fedimb import __version__
 from fedimb.atomic import write_atomic
-from fedimb.config.load import to_json
+from fedimb.config.load import config_sha, to_json
 from fedimb.config.parts import build_model
 from fedimb.config.regions import at_sites, first_site
 from fedimb.contracts import platform as names
 from fedimb.data.region_rows import RegionRows
 from fedimb.deploy.audit_log import utc_now
 from fedimb.deploy.coordinator.deployment import Deployment
-from fedimb.deploy.coordinator.serve import DEPLOYED, Deployed, SiteEngine
+from fedimb.deploy.coordinator.rejoin import QUERY
+from fedimb.deploy.coordinator.serve import DEPLOYED, SiteEngine, deployed_about, set_waits
 from fedimb.deploy.coordinator.sites import planned_keys
 from fedimb.deploy.coordinator.standby import refuse_standby
 from fedimb.deploy.files import parse_settings
 from fedimb.deploy.incidents import INCIDENT, NOT_APPROVED, WAITING
-from fedimb.deploy.region_spool import Ask, Spool
+from fedimb.deploy.region_spool import Ask, Spool, time_below
 from fedimb.deploy.study_plan.plan import RegionPart, StudyPlan, check_config, make_plan, read_plan, site_config
 from fedimb.engine import processes
 from fedimb.engine.flower_private import ensure_identity
 from fedimb.engine.grid import Job
 from fedimb.engine.region import Region
 from fedimb.errors import ConfigError, FedimbError, RunWaiting
+from fedimb.plain import JsonObject
 from fedimb.records import array_record
 from fedimb.rundir.checkpoints import fixed_hashes
 from fedimb.rundir.folder import RunFolder
@@ -147,7 +150,8 @@ def region_folder(
     if (path / DEPLOYED).is_file():
         write_atomic(path / REGION_FILE, settings.model_dump_json().encode())
         found = RunFolder.open(path)
-        found.write_json(DEPLOYED, found.read_json(DEPLOYED) | {"join_s": join_s, "away_s": away_s})
+        _check_same_run(found, about)
+        set_waits(found, join_s, away_s)
         return found
     plan = find_region_plan(deployment, str(about["plan"]), settings.region)
     config = at_sites(site_config(str(about["config"])))
@@ -166,6 +170,20 @@ def region_folder(
     return folder
 
 
+def _check_same_run(folder: RunFolder, about: JsonObject) -> None:
+    """Refuse a run of which this folder has another: both have one name, and their sites' client ids may differ."""
+    plan = read_plan((folder.path / "plan.json").read_text(encoding="utf-8"))
+    assert plan.part is not None, "region_folder makes runs of such plans only"
+    asked = at_sites(site_config(str(about["config"])))
+    if (plan.part.root, plan.part.region) != (about["plan"], about["region"]) or config_sha(asked) != config_sha(
+        read_config(folder)
+    ):
+        raise ConfigError(
+            f"{folder.path} is of another run of the same name (root's plan {plan.part.root[:12]}, asked for "
+            f"{str(about['plan'])[:12]}): move it away, and let the root start a new run"
+        )
+
+
 class RegionServer:
     """Answers the questions of one run.
 
@@ -180,32 +198,53 @@ class RegionServer:
     def __init__(self, folder: RunFolder, grid: Grid) -> None:
         path = folder.path
         settings = parse_settings(folder.read_json(REGION_FILE), RegionSettings, str(path / REGION_FILE))
-        about = parse_settings(folder.read_json(DEPLOYED), Deployed, str(path / DEPLOYED))
+        about = deployed_about(folder)
         plan = read_plan((path / "plan.json").read_text(encoding="utf-8"))
         assert plan.part is not None, "region_folder makes runs of such plans only"
         config = read_config(folder)
         self.spool, self.settings = Spool(Path(settings.node), path.name), settings
-        self._engine = SiteEngine(grid, folder, about, plan, config)
-        sites = self._engine.grid(Job(str(path), "{}", len(about.sites)))
+        if math.isfinite(left := min((ask.left_s() for ask in self.spool.pending()), default=math.inf)):
+            # Half of it for all sites to be online, half for them to join.
+            about = about.model_copy(update={"join_s": min(about.join_s, time_below(left) / 2)})
+        self._engine = SiteEngine(grid, folder, about, plan, config, lazily=True)
+        self._sites = sites = self._engine.grid(Job(str(path), "{}", len(about.sites)))
         sites.scaling = None  # the root's, over all regions, comes with its messages
+        sites.meanwhile = self.spool.at_work
         federation = self._engine.federation
         model = build_model(config, federation.n_classes, federation.input_shape)
         admission = admission_of(config, federation, model.head.in_features)
         clients = config.clients.model_copy(update={"min_members": plan.part.min_members})
+        self._read = set[str]()  # questions that need not be read again
         self._region = Region(settings.region, sites, range(len(about.sites)), clients, admission)
 
     def serve_pending(self) -> int:
         """Answer all open questions. Returns how many there were."""
+        self.spool.at_work()
         asks = self.spool.pending()
+        self._read = {ask.nonce for ask in asks}
         for ask in asks:
             self._answer(ask)
         return len(asks)
 
+    def _meanwhile(self) -> None:
+        """Answer a root that was started again while its last question is still open at the sites."""
+        self.spool.at_work()
+        for ask in self.spool.pending(self._read):
+            self._read.add(ask.nonce)
+            if ask.kind == QUERY:
+                self.spool.answer(ask, self._facts())
+
     def _answer(self, ask: Ask) -> None:
-        if ask.kind == f"query.{names.JOIN_SITE}":
-            self.spool.answer(ask, self._facts())
+        left = ask.left_s()
+        if not left:
+            return  # its asker has given up since
+        deadline_s = time_below(left) if math.isfinite(left) else None
+        self._sites.set_deadline(deadline_s)
+        if ask.kind == QUERY:
+            self._answer_join(ask, deadline_s)
             return
         message = Message(ask.content, 1, ask.kind)
+        self._sites.meanwhile = self._meanwhile
         try:
             before = self.spool.members(ask.digest)
             reply, members = self._region.answer(message, before)
@@ -213,12 +252,23 @@ class RegionServer:
             log.warning("%s", error)
             self.spool.refuse(ask, WAITING, waiting_text(self.settings.region))
             return
+        finally:
+            self._sites.meanwhile = self.spool.at_work
         if reply.has_error():
             self.spool.refuse(ask, reply.error.code, str(reply.error.reason))
             return
         if before is None:
             self.spool.keep_members(ask.digest, members)
         self.spool.answer(ask, reply.content)
+
+    def _answer_join(self, ask: Ask, deadline_s: float | None) -> None:
+        try:
+            self._engine.join_rest(deadline_s)
+        except FedimbError as error:
+            log.warning("%s", error)
+            refuse(self.spool, ask, self.settings.region, error)
+            return
+        self.spool.answer(ask, self._facts())
 
     def _facts(self) -> RecordDict:
         """What the region tells of its sites when it joins: sums, hashes, and a power of two over their rows."""
@@ -253,12 +303,17 @@ def waiting_text(region: str) -> str:
 def refuse_pending(spool: Spool, region: str, error: FedimbError) -> None:
     """Tell the root why its open questions have no answer, without what the error says of a site."""
     for ask in spool.pending():
-        if isinstance(error, RunWaiting):
-            spool.refuse(ask, WAITING, waiting_text(region))
-        elif isinstance(error, ConfigError):
-            spool.refuse(ask, NOT_APPROVED, f"{region}: has no plan of its sites for this run; see its log")
-        else:
-            spool.refuse(ask, INCIDENT, f"{region}: its sites do not take part; the reason is in its log")
+        refuse(spool, ask, region, error)
+
+
+def refuse(spool: Spool, ask: Ask, region: str, error: FedimbError) -> None:
+    """Tell the root why one question has no answer."""
+    if isinstance(error, RunWaiting):
+        spool.refuse(ask, WAITING, waiting_text(region))
+    elif isinstance(error, ConfigError):
+        spool.refuse(ask, NOT_APPROVED, f"{region}: has no plan of its sites for this run; see its log")
+    else:
+        spool.refuse(ask, INCIDENT, f"{region}: its sites do not take part; the reason is in its log")
 
 
 def serve_region(path: Path, grid: Grid, idle_s: float = IDLE_S) -> None:

@@ -69,7 +69,7 @@ class RegionRuns:
     def look(self) -> None:
         """See to every run with an open question, once."""
         for spool in spools(self._node):
-            if spool.pending() and not self._at_work(spool.run):
+            if not self._at_work(spool.run) and spool.pending():
                 self._start(spool)
 
     def _at_work(self, run: str) -> bool:

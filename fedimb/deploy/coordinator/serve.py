@@ -8,12 +8,12 @@ import logging
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from pydantic import Field
 
@@ -24,6 +24,7 @@ from fedimb.data.region_rows import RegionRows
 from fedimb.data.scaling import Scaling, scaling_of
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.federation import DeployedFederation, declared_labels
+from fedimb.deploy.coordinator.rejoin import QUERY, Rejoin
 from fedimb.deploy.coordinator.signed_messages import SignedMessages
 from fedimb.deploy.coordinator.site_channel import SiteGrid
 from fedimb.deploy.coordinator.site_grid import Timeouts
@@ -58,6 +59,8 @@ JOINED = "joined.json"
 _FOREVER = 2**62  # a message after all others
 DEPLOYED = "deployed.json"
 """The file that marks a run folder as one of a deployment."""
+WAITS = "waits.json"
+"""The file with ``join_s`` and ``away_s`` that were given anew for a run that has begun."""
 
 
 class Deployed(Strict):
@@ -81,10 +84,21 @@ def is_deployed(folder: Path) -> bool:
     return (folder / DEPLOYED).is_file()
 
 
+def deployed_about(folder: RunFolder) -> Deployed:
+    """What a run folder's deployed.json says, with waits that were given anew (`set_waits`)."""
+    about = parse_settings(folder.read_json(DEPLOYED), Deployed, str(folder.path / DEPLOYED))
+    found = folder.read_json(WAITS, {})
+    return about.model_copy(update={key: float(found[key]) for key in ("join_s", "away_s") if key in found})
+
+
+def set_waits(folder: RunFolder, join_s: float, away_s: float) -> None:
+    """Wait so many seconds for sites from the next start on; deployed.json stays as it was sealed."""
+    folder.write_json(WAITS, {"join_s": join_s, "away_s": away_s})
+
+
 def run_sites(folder: Path) -> list[str]:
     """Names of a deployed run's sites, in client-id order."""
-    about = parse_settings(RunFolder.open(folder).read_json(DEPLOYED), Deployed, str(folder / DEPLOYED))
-    return list(about.sites)
+    return list(deployed_about(RunFolder.open(folder)).sites)
 
 
 def serve(path: Path, grid: Grid) -> None:
@@ -98,7 +112,7 @@ def serve(path: Path, grid: Grid) -> None:
     refuse_standby(Deployment.of_run(path))
     driver = processes.record([os.getpid()])  # lets a watcher see this process end, and a resume end it
     folder.write_json("processes.json", {"temp_dir": None, "driver": driver, "processes": {}})
-    about = parse_settings(folder.read_json(DEPLOYED), Deployed, str(path / DEPLOYED))
+    about = deployed_about(folder)
     plan = read_plan((path / "plan.json").read_text(encoding="utf-8"))
     config = read_config(folder)
     try:
@@ -148,36 +162,57 @@ class JoinedSite:
 
 
 class SiteEngine:
-    """The engine of a deployed run: the sites that have joined. It does not own Flower's processes."""
+    """The engine of a deployed run: the sites that have joined. It does not own Flower's processes.
+
+    Args:
+        flower: Flower's Grid.
+        folder, about, plan, config: of the run.
+        lazily: whether sites of a run that all have joined before are not waited for now, but join again when they are
+            asked for something (`fedimb.deploy.coordinator.rejoin`).
+    """
 
     resume_with = "fedimb deploy run --resume"
 
     reusable = False
 
-    def __init__(self, flower: Grid, folder: RunFolder, about: Deployed, plan: StudyPlan, config: RunConfig) -> None:
+    def __init__(
+        self,
+        flower: Grid,
+        folder: RunFolder,
+        about: Deployed,
+        plan: StudyPlan,
+        config: RunConfig,
+        lazily: bool = False,
+    ) -> None:
         timeouts = Timeouts(about.join_s, about.away_s, config.clients.deadline_s)
         sites = [site.name for site in plan.sites]
         if about.sites != sites:
             raise ConfigError(f"{folder.path / DEPLOYED} lists other sites than the plan ({', '.join(sites)})")
         signed = SignedMessages(Deployment.of_run(folder.path), plan, folder.path.name)
         aside = LeftOut(folder.path, about.sites).aside(_FOREVER)
-        self._grid = SiteGrid(flower, about.sites, folder.path, timeouts, signed, frozenset(aside))
-        shared = {
+        self._folder, self._plan, self._sites = folder, plan, about.sites
+        self._shared: dict[str, Any] = {
             "run": folder.path.name,
             "plan": (folder.path / "plan.json").read_text(encoding="utf-8"),
             "cfg-json": (folder.path / "config.json").read_text(),
             "clients": plan.n_clients,
         }
-        replies = self._grid.query_all(names.JOIN_SITE, lambda client: {**shared, "client": plan.first_client + client})
-        known = _read_joined(folder) if aside else {}
+        if config.clients.regions is not None:
+            self._shared["wait-s"] = float(timeouts.join_s)
+        known = _read_joined(folder) if aside or lazily else {}
+        lazily = lazily and known.keys() >= set(about.sites)
+        rejoin = Rejoin(range(len(sites)), self._join_query, self._join_again) if lazily else None
+        self._grid = SiteGrid(flower, about.sites, folder.path, timeouts, signed, frozenset(aside), rejoin)
+        replies = {} if lazily else self._grid.query_all(names.JOIN_SITE, self._join_values)
         joined = []
         for client, name in enumerate(about.sites):
-            if client not in aside:
+            if client not in aside and not lazily:
                 joined.append(_read_join_reply(plan, name, replies.get(client)))
             elif name in known:
                 joined.append(known[name])
             else:
                 raise RunFailed(f"{name} is set aside, but has never joined this run: make a plan for the other sites")
+        self.joined: list[JoinedSite] = joined
         _write_joined(folder, dict(zip(about.sites, joined, strict=True)))
         scaling = _scaling(joined, config.clients.max_weight_share, tuple(plan.input_shape))
         if scaling is not None:
@@ -208,12 +243,37 @@ class SiteEngine:
             [site.code for site in joined],
             labels,
         )
-        self.joined: list[JoinedSite] = joined
         self.federation.read_with, self.federation.embedded_by = agreed_settings(inputs)
         self.federation.pairs = {client: site.key for client, site in enumerate(joined)}
         if (regions := config.clients.regions) is not None:
             largest = [2.0 ** ceil_log2(site.largest) for site in joined]
             self.federation.regions = tuple(map(RegionRows, regions, largest))
+
+    def _join_values(self, client: int) -> dict[str, Any]:
+        return {**self._shared, "client": self._plan.first_client + client}
+
+    def _join_query(self, client: int) -> Message:
+        return Message(RecordDict({names.RUN: ConfigRecord(self._join_values(client))}), client + 1, QUERY)
+
+    def _join_again(self, client: int, reply: Message) -> None:
+        """Take what a site tells when it joins again. Raises RunFailed if it is not what it told at first."""
+        site = self._sites[client]
+        found, before = _read_join_reply(self._plan, site, reply), self.joined[client]
+        if replace(found, sums=None, code="", key="") != replace(before, sums=None, code="", key=""):
+            raise RunFailed(f"{site} tells other facts of its data than when it joined this run: start a new run")
+        if found.code != before.code:
+            log.warning("%s: its code changed since it joined this run", site)
+        self.joined[client] = replace(found, sums=before.sums)
+        _write_joined(self._folder, dict(zip(self._sites, self.joined, strict=True)))
+
+    def join_rest(self, deadline_s: float | None) -> None:
+        """Let those sites join again that have not and are online: what they tell may be new to who asks for it."""
+        rejoin = self._grid.rejoin
+        waiting = rejoin.open & self._grid.activations().keys()
+        replies = self._grid.ask({client: rejoin.question(client) for client in sorted(waiting)}, deadline_s)
+        for client, reply in replies.items():
+            if (error := rejoin.refusal(client, reply)) is not None:
+                raise RunFailed(f"{self._sites[client]} does not take part: {clean_text(error.reason)}")
 
     def grid(self, job: Job) -> SiteGrid:
         """The sites."""

@@ -10,7 +10,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from flwr.serverapp import Grid
 from fedimb.contracts import platform as names
 from fedimb.contracts.platform import AUDIT_HEAD
 from fedimb.deploy.audit_chain import Head
+from fedimb.deploy.coordinator.rejoin import Rejoin
 from fedimb.deploy.coordinator.screen import LEFT_OUT, screen_replies
 from fedimb.deploy.coordinator.signed_messages import LOST_BY_FLOWER, SignedMessages
 from fedimb.deploy.incidents import WAITING
@@ -69,6 +70,11 @@ class DeployedGrid(SimulationGrid):
         timeouts: see `Timeouts`.
         signed: signs messages and checks replies, see `SignedMessages`.
         aside: client ids of sites that are set aside: they are neither waited for nor asked.
+        rejoin: sites that joined an earlier ServerApp of this run: they are not waited for, and join again first.
+
+    Attributes:
+        scaling: goes with every message; None: nothing does.
+        meanwhile: called again and again while replies are waited for.
     """
 
     def __init__(
@@ -79,24 +85,26 @@ class DeployedGrid(SimulationGrid):
         timeouts: Timeouts,
         signed: SignedMessages,
         aside: frozenset[int] = frozenset(),
+        rejoin: Rejoin | None = None,
     ) -> None:
         super().__init__(len(sites))
         self._signed, self._orders = signed, dict[str, Order]()
         self._grid, self._sites, self._folder, self._timeouts = grid, dict(enumerate(sites)), folder, timeouts
-        self.scaling: ArrayRecord | None = None  # goes with every message
+        self.scaling: ArrayRecord | None = None
+        self.meanwhile: Callable[[], None] = lambda: None
         self._unreadable: dict[int, Refusal] = {}  # of the replies to the last messages
-        self._aside = aside
+        self._aside, self.rejoin = aside, rejoin or Rejoin()
         self._node_of = self._find_nodes()
 
     def _find_nodes(self) -> dict[int, int]:
-        """Node id by client id; waits until all sites are online."""
+        """Node id by client id; waits until all sites are online that must not join again."""
         deadline = time.monotonic() + self._timeouts.join_s
         while True:
             by_name = {node.name: node.node_id for node in self._grid.get_nodes()}
             asked = {client: site for client, site in self._sites.items() if client not in self._aside}
-            missing = [site for site in asked.values() if site not in by_name]
+            missing = [site for c, site in asked.items() if site not in by_name and c not in self.rejoin.open]
             if not missing:
-                return {client: by_name[site] for client, site in asked.items()}
+                return {client: by_name[site] for client, site in asked.items() if site in by_name}
             if time.monotonic() > deadline:
                 raise RunFailed(
                     f"{', '.join(missing)} not online after {self._timeouts.join_s:.0f} s: check that fedimb node run "
@@ -110,7 +118,7 @@ class DeployedGrid(SimulationGrid):
         instructions = {client: message for lane in lanes for client, message in lane}
         replies = self.ask(instructions, self._timeouts.deadline_s)
         for client in instructions.keys() - replies.keys():
-            late = f"no reply within {self._timeouts.deadline_s:g} s (clients.deadline_s); left out of this step"
+            late = f"no reply within {self._timeouts.deadline_s:.4g} s (clients.deadline_s); left out of this step"
             replies[client] = Message(Error(code=CLIENT_FAILED, reason=late), reply_to=instructions[client])
         kept, left_out = screen_replies(instructions, replies, self._sites, self.admission)
         left_out |= self._unreadable
@@ -152,6 +160,7 @@ class DeployedGrid(SimulationGrid):
                 looked = now
                 open_.push_again()
             if len(replies) < len(instructions):
+                self.meanwhile()
                 time.sleep(self._timeouts.poll_s)
         self.refuse_waiting(replies)
         return replies
@@ -170,13 +179,21 @@ class DeployedGrid(SimulationGrid):
         """How long is waited."""
         return self._timeouts
 
+    def set_deadline(self, seconds: float | None) -> None:
+        """From now on sites have so long for an exchange; None: no limit."""
+        self._timeouts = replace(self._timeouts, deadline_s=seconds)
+
     def unreadable(self, client: int) -> Refusal | None:
         """What in the site's last reply could not be read; None: nothing. It is told once."""
         return self._unreadable.pop(client, None)
 
     def activations(self) -> dict[int, str]:
         """When each online node was last activated, by client id."""
-        online = {node.node_id: str(node.last_activated_at) for node in self._grid.get_nodes()}
+        nodes = list(self._grid.get_nodes())
+        online = {node.node_id: str(node.last_activated_at) for node in nodes}
+        if unseen := self.rejoin.open - self._node_of.keys() - self._aside:
+            by_name = {node.name: node.node_id for node in nodes}
+            self._node_of |= {c: by_name[self._sites[c]] for c in sorted(unseen) if self._sites[c] in by_name}
         return {client: online[node] for client, node in self._node_of.items() if node in online}
 
     def deliver(self, messages: Mapping[int, Message]) -> dict[str, int]:
@@ -269,6 +286,7 @@ class SiteMessages:
         self._grid = grid
         self._instructions: dict[int, Message] = {}
         self._ids: dict[str, int] = {}
+        self._sent: dict[int, Message] = {}  # what a site has been asked: its message, or first to join again
         self._let_in: dict[int, str] = {}
         self.away: dict[int, Message] = {}
         """Clients that are away, each with the error that stands in for its reply."""
@@ -290,15 +308,28 @@ class SiteMessages:
 
     def _push(self, clients: Sequence[int]) -> None:
         if clients:
-            self._ids |= self._grid.deliver({client: self._instructions[client] for client in clients})
+            sent = {client: self._grid.rejoin.first(client, self._instructions[client]) for client in clients}
+            self._sent |= sent
+            self._ids |= self._grid.deliver(sent)
 
     def pull(self) -> list[tuple[int, Message]]:
         """Replies that have arrived since the last call."""
-        found = []
+        found, joined = [], []
         for reply in self._grid.pull(self._ids) if self._ids else ():
             client = self._ids.pop(reply.metadata.reply_to_message_id, None)
-            if client is not None:
-                found.append((client, self._grid.check(client, self._instructions[client], reply)))
+            if client is None:
+                continue
+            sent, message = self._sent[client], self._instructions[client]
+            checked = self._grid.check(client, sent, reply)
+            if sent is message:
+                found.append((client, checked))
+            elif is_away(checked):
+                found.append((client, Message(checked.error, reply_to=message)))
+            elif (error := self._grid.rejoin.refusal(client, self._grid.taken(client, checked, sent))) is not None:
+                found.append((client, Message(error, reply_to=message)))
+            else:
+                joined.append(client)
+        self._push(joined)
         return found
 
     def push_again(self) -> None:

@@ -4,6 +4,7 @@ It joins, has its plan approved, keeps an audit log and a ledger as every node d
 region's own coordinator (`fedimb.deploy.region_spool`), whose sites never hear of the root.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from fedimb.annotation.private import write_private
 from fedimb.contracts import platform as names
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.incidents import INCIDENT, NOT_APPROVED, Shareable
-from fedimb.deploy.region_spool import FOLDER, Spool, Unanswered
+from fedimb.deploy.region_spool import FOLDER, Spool, Unanswered, time_below
 from fedimb.deploy.registered_data.data_version import DataVersion
 from fedimb.deploy.site.account import Account, Asked
 from fedimb.deploy.site.sharing import Patients
@@ -22,8 +23,6 @@ from fedimb.plain import JsonObject
 from fedimb.records import pack, unpack
 from fedimb.schema import RunConfig
 
-WAIT_S = 1800.0
-"""Seconds that a region's coordinator has for an answer, if ``clients.deadline_s`` does not say."""
 DATA = "region"
 """In the ledger: the name of the data that a region answers about, all of its sites'."""
 _JOINED = "joined.safetensors"
@@ -80,13 +79,13 @@ class RegionRun:
         return unpack(self.home.file(*FOLDER, self.name, _JOINED).read_bytes())
 
     def answer(self, message: Message) -> RecordDict:
-        """The coordinator's answer to a message of the root.
+        """The coordinator's answer to a message of the root, within ``clients.deadline_s`` if there is such a limit.
 
         Raises:
             Shareable: there is none, in words without any site's name.
         """
-        wait_s = self.config.clients.deadline_s or WAIT_S
-        return _ask(self.home, self.name, message, Asked.of(message).digest, wait_s)
+        deadline_s = self.config.clients.deadline_s
+        return _ask(self.home, self.name, message, Asked.of(message).digest, deadline_s)
 
 
 def join_region(home: NodeHome, name: str, plan: StudyPlan, config: RunConfig, message: Message) -> RegionRun:
@@ -103,7 +102,8 @@ def join_region(home: NodeHome, name: str, plan: StudyPlan, config: RunConfig, m
     # Before a site is asked, whose own ledger would note a run that this one does not allow.
     RegionRun(home, name, plan, config, int(asked["client"]), known).account().check_join()
     Spool(home.root, name).open({"plan": plan.sha, "config": str(asked["cfg-json"]), "region": home.site})
-    content = _ask(home, name, message, "join", WAIT_S)
+    root_s = asked.get("wait-s")
+    content = _ask(home, name, message, "join", root_s if isinstance(root_s, float) and root_s > 0 else None)
     facts: JsonObject = dict(content.config_records[names.SITE])
     if facts.get("site") != home.site:
         raise Shareable(NOT_APPROVED, f"{home.site}: its coordinator answers for another region")
@@ -113,7 +113,9 @@ def join_region(home: NodeHome, name: str, plan: StudyPlan, config: RunConfig, m
     return run
 
 
-def _ask(home: NodeHome, run: str, message: Message, digest: str, wait_s: float) -> RecordDict:
+def _ask(home: NodeHome, run: str, message: Message, digest: str, root_s: float | None) -> RecordDict:
+    """Ask the coordinator. ``root_s``: seconds that the root waits for this node; None: until it is away."""
+    wait_s = math.inf if root_s is None else time_below(float(root_s))
     try:
         return Spool(home.root, run).ask(message.metadata.message_type, digest, message.content, wait_s)
     except Unanswered as error:

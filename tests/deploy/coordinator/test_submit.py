@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from study_plans import keys_of, plan_of, run_config
 
+from fedimb.cli.main import main
 from fedimb.deploy.coordinator import submit
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.drafting import write_plan
+from fedimb.deploy.coordinator.serve import deployed_about
 from fedimb.deploy.coordinator.site_grid import EVENTS
 from fedimb.deploy.coordinator.sites import planned_keys
 from fedimb.deploy.joining import JoinFile, write_join
@@ -265,3 +267,21 @@ def test_a_resume_ends_what_a_killed_attempt_left(deployment, plan, flower, stat
     assert left.wait(5) == -9
     assert flower.calls == ["stop", "run"]
     assert folder.read_json("processes.json") is None
+
+
+def test_waits_given_with_a_resume_are_taken_and_others_stay(deployment, plan, flower, capsys):
+    folder = submit.create_run(deployment, plan, (), 120.0, 300.0)
+    sealed, tell = (folder.path / "deployed.json").read_bytes(), ["--deployment", str(deployment.root)]
+    flower.on_run = lambda folder: folder.set_status("failed", "the sites are asleep", "RunFailed")
+    for words, expected in (
+        ([], (120.0, 300.0)),
+        (["--join", "900"], (900.0, 300.0)),
+        (["--away", "60"], (900.0, 60.0)),
+    ):
+        assert main(["deploy", "run", "--resume", str(folder.path), *tell, *words]) == 1
+        about = deployed_about(folder)
+        assert (about.join_s, about.away_s) == expected
+    assert (folder.path / "deployed.json").read_bytes() == sealed
+    capsys.readouterr()
+    assert main(["deploy", "run", "--resume", str(folder.path), *tell, "--away", "0"]) == 2
+    assert "--away 0: give a number of seconds above 0" in capsys.readouterr().err
