@@ -119,7 +119,7 @@ def test_rows_with_several_labels_never_train(home, plans, tmp_path):
     (tmp_path / "data.yaml").write_text(json.dumps(group))
     register_data(home, str(tmp_path / "t.csv"), "heart", ["heart"], like=str(tmp_path / "data.yaml"))
     plan = plans["heart_four"].model_copy(update={"input_shape": [1]})
-    with pytest.raises(DataError, match="rows have several labels each, in a study one: .*: register the data with"):
+    with pytest.raises(DataError, match=r"rows have several labels each, in a study one: .*: register the data with"):
         refuse_unfit(home, plan)
 
 
