@@ -251,10 +251,13 @@ class Evaluator:
         minority = self._federation.minority
         if self._y.ndim != 2:
             return bootstrap_scores(self.matrices[row], minority, resamples, rng)
-        primary = np.asarray(self._federation.store.y[self._federation.test])
-        strata = np.where((self._y == 1).any(dim=1).numpy(), primary, self._federation.n_classes)
         said = (self._logits[row] > 0).numpy()
-        return bootstrap_labels(self._y.numpy(), said, strata, minority, resamples, rng)
+        return bootstrap_labels(self._y.numpy(), said, self._strata(), minority, resamples, rng)
+
+    def _strata(self) -> np.ndarray:
+        """[n] int64, of test rows with several labels: the primary class; C of a row without a known positive."""
+        primary = np.asarray(self._federation.store.y[self._federation.test])
+        return np.where((self._y == 1).any(dim=1).numpy(), primary, self._federation.n_classes)
 
     def client_accuracies(self, row: str) -> np.ndarray:
         """Accuracy expected at each client from the classes it holds, float64 [K], of the scores last computed.

@@ -212,8 +212,8 @@ class SiteEvaluator(Evaluator):
         if self._y.ndim == 2:
             if len(own) > 1:
                 return {}
-            strata = self._federation.store.y[self._federation.test]
-            return bootstrap_labels(self._y.numpy(), (own[0][1] > 0).numpy(), strata, minority, resamples, rng)
+            said = (own[0][1] > 0).numpy()
+            return bootstrap_labels(self._y.numpy(), said, self._strata(), minority, resamples, rng)
         votes = np.zeros((len(self._y), self._federation.n_classes), np.int64)
         for model, logits in own:
             np.add.at(votes, (np.arange(len(votes)), logits.argmax(dim=1).numpy()), len(model.clients))

@@ -8,7 +8,7 @@ TASKS = ("multiclass", "multilabel")
 _SEES_LABELS = ("loss", "calibration", "strategy", "objective", "augmentation", "resampler")
 _GETS_LABELS = ("loss", "sampler", "strategy", "objective", "augmentation", "attack", "resampler")
 _UNKNOWN_MEANS = {
-    "cells": "cells of classes that a client does not annotate",
+    "cells": "cells of labels that are unknown",
     "coarse": "labels that are sets of classes",
 }
 _TASK_MEANS = {"multiclass": "one class per row", "multilabel": "several labels per row"}

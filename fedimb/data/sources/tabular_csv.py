@@ -53,7 +53,7 @@ class Table(ABC):
     Args:
         target: the label's column; or several columns of 0 and 1, one per class, if rows have several labels. A row of
             zeros then gets a separate class (`fedimb.data.labels.complete`).
-        cell_map: of several columns: what values other than 0 and 1 mean, as in {-1: unknown, empty: 0}: 0, 1 or unknown;
+        cell_map: of several columns: what other values than 0 and 1 mean, as in {-1: unknown, empty: 0}: 0, 1, unknown;
             or column -> such a map (`fedimb.data.sources.cell_map`). Anything else is a bad row.
         classes, target_map, thresholds: the rule for a label in one column, see `Target`.
         drop: columns to leave out.

@@ -81,6 +81,15 @@ def plan_checks(name: str, version: DataVersion, plan: "StudyPlan") -> Iterator[
     """Compare schema and classes with the plan. Yields one ``ok`` if everything matches."""
     facts, found = version.facts, []
     schema = facts["schema"]
+    if schema["task"] != "multiclass":
+        found.append(
+            Check(
+                "fail",
+                name,
+                "rows have several labels each, in a study one: a row would count for several classes",
+                "register the data with one label per row, or leave the study",
+            )
+        )
     if schema["classes"] != plan.classes:
         found.append(
             Check(

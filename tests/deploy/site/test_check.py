@@ -111,6 +111,18 @@ def test_data_that_fit_the_plan(home, plans):
     assert "no data set has the tags lungs" in found[0]
 
 
+def test_rows_with_several_labels_never_train(home, plans, tmp_path):
+    """Also where the classes and the shape of rows are the plan's."""
+    (tmp_path / "t.csv").write_text("age,healthy,disease\n50,0,1\n60,1,\n61,1,1\n70,,0\n")
+    source = {"name": "tabular_csv", "files": str(tmp_path / "t.csv"), "target": ["healthy", "disease"]}
+    group = {"source": source | {"cell_map": {"": "unknown"}}, "test": {"name": "none"}}
+    (tmp_path / "data.yaml").write_text(json.dumps(group))
+    register_data(home, str(tmp_path / "t.csv"), "heart", ["heart"], like=str(tmp_path / "data.yaml"))
+    plan = plans["heart_four"].model_copy(update={"input_shape": [1]})
+    with pytest.raises(DataError, match=r"rows have several labels each, in a study one: .*: register the data with"):
+        refuse_unfit(home, plan)
+
+
 @needs_heart
 def test_labels_that_cannot_express_the_classes_never_train(home, plans):
     path, plan = "heart-disease/processed.hungarian.data", plans["heart_severe"]
