@@ -30,7 +30,7 @@ def run_result(classes=3):
     scores = {"minority_recall": 0.8, "macro_recall": 0.85, "min_class_recall": 0.8, "accuracy": 0.875}
     row = RowResult("fedavg", scores, scores, np.eye(classes, dtype=np.int64), {}, recall, probability={"ece": 0.125})
     counts = np.arange(classes, 0, -1) * 100
-    more = {"client_seconds": 2.5, "steps": 40.0, "labels": 600.0}
+    more = {"client_seconds": 2.5, "steps": 40.0, "server_steps": 12.0, "labels": 600.0}
     return RunResult(Path("runs/default/fedavg-s3-0a"), (row,), 10**6, 2 * 10**6, 1.5, counts, names, (1,), 3, **more)
 
 
@@ -73,6 +73,7 @@ def test_a_run_as_frames_and_as_tables():
     done = run_result()
     (line,) = done.to_frame().to_dict("records")
     costs = {"up_bytes": 10**6, "down_bytes": 2 * 10**6, "client_seconds": 2.5, "steps": 40.0, "labels": 600.0}
+    costs["server_steps"] = 12.0
     assert line == {"row": "fedavg", "seed": 3, "ece": 0.125, **done.metrics, **costs, "suspect": ""}
     by_class = done.to_frame("classes")
     assert by_class["class"].tolist() == ["class 0", "class 1", "class 2"]
