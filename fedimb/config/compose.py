@@ -6,7 +6,7 @@ errors span many lines and use its own terms; here each becomes one line with a 
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 from fedimb import registry
 from fedimb.config.catalogue import MODULE, Catalogue, Fingerprint
+from fedimb.config.effects import unread
 from fedimb.config.overrides import NAMED, current_key, drop_arguments, given_keys, rename_keys, set_value
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
@@ -27,25 +28,64 @@ _asked: set[str] = set()
 _OTHER_DATA = tuple(f"data.source.{key}" for key in ("name", "path", "files", "labels", "root", "url", "query"))
 
 
-def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Settings:
+def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = (), shared: Sequence[str] = ()) -> Settings:
     """One run's configuration as plain dicts, lists and scalars, interpolations resolved; not yet validated.
 
     Args:
         overrides: ``group=name``, ``group=[a,b]`` (strategy, calibration) or ``dotted.key=value`` words.
         config_dirs: folders with additional YAML groups (see `Catalogue`).
+        shared: words before these that are said for several runs: this one need not read them.
 
     Raises:
-        ConfigError: unknown key or group option (with the nearest), unreadable word, missing value, bad YAML.
+        ConfigError: unknown key or group option (with the nearest), unreadable word, missing value, bad YAML, or a word
+            of ``overrides`` that changes nothing because of another choice (`fedimb.config.effects`).
     """
+    config, before = _composed_of([*shared, *overrides], config_dirs)
+    if reasons := unread(_said(overrides, config_dirs), before, config):
+        raise ConfigError(next(iter(reasons.values())))
+    return config
+
+
+def refuse_unread(shared: Sequence[str], runs: Iterable[Sequence[str]], about: Sequence[str] | None = None) -> None:
+    """Refuse words that are said for several runs, and that none of them reads.
+
+    Args:
+        shared: as in `compose`.
+        runs: the other words of each run.
+        about: those of ``shared`` that are meant; None: all.
+
+    Raises:
+        ConfigError: a word changes nothing in any run; the reason is that of the first.
+    """
+    said = _said(shared if about is None else about, ())
+    left: dict[str, str] | None = None
+    for words in runs if said else ():
+        own = _said(words, ())
+        config, before = _composed_of([*shared, *words], ())
+        reasons = unread([key for key in said if key not in own], before, config)
+        left = reasons if left is None else {key: why for key, why in left.items() if key in reasons}
+        if not left:
+            return
+    if left:
+        raise ConfigError(next(iter(left.values())))
+
+
+def _composed_of(words: Sequence[str], config_dirs: Sequence[Path]) -> tuple[Settings, Settings]:
+    """The configuration, and what its groups alone say: of groups that were chosen the usual choice."""
     with _lock:
         catalogue = Catalogue(config_dirs)
-        groups, values = _sort_words(overrides, catalogue)
+        groups, values = _sort_words(words, catalogue)
         config = rename_keys(deepcopy(_base(catalogue, groups)))
+        usual = _base(catalogue, [])
     if isinstance(config.get("data"), dict):
         for listed in ("accept", "subgroups"):  # can be given for every data YAML, also those that do not list them
             config["data"].setdefault(listed, [])
         config["data"].setdefault("normalize", None)
         config["data"].setdefault("labels", {})
+    before = deepcopy(config)
+    for group in {word.lstrip("+").partition("=")[0] for word in groups}:
+        if isinstance(before.get(group), dict) and isinstance(usual.get(group), dict) and "name" in usual[group]:
+            before[group]["name"] = usual[group]["name"]
     given, last = given_keys(values), dict(values)
     for key, value in values:
         if last[key] == value:
@@ -54,28 +94,18 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Setti
             config["model"] = {}  # it replaces the chosen model entirely
         set_value(config, key, value)
     _check_objectives(config, last, catalogue)
-    _check_natural(config, given)
     if any(key in _OTHER_DATA for key in given) and not any(key.startswith("data.about") for key in given):
         config["data"].pop("about", None)  # it is about the files of the YAML, not about these
     if any(key in _OTHER_DATA for key in given) and not any(key.startswith("data.accept") for key in given):
         config["data"]["accept"] = []  # likewise
-    return _resolved(config)
+    return _resolved(config), before
 
 
-def _check_natural(config: Settings, given: set[str]) -> None:
-    """Refuse words that shape a tail where all rows are kept: they would change nothing.
-
-    YAML files have values there too, for the shapes that a word may choose.
-    """
-    data = config.get("data")
-    if not isinstance(data, dict) or data.get("long_tail") != "natural":
-        return
-    for key, unused in (("n_max", None), ("imbalance_factor", 1)):
-        if f"data.{key}" in given and data.get(key) != unused:
-            raise ConfigError(
-                f"data.{key}={data[key]} changes nothing with data.long_tail=natural, which keeps all rows: set "
-                "data.long_tail=exponential or step, or leave it out"
-            )
+def _said(words: Sequence[str], config_dirs: Sequence[Path]) -> list[str]:
+    """What words say: dotted keys, those inside mappings included, and the groups that they choose."""
+    with _lock:
+        groups, values = _sort_words(words, Catalogue(config_dirs))
+    return [*(word.lstrip("+").partition("=")[0] for word in groups), *sorted(given_keys(values))]
 
 
 def _check_objectives(config: Settings, last: Settings, catalogue: Catalogue) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedimb.config.compose import compose
+from fedimb.config.compose import compose, refuse_unread
 from fedimb.config.load import config_sha
 from fedimb.config.parts import trains_by_phase
 from fedimb.config.validate import validate
@@ -52,12 +52,11 @@ def first_config(study: Study, setting: str, words: Words, more: Sequence[str] =
     base = [*study.base, *study.setting_words[setting], *more]
     if fixed := [word for word in (*base, *words) if word.lstrip("+").startswith("seed=")]:
         raise ConfigError(f"'{fixed[0]}': a study sets its own seeds; set seeds: in its file")
-    pooled = {"clients.count=1", "partition=iid"} <= set(words)
-    if pooled:
+    if _pooled(words):
         base = list(without_partition(base))
     if not any(word.startswith(("engine=", "engine.")) for word in base):
         base.append("engine=inline")  # each worker process does complete runs
-    return validate(compose([f"study={study.name}", *base, *words]))
+    return validate(compose(words, shared=[f"study={study.name}", *base]))
 
 
 def plan(
@@ -89,6 +88,7 @@ def plan(
         for setting in (study.setting_words if settings is None else settings)
         for label, config in row_configs(study, setting, chosen or {}, more).items()
     ]
+    _refuse_unread(study)
     references = [
         (setting, label, first_config(study, setting, _tuned(chosen, setting, "fedavg"), more))
         for setting in (study.setting_words if settings is None else settings)
@@ -116,6 +116,22 @@ def plan(
             tasks[task.key] = task
             cells.append(Cell(setting, label, seed, kind, "", task.key, True))
     return cells, list(tasks.values())
+
+
+def _refuse_unread(study: Study) -> None:
+    """Refuse words of the base that no row reads in any setting, and of a setting that no row reads in it."""
+    own: list[Words] = [(), *(row.words for row in study.all_rows.values() if not _pooled(row.words))]
+    refuse_unread(study.base, [(*words, *row) for words in study.setting_words.values() for row in own])
+    for setting, words in study.setting_words.items():
+        try:
+            refuse_unread([*study.base, *words], own, about=words)
+        except ConfigError as error:
+            raise ConfigError(f"setting '{setting}': {error}") from None
+
+
+def _pooled(words: Words) -> bool:
+    """Whether a row is of one client with all rows."""
+    return {"clients.count=1", "partition=iid"} <= set(words)
 
 
 def _tuned(chosen: Chosen | None, setting: str, label: str) -> Words:

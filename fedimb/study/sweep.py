@@ -4,7 +4,7 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 
-from fedimb.config.compose import compose
+from fedimb.config.compose import compose, refuse_unread
 from fedimb.config.load import row_label
 from fedimb.config.validate import validate
 from fedimb.errors import ConfigError
@@ -72,12 +72,14 @@ def sweep_tasks(words: Sequence[str]) -> tuple[list[RunConfig], list[Task]]:
     varied = {word.partition("=")[0] for word in words if len(_split(word)[1]) > 1}
     if twice := [key for key in keys if key in varied and keys.count(key) > 1]:
         raise ConfigError(f"'{twice[0]}' is given twice; give all its values in one word: {twice[0]}=a,b")
+    combinations = list(expand(words))
+    alike = [word for word in words if word.partition("=")[0] not in varied] if len(combinations) > 1 else []
     configs: list[RunConfig] = []
     tasks: dict[str, Task] = {}
-    for combination in expand(words):
+    for combination in combinations:
         shown = " ".join(word for word in combination if word.partition("=")[0] in varied)
         try:
-            config = validate(compose([*fixed, *combination]))
+            config = validate(compose([word for word in combination if word not in alike], shared=[*fixed, *alike]))
         except ConfigError as error:
             raise ConfigError(f"{shown}: {error}" if shown else str(error)) from None
         labels = [row_label(config, calibration) for calibration in config.calibration]
@@ -89,4 +91,5 @@ def sweep_tasks(words: Sequence[str]) -> tuple[list[RunConfig], list[Task]]:
             )
         configs.append(config)
         tasks[task.key] = task
+    refuse_unread(alike, [[word for word in one if word not in alike] for one in combinations])
     return configs, share_trunks(list(tasks.values()), same_parts=True)[0]

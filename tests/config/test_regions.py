@@ -26,7 +26,7 @@ TREE = ("clients.count=4", "clients.regions=[2,2]", "clients.min_members=2")
         (["strategy=[scope,plain]"], "strategy 'scope' needs updates, figures or states of single sites"),
         (["clients.max_weight_share=0.5"], "set clients.max_weight_share=null"),
         (["clients.max_update_ratio=3"], "set clients.max_update_ratio=null"),
-        (["prior.weighting=effective"], "set prior.weighting=data"),
+        (["loss=balanced_softmax", "prior.weighting=effective"], "set prior.weighting=data"),
         (["loss=balanced_softmax", "prior.provenance=secure_sum"], "set prior.provenance=clear_sum"),
         (["evaluation.temperature=true", "data.validation=0.2"], "evaluation.temperature=true masks"),
         (["clients.private=[head]"], "clients.private makes models differ by site"),
@@ -42,7 +42,7 @@ def test_refused(words, match):
 
 def test_a_run_without_regions_keeps_its_hash_and_one_with_them_has_another():
     plain = validate(compose(["clients.count=4"]))
-    assert config_sha(validate(compose(["clients.count=4", "clients.min_members=2"]))) == config_sha(plain)
+    assert config_sha(validate(compose(["clients.count=4"], shared=["clients.min_members=2"]))) == config_sha(plain)
     tree = validate(compose([*TREE]))
     assert config_sha(tree) != config_sha(plain)
     assert config_sha(at_sites(tree)) == config_sha(plain)

@@ -199,7 +199,7 @@ def test_every_shipped_option_validates() -> None:
         assert validate(compose([f"{kind}={name}", *needed]))
     for i in range(max(map(len, options.values()))):
         picked = {kind: names[i % len(names)] for kind, names in options.items()}
-        config = validate(compose([f"{kind}={name}" for kind, name in picked.items()]))
+        config = validate(compose((), shared=[f"{kind}={name}" for kind, name in picked.items()]))
         for kind in ("model", "partition", "aggregator", "loss", "sampler"):
             assert getattr(config, kind)["name"] == picked[kind]
         assert config.data["source"]["name"]

@@ -10,15 +10,8 @@ SMALL = ("data.n_max=60", "clients.count=5", "rounds=3", "local.epochs=1", "trac
 def config(*overrides: str, dirs=()):
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
-    from fedimb.errors import ConfigError
 
-    try:
-        return validate(compose([*SMALL, *overrides], list(dirs)))
-    except ConfigError as error:
-        if "changes nothing with data.long_tail=natural" not in str(error):
-            raise
-    whole = [word for word in SMALL if not word.startswith(("data.n_max=", "data.imbalance_factor="))]
-    return validate(compose([*whole, *overrides], list(dirs)))
+    return validate(compose(overrides, list(dirs), shared=SMALL))
 
 
 TINY = {

@@ -72,7 +72,7 @@ def command(config: Settings) -> str:
     groups = [f"{group}={_chosen(config, group)}" for group in _GROUPS if group in config]
     try:
         words = [*groups, *_different(compose(groups), config)]
-        made = validate(compose(words))
+        made = validate(compose((), shared=words))
     except ConfigError:
         made = None
     if made is None or to_json(made) != to_json(type(made).model_validate(dict(config))):
