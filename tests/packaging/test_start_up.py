@@ -74,7 +74,7 @@ def test_a_tracked_run_sends_from_a_process_that_starts_before_torch_is_imported
     found = started([*run, "name=again"], tmp_path)
     assert not {*OTHER_PROCESS} & {*found["tops"]}
     assert found["started"] == ["before torch"]
-    assert found["outputs"] == ["fedimb.cli.output.base", "fedimb.cli.output.runs"]
+    assert found["outputs"] == ["fedimb.cli.output.base", "fedimb.cli.output.results"]
     assert not found["seldom"]  # a run collects garbage as usual
     assert found["frozen"] > 100_000  # and does not look through what the imports made
 

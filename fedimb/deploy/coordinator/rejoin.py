@@ -16,6 +16,10 @@ from fedimb.errors import FedimbError
 QUERY = f"query.{names.JOIN_SITE}"
 
 
+def _nobody(client: int) -> Message:
+    raise KeyError(client)  # no site must join again, so none is asked to
+
+
 class Rejoin:
     """Which sites must still join again.
 
@@ -28,7 +32,7 @@ class Rejoin:
     def __init__(
         self,
         clients: Iterable[int] = (),
-        question: Callable[[int], Message] = lambda client: Message(),
+        question: Callable[[int], Message] = _nobody,
         accept: Callable[[int, Message], object] = lambda client, reply: None,
     ) -> None:
         self.open = set(clients)

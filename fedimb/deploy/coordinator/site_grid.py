@@ -314,7 +314,8 @@ class SiteMessages:
 
     def pull(self) -> list[tuple[int, Message]]:
         """Replies that have arrived since the last call."""
-        found, joined = [], []
+        found: list[tuple[int, Message]] = []
+        joined: list[int] = []
         for reply in self._grid.pull(self._ids) if self._ids else ():
             client = self._ids.pop(reply.metadata.reply_to_message_id, None)
             if client is None:
