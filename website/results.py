@@ -18,6 +18,8 @@ LEADERBOARD = "ranking/leaderboard.csv"
 DATA_SETS = "baselines/sets_data_sets.csv"
 COSTS = ("ranking/rows.csv", "baselines/sets_rows.csv")
 BENCH = "engine/bench.csv"
+NO_BREAK = "\N{NO-BREAK SPACE}"
+FIGURES = re.compile(r"[-+.\d]+( (to|/) [-+.\d]+)+")
 Line = dict[str, str]
 
 
@@ -42,8 +44,9 @@ def number(text: str, digits: int = 3, sign: bool = False) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
+    """A Markdown table; an interval, or a list of counts, stays on one line."""
+    joined = [[cell.replace(" ", NO_BREAK) if FIGURES.fullmatch(cell) else cell for cell in row] for row in rows]
+    lines = [heads, ["---"] * len(heads), *joined]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -252,24 +255,25 @@ def pages() -> dict[str, str]:
     """Address -> Markdown of the page."""
     folders = sorted({name.partition("/")[0] for name in used()})
     blocks = [f"### {folder}\n\n```text\n{commands(folder)}\n```" for folder in folders]
+    parts = {
+        "Leaderboard": [leaderboard()],
+        "Registered contrasts": [registered()],
+        "Exploratory": [
+            "Verdicts without a registration: read them as questions. How many of each kind a file has:",
+            exploratory(),
+        ],
+        "Exchange rates": [exchange()],
+        "What the platform costs": [bench()],
+        "Commands": ["Run from the root of the repository; each page says what its commands need.", *blocks],
+    }
+    # The tables need the width that a list of contents at the side would take.
     text = [
+        "---\nhide: [toc]\n---",
         "# Results",
         "Made from the CSVs of [experiments](experiments/index.md): no figure on this page is typed. *Registered* "
         "contrasts were fixed before their runs; everything else is exploratory "
         "([why](compare.md#registered-or-exploratory)).",
-        "## Leaderboard",
-        leaderboard(),
-        "## Registered contrasts",
-        registered(),
-        "## Exploratory",
-        "Verdicts without a registration: read them as questions. How many of each kind a file has:",
-        exploratory(),
-        "## Exchange rates",
-        exchange(),
-        "## What the platform costs",
-        bench(),
-        "## Commands",
-        "Run from the root of the repository; each page says what its commands need.",
-        *blocks,
+        "On this page: " + ", ".join(f"[{title}](#{title.lower().replace(' ', '-')})" for title in parts) + ".",
+        *(block for title, own in parts.items() for block in (f"## {title}", *own)),
     ]
     return {ADDRESS: "\n\n".join(text) + "\n"}

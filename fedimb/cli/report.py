@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from fedimb.study.results import StudyResults
 
 _ABOUT = """\
-Write an HTML report on a run or a study: which strategy finds most of the minority classes, learning curves, recall per
-class, confusion matrices, cost, data per client, statistics, commands and hashes. One file, readable without network.
+Write an HTML report on a run or a study: which strategy finds more of the minority than the others, learning curves,
+recall per class, confusion matrices, cost, data per client, statistics, commands and hashes. One file, readable
+without network.
 
   fedimb report runs/default/fedavg-s0-103b96c9     a run, to report.html in its folder
   fedimb report 103b96c9                            the same by the hash in its name

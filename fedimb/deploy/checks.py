@@ -1,5 +1,6 @@
 """The checks of ``fedimb doctor``. Package versions are looked up without importing: torch alone takes seconds."""
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -55,6 +56,7 @@ def all_checks(output_dir: str) -> Iterator[Check]:
     """All checks, in the order in which they are printed."""
     yield python()
     yield parts()
+    yield documentation()
     yield from packages()
     yield from optional()
     yield torchvision()
@@ -78,6 +80,23 @@ def parts() -> Check:
         remedy = "check out with links (git config core.symlinks true) or install a wheel"
         return Check("fail", "fedimb", f"{where} lacks {', '.join(missing)}", remedy)
     return Check("ok", "fedimb", f"{fedimb.__version__} in {where}")
+
+
+def documentation() -> Check:
+    """Where the pages are that messages name as ``docs/...``: in the checkout, or installed with the wheel."""
+    name, page = "documentation", "docs/index.md"
+    places = [Path(fedimb.__file__).parents[1] / page]
+    with contextlib.suppress(PackageNotFoundError):
+        installed = distribution("fedimb").files or []
+        places += [
+            Path(str(file.locate())) for file in installed if file.as_posix().endswith(f"share/doc/fedimb/{page}")
+        ]
+    there = next((place.parent.resolve() for place in places if place.is_file()), None)
+    if there is None:
+        return Check(
+            "warn", name, "absent", "install the wheel anew: it brings the pages that messages name (docs/...)"
+        )
+    return Check("ok", name, str(there))
 
 
 def packages() -> Iterator[Check]:

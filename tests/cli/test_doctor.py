@@ -21,7 +21,17 @@ def test_a_sound_installation_passes(home, capsys):
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert all(line.split()[0] in ("ok", "warn") for line in lines)
-    for name in ("python", "fedimb", "packages", "torchvision", "threads", "switches", "/tmp", "mlflow store"):
+    for name in (
+        "python",
+        "fedimb",
+        "documentation",
+        "packages",
+        "torchvision",
+        "threads",
+        "switches",
+        "/tmp",
+        "mlflow store",
+    ):
         assert any(line[6:].startswith(name) for line in lines), name
 
 

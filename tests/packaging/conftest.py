@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("fedimb", "strategies", "clients", "configs", "tests", "experiments")
+SOURCES = ("fedimb", "strategies", "clients", "configs", "tests", "experiments", "docs")
 FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "MANIFEST.in", "Makefile", "constraints.txt")
 
 

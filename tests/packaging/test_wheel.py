@@ -35,7 +35,20 @@ def test_the_wheel_holds_every_file_of_the_package(built: Built) -> None:
 
 def test_the_wheel_installs_one_import_name(built: Built) -> None:
     top = {name.split("/")[0] for name in built.names(built.wheel)}
-    assert {name for name in top if not name.endswith(".dist-info")} == {"fedimb"}
+    assert {name for name in top if not name.endswith((".dist-info", ".data"))} == {"fedimb"}
+
+
+def test_the_wheel_brings_the_pages_that_messages_name(built: Built) -> None:
+    held = {name.partition(".data/data/")[2] for name in built.names(built.wheel)}
+    pages = {f"share/doc/fedimb/docs/{name}" for name in data_files(built.tree / "docs")}
+    assert len(pages) > 60
+    assert pages <= held
+    assert "share/doc/fedimb/README.md" in held
+    named = set()
+    for file in (built.tree / "fedimb").rglob("*.py"):
+        named |= set(re.findall(r"docs/[a-z/-]+\.md", file.read_text(encoding="utf-8")))
+    assert len(named) > 15
+    assert {f"share/doc/fedimb/{name}" for name in named} <= held
 
 
 def test_the_wheel_names_its_command_and_licence(built: Built) -> None:
@@ -61,7 +74,7 @@ def test_what_the_wheel_says_of_itself_has_no_link_into_the_repository(built: Bu
         metadata = opened.read(name).decode()
     head, text = metadata.split("\n\n", 1)
     assert "Description-Content-Type: text/markdown" in head
-    assert "Project-URL: " in head
+    assert "Project-URL: " not in head, "an address that is not the project's own"
     assert text.startswith("# fedimb")
     assert "docs/data.md" in text, "the words of a link stay"
     assert "](https://" in text, "links to elsewhere stay"
@@ -104,6 +117,13 @@ def test_an_installed_wheel_works_from_an_empty_folder(installed: Path, tmp_path
     place, has_yaml, pollution = run(installed, "-c", code, cwd=tmp_path).split(maxsplit=2)
     assert Path(place).is_relative_to(installed.parents[1])
     assert (has_yaml, pollution.strip()) == ("True", "[]")
+
+
+def test_an_installed_wheel_says_where_its_pages_are(installed: Path, tmp_path: Path) -> None:
+    code = "from fedimb.deploy.checks import documentation; print(documentation().found)"
+    folder = Path(run(installed, "-c", code, cwd=tmp_path).strip())
+    assert folder == installed.parents[1].resolve() / "share" / "doc" / "fedimb" / "docs"
+    assert (folder / "install.md").is_file()
 
 
 def test_an_installed_wheel_works_from_the_checkout(built: Built, installed: Path) -> None:

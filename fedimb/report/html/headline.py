@@ -1,4 +1,4 @@
-"""The first sentences of the page: which row finds most of the minority, and whether it could be chance."""
+"""The first sentences of the page: which row finds most minority rows, and whether it could be chance."""
 
 import math
 from collections import Counter
@@ -26,7 +26,7 @@ def sentence(rows: list[Row], control: str | None, verdicts: Mapping[str, str] =
     if len(ties) > 1:
         text = f"{_listed(ties)} find the same share of the minority: {_amount(mean)}."
     else:
-        text = f"{first.label} finds most of the minority: {_amount(mean)}."
+        text = f"{first.label} finds more of the minority than any other row: {_amount(mean)}."
     return f"{text} {_against(order, control, verdicts)}".strip()
 
 

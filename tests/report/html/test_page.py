@@ -81,7 +81,7 @@ def test_confusion_is_summed_over_seeds_in_per_cent_of_the_true_class(read, text
 
 
 def test_headline_names_the_best_row_and_its_paired_lead(read):
-    assert "la_post finds most of the minority: 0.550 ± 0.124 (mean of 3 seeds)." in read.text
+    assert "la_post finds more of the minority than any other row: 0.550 ± 0.124 (mean of 3 seeds)." in read.text
     assert "That is 0.400 more than the control, fedavg" in read.text
 
 
@@ -106,7 +106,7 @@ def test_runs_without_a_result_are_counted_and_never_best():
     best = re.findall(r'<td class="best"[^>]*>([0-9.]+)', made)
     assert "0.200" in best
     assert "1.000" not in best
-    assert "third finds most of the minority" in seen.text
+    assert "third finds more of the minority than any other row" in seen.text
     assert "lucky: 1 failed (seed 1), 1 diverged (seed 2)" in seen.text
     assert "RunFailed: client 3 left" in seen.text
     assert "7 of 9 runs finished" in seen.text

@@ -91,7 +91,7 @@ def test_the_sentence_says_when_a_lead_may_be_chance():
     rows = [result("fedavg", s, (20, 10, n)) for s, n in enumerate((2, 8, 4))]
     rows += [result("other", s, (20, 10, n)) for s, n in enumerate((8, 2, 6))]
     text = sentence(rows_of(study(rows), "default"), "fedavg")
-    assert text.startswith("other finds most of the minority: 0.267")
+    assert text.startswith("other finds more of the minority than any other row: 0.267")
     assert text.endswith("the interval holds 0, so it may be chance.")
 
 
