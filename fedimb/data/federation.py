@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fedimb.data.exposure import exposure
 from fedimb.data.federation_file import SavedFederation, digest, read_federation, write_federation
 from fedimb.data.groups import clients_of_sites
+from fedimb.data.inputs import AgreedColumns
 from fedimb.data.label_spaces import Kept, LabelSpaces
 from fedimb.data.labels import none_class
 from fedimb.data.longtail import redraw
@@ -19,6 +20,7 @@ from fedimb.data.region_rows import RegionRows
 from fedimb.data.rows import RowLists
 from fedimb.data.scaling import Scaling
 from fedimb.data.store import Store, open_source, open_store
+from fedimb.data.windows import SignalFacts
 from fedimb.errors import DataError, FedimbError
 from fedimb.plain import Settings
 from fedimb.seeds import Stream, numpy_rng
@@ -59,6 +61,7 @@ class Federation:
         class_names: one per class id.
         minority: class ids, sorted.
         fingerprint: of the source.
+        agreed, signal: of a deployment: columns of tables, rate and channels of signals, as its sites have told them.
         read_with, embedded_by: of a deployment, whose sources are the sites': the settings by which all of them read
             their rows (`fedimb.data.row_settings`), and the encoder of embeddings; empty and None where rows are here.
         scaling: of a table's columns, from all clients' training rows; None if the source needs none.
@@ -107,6 +110,8 @@ class Federation:
         self.regions: tuple[RegionRows, ...] = ()
         self.read_with: Settings = {}
         self.embedded_by: str | None = None
+        self.agreed: AgreedColumns | None = None
+        self.signal: SignalFacts | None = None
         self.public = np.zeros(0, np.int64) if public is None else public
         self.sha = self.hash_with(fingerprint)
 

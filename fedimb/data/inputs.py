@@ -1,8 +1,10 @@
 """What a run's rows looked like: column names and categories, type, shape and range of values. New rows must match."""
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,11 @@ class TableColumns:
         return (*found, *(f"{name} missing" for name in self.names if name in self.indicators))
 
     @property
+    def inputs_hash(self) -> str:
+        """16 hex digits of the sha256 of `inputs`: categories are values of rows, so of these only it leaves a site."""
+        return hashlib.sha256(json.dumps(self.inputs).encode()).hexdigest()[:16]
+
+    @property
     def one_hot(self) -> tuple[tuple[int, int], ...]:
         """Of each column with categories, then of each "missing" mark: its first input, and the one after its last.
 
@@ -93,6 +100,23 @@ class TableColumns:
 
 
 @dataclass(frozen=True)
+class AgreedColumns:
+    """The columns of the tables at a deployment's sites, as far as these tell them: without categories.
+
+    Attributes:
+        names: of the columns, in the order the model reads them.
+        inputs_hash: of what they become: `TableColumns.inputs_hash`.
+    """
+
+    names: tuple[str, ...]
+    inputs_hash: str
+
+    def found(self, candidates: Sequence[TableColumns]) -> TableColumns | None:
+        """The first of ``candidates`` that is these columns, with the same categories and marks; None if none is."""
+        return next((one for one in candidates if one.inputs_hash == self.inputs_hash), None)
+
+
+@dataclass(frozen=True)
 class Inputs:
     """The rows a model was trained on, as their source holds them (before `fedimb.data.scaling`).
 
@@ -106,6 +130,8 @@ class Inputs:
         label_names: label in the files -> class name; None where labels are the names or the ids.
         signal: of windows of signals: rate and channels; None for other rows.
         encoder: of embeddings: what made them; None if that is not known.
+        agreed: of a deployment's tables with categories or marks of missing values, whose ``columns`` are not known:
+            what its sites have told of them.
         row_settings: settings of their source that change values (`fedimb.data.row_settings`); empty if it has none, or
             they are not known. Of a deployment those that its sites have told.
     """
@@ -120,6 +146,7 @@ class Inputs:
     signal: SignalFacts | None = None
     encoder: str | None = None
     row_settings: Settings = field(default_factory=dict)
+    agreed: AgreedColumns | None = None
 
     def facts(self) -> JsonObject:
         """As plain values, for JSON."""
@@ -134,6 +161,7 @@ class Inputs:
             **({} if self.signal is None else {"signal": self.signal.facts()}),
             **({} if self.encoder is None else {"encoder": self.encoder}),
             **({"row_settings": self.row_settings} if self.row_settings else {}),
+            **({} if self.agreed is None else {"agreed": {**asdict(self.agreed), "names": list(self.agreed.names)}}),
         }
 
     @staticmethod
@@ -151,6 +179,7 @@ class Inputs:
             SignalFacts.from_facts(told) if (told := facts.get("signal")) else None,
             facts.get("encoder"),
             facts.get("row_settings") or {},
+            AgreedColumns(tuple(told["names"]), told["inputs_hash"]) if (told := facts.get("agreed")) else None,
         )
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 
 from fedimb.contracts.platform import MOST_NAMES
+from fedimb.data.inputs import AgreedColumns
 from fedimb.data.row_settings import ROW_SETTINGS, as_in_the_file, row_settings, shown
 from fedimb.data.store import Store
 from fedimb.errors import DataError
@@ -30,7 +31,7 @@ def input_names(store: Store, source: Settings) -> str:
     if store.columns is not None:
         found["columns"] = list(store.columns.names)
         # Categories are values from the rows: of these only the hash leaves.
-        found["categories"] = hashlib.sha256(json.dumps(store.columns.inputs).encode()).hexdigest()[:16]
+        found["categories"] = store.columns.inputs_hash
     if store.signal is not None and store.signal.channels:
         found["channels"] = list(store.signal.channels)
     if store.encoder is not None:
@@ -89,6 +90,37 @@ def agreed_settings(names: Mapping[str, str]) -> tuple[Settings, str | None]:
         if isinstance(said, dict) and isinstance(told := said.get("encoder"), str):
             encoder = encoder or told
     return {key: settings[key] for key in ROW_SETTINGS if key in settings}, encoder
+
+
+def agreed_columns(names: Mapping[str, str]) -> tuple[AgreedColumns | None, tuple[str, ...]]:
+    """The columns of tables, and the channels of signals (empty if there are none), that the sites' rows have.
+
+    Those of the sites that name them; `check_input_names` has found no difference. A text that is none is left out.
+
+    Args:
+        names: site -> what `input_names` gave there. Of a site that sent only a hash nothing is known.
+    """
+    columns: AgreedColumns | None = None
+    channels: tuple[str, ...] = ()
+    for text in names.values():
+        try:
+            said = json.loads(text)
+        except (ValueError, RecursionError):  # a hash, or made up
+            continue
+        if not isinstance(said, dict):
+            continue
+        listed, told = _texts(said.get("columns")), said.get("categories")
+        if columns is None and listed and isinstance(told, str):
+            columns = AgreedColumns(listed, told[:64])
+        channels = channels or _texts(said.get("channels"))
+    return columns, channels
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """Distinct texts, as a site listed them; empty if it is no such list."""
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value) or len(set(value)) < len(value):
+        return ()
+    return tuple(value)
 
 
 def _parted(text: str) -> tuple[str, Settings]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedimb import registry
 from fedimb.data.federation import Federation
-from fedimb.data.inputs import Inputs, has_colour, value_range
+from fedimb.data.inputs import Inputs, TableColumns, has_colour, value_range
 from fedimb.data.row_settings import row_settings
 from fedimb.data.store import ATTRIBUTES
 from fedimb.errors import DataError, FedimbError
@@ -95,13 +95,12 @@ def origin_of(config: RunConfig, federation: Federation, counts: NDArray[Any] | 
 
 
 def inputs_of(federation: Federation) -> Inputs:
-    """What the rows of a federation look like. Of a deployment, whose rows are elsewhere, only the shape is known, and
-    how its sites say that they read them."""
+    """What the rows of a federation look like. Of a deployment, whose rows are elsewhere, the shape is known, and
+    what its sites tell: names, rate, and how they read them."""
     try:
         store = federation.store
     except DataError:
-        shape = tuple(federation.input_shape)
-        return Inputs(shape, "", encoder=federation.embedded_by, row_settings=federation.read_with)
+        return _told(federation)
     columns = store.columns
     if (
         columns is None and store.scaled is not None and store.signal is None
@@ -111,6 +110,23 @@ def inputs_of(federation: Federation) -> Inputs:
     colour = has_colour(store.x, federation.train.rows)
     about = (store.label_names, store.signal, store.encoder, row_settings(federation.source))
     return Inputs(store.input_shape, str(store.x.dtype), low, high, columns, colour, *about)
+
+
+def _told(federation: Federation) -> Inputs:
+    """What a deployment's sites have told of their rows. Columns without categories and marks are known by name."""
+    shape, agreed = tuple(federation.input_shape), federation.agreed
+    columns = None if agreed is None else agreed.found([TableColumns(agreed.names)])
+    if columns is not None and (len(columns.inputs),) != shape:
+        columns = agreed = None  # made up
+    return Inputs(
+        shape,
+        "",
+        columns=columns,
+        signal=federation.signal,
+        encoder=federation.embedded_by,
+        row_settings=federation.read_with,
+        agreed=agreed if columns is None else None,
+    )
 
 
 def _columns_of(federation: Federation) -> Any:

@@ -47,7 +47,7 @@ def source_for(path: Path, trained: Settings, inputs: Inputs) -> Settings:
     given = str(path.absolute())  # a relative one would count from FEDIMB_DATA_DIR
     if DICOM in (own, name):
         return _dicom(path, given, trained, name)
-    if inputs.columns is not None and name not in (TABLE, own):
+    if (inputs.columns is not None or inputs.agreed is not None) and name not in (TABLE, own):
         raise DataError(f"{path}: the run was trained on a table with named columns: give a .csv or .parquet file")
     able_to = registry.parameters("source", name)
     kept = dict(trained) if name == own else {"name": name}

@@ -9,14 +9,17 @@ import pytest
 from deployed import small_study
 from loopback import Loopback
 
+from fedimb.api import load_model
 from fedimb.contracts.platform import MOST_NAMES
-from fedimb.data.inputs import Inputs, TableColumns
-from fedimb.data.new_rows import Expected, check_row_settings
+from fedimb.data.inputs import AgreedColumns, Inputs, TableColumns
+from fedimb.data.new_rows import Expected, check_row_settings, check_signal
+from fedimb.data.problems import Problems
 from fedimb.data.row_settings import row_settings
+from fedimb.data.sources.tabular_csv import TabularCsv
 from fedimb.data.windows import SignalFacts
 from fedimb.deploy.coordinator.federation import DeployedFederation
-from fedimb.deploy.coordinator.serve import serve
-from fedimb.deploy.input_names import agreed_settings, check_input_names, input_names
+from fedimb.deploy.coordinator.serve import _signal, serve
+from fedimb.deploy.input_names import agreed_columns, agreed_settings, check_input_names, input_names
 from fedimb.deploy.registered_data.datasets import register_data
 from fedimb.deploy.site.approvals import receive_plan
 from fedimb.errors import DataError
@@ -109,6 +112,66 @@ def test_what_sites_agree_on_is_kept_in_the_model_for_rows_to_predict(tmp_path):
         check_row_settings("b", row_settings(pictures | {"clahe": None}), Expected(inputs, ("x", "y"), "multiclass"))
 
 
+def deployed(tmp_path, shape, agreed=None, signal=None):
+    """The rows of a deployment, as its model's file keeps them."""
+    made = small_study(tmp_path, {"linz": 60, "va": 75}, "tracking=none")
+    plan = made.plan.model_copy(update={"input_shape": list(shape)})
+    ones = [1, 1]
+    elsewhere = DeployedFederation(plan, ["linz", "va"], ["a", "b"], ones, ones, None, 1.0, ones, None)
+    elsewhere.agreed, elsewhere.signal = agreed, signal
+    return Inputs.from_facts(json.loads(json.dumps(inputs_of(elsewhere).facts())))
+
+
+def test_columns_that_sites_agree_on_are_those_of_the_model(tmp_path):
+    said = input_names(table("age", "dose"), {})
+    agreed, channels = agreed_columns({"linz": "", "va": said, "wien": "sha256:ab"})
+    assert (agreed.names, channels) == (("age", "dose"), ())
+    inputs = deployed(tmp_path, [2], agreed)
+    assert (inputs.columns, inputs.agreed) == (TableColumns(("age", "dose")), None)
+    for forged in ('{"columns": ["a", "a"], "categories": "x"}', '{"columns": [1], "categories": "x"}', "[]", "{"):
+        assert agreed_columns({"linz": forged}) == (None, ())
+
+
+def test_categories_that_stay_at_the_sites_are_given_and_checked(tmp_path):
+    """In the table's settings, since of them only a hash has left the sites."""
+    columns = TableColumns(("sex", "age"), {"sex": ("f", "m")}, ("sex", "age"))
+    agreed, _ = agreed_columns({"va": input_names(store(columns), {})})
+    inputs = deployed(tmp_path, [5], agreed)
+    assert (inputs.columns, inputs.agreed) == (None, AgreedColumns(("sex", "age"), columns.inputs_hash))
+    expected = Expected(inputs, ("x", "y"), "multiclass")
+    (tmp_path / "new.csv").write_text("age,sex\n50,m\n,f\n")
+
+    def rows(**settings):
+        source = TabularCsv(str(tmp_path / "new.csv"), target="label", **settings)
+        (batch,) = source.new_rows(expected, Problems())
+        return batch.x
+
+    expected_rows = np.array([[0, 1, 50, 0, 0], [1, 0, np.nan, 0, 1]], np.float32)  # f, m, age, two marks
+    np.testing.assert_array_equal(rows(categorical={"sex": ["f", "m"]}), expected_rows)
+    for wrong in ({}, {"categorical": {"sex": ["m", "f"]}}, {"categorical": {"sex": ["f", "m", "x"]}},
+                  {"categorical": {"sex": ["f", "m"]}, "indicators": ["age"]}):  # fmt: skip
+        with pytest.raises(DataError, match="the run's sites read the columns sex, age with other categories"):
+            rows(**wrong)
+    (tmp_path / "new.csv").write_text("age,sex\n50,w\n")
+    problems, settings = Problems(), {"target": "label", "categorical": {"sex": ["f", "m"]}}
+    assert not list(TabularCsv(str(tmp_path / "new.csv"), **settings).new_rows(expected, problems))
+    assert len(problems.lines) == 1
+    assert "'w'" in problems.lines[0]
+
+
+def test_signals_of_another_rate_or_of_channels_in_another_order_are_refused(tmp_path):
+    _, channels = agreed_columns({"linz": input_names(store(channels=("I", "II")), {})})
+    inputs = deployed(tmp_path, [2, 16], signal=_signal(50.0, channels, (2, 16)))
+    expected = Expected(inputs, ("x", "y"), "multiclass")
+    check_signal("new.npz", SignalFacts(50.0, ("I", "II"), 16), expected)
+    with pytest.raises(DataError, match=r"new\.npz has 100 Hz, the run was trained on 50 Hz"):
+        check_signal("new.npz", SignalFacts(100.0, ("I", "II"), 16), expected)
+    with pytest.raises(DataError, match="channels II, I, the run was trained on I, II"):
+        check_signal("new.npz", SignalFacts(50.0, ("II", "I"), 16), expected)
+    assert _signal(None, (), (2, 16)) is None
+    assert _signal(50.0, ("I", "II", "III"), (2, 16)).channels == ()  # made up
+
+
 def test_of_categories_and_of_very_many_names_only_a_hash_leaves():
     assert "f=" not in (text := input_names(table("sex", sex=("rare-value", "m")), {}))
     assert "rare-value" not in text
@@ -148,6 +211,22 @@ def test_a_site_with_two_columns_exchanged_does_not_train(study, tmp_path):
     ):
         serve(folder.path, Loopback(study.homes.values()))
     assert folder.status() != "finished"
+
+
+def test_a_model_of_a_deployment_reads_new_tables_by_the_names_of_their_columns(study, tmp_path):
+    folder = study.new()
+    serve(folder.path, Loopback(study.homes.values()))
+    model = load_model(folder.path)
+    head, *rows = (tmp_path / "va.csv").read_text().splitlines()
+    assert head.startswith("age,dose,")
+    swapped = [",".join([line.split(",")[1], line.split(",")[0], *line.split(",")[2:]]) for line in (head, *rows)]
+    (tmp_path / "new.csv").write_text("\n".join(swapped) + "\n")
+    one, other = model.predict(tmp_path / "va.csv"), model.predict(tmp_path / "new.csv")
+    np.testing.assert_array_equal(other.scores, one.scores)
+    swapped[0] = swapped[0].replace("dose", "Dosis")
+    (tmp_path / "new.csv").write_text("\n".join(swapped) + "\n")
+    with pytest.raises(DataError, match="lacks column 'dose' that the run was trained on"):
+        model.predict(tmp_path / "new.csv")
 
 
 def test_files_of_a_simulation_are_matched_by_the_names_of_their_columns(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.identifiers import identifier
+from fedimb.data.inputs import TableColumns
 from fedimb.data.new_rows import UNKNOWN, Expected, RowBatch, batch_rows
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import regular_file
@@ -52,8 +53,8 @@ def npz_batches(
         raise ConfigError(
             f"{arrays.path} has no columns for --id and --drop: leave them out (row ids are an array ids)"
         )
-    if expected.inputs.columns is not None:
-        shown = ", ".join(expected.inputs.columns.inputs[:4])
+    if (named := expected.inputs.columns or expected.inputs.agreed) is not None:
+        shown = ", ".join((named.inputs if isinstance(named, TableColumns) else named.names)[:4])
         expected.notes.append(f"{arrays.path} names no columns: they are taken in the model's order ({shown}, ...)")
     ids = _ids(arrays)
     at_once = batch_rows(expected.inputs.shape)

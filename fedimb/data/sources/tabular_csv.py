@@ -14,7 +14,7 @@ from fedimb.data.arrays import SourceData, attribute_columns_of
 from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.tables import label_sentinels
 from fedimb.data.identifiers import Names, identifier, in_order
-from fedimb.data.inputs import TableColumns
+from fedimb.data.inputs import AgreedColumns, TableColumns
 from fedimb.data.labels import UNKNOWN_CELL, as_targets, complete, none_class
 from fedimb.data.new_rows import UNKNOWN, Expected, RowBatch
 from fedimb.data.problems import Problems
@@ -208,7 +208,10 @@ class Table(ABC):
         settings = TableSettings(
             tuple(self._targets()), beside, self.missing_values, tuple(self.missing), self._numbers
         )
-        if expected.inputs.columns is None and (declared := self._declared(expected.inputs.shape)) is not None:
+        if expected.inputs.columns is None and expected.inputs.agreed is not None:
+            found = self._agreed(expected.inputs.agreed)
+            expected = replace(expected, inputs=replace(expected.inputs, columns=found))
+        elif expected.inputs.columns is None and (declared := self._declared(expected.inputs.shape)) is not None:
             expected = replace(expected, inputs=replace(expected.inputs, columns=declared))
             expected.notes.append("the run keeps no names of its columns: they are those that these settings list")
         known = expected.inputs.columns
@@ -249,6 +252,26 @@ class Table(ABC):
             raise DataError(
                 f"these settings make {len(found.inputs)} inputs of a row, the run's model reads {list(shape)}: give "
                 "the settings of the training table"
+            )
+        return found
+
+    def _agreed(self, agreed: AgreedColumns) -> TableColumns:
+        """The columns of a deployment's sites, with the categories and marks of missing values of these settings.
+
+        Raises:
+            DataError: they are not those of the sites.
+        """
+        listed = {name: tuple(map(identifier, values)) for name, values in self._categorical.items() if values}
+        categories = {name: listed[name] for name in agreed.names if name in listed}
+        missing = {name: tuple(values) for name, values in self._missing(agreed.names).items() if values}
+        marks = [(), agreed.names] if isinstance(self.indicators, bool) else [tuple(self.indicators)]
+        found = agreed.found([TableColumns(agreed.names, categories, one, missing) for one in marks])
+        if found is None:
+            shown = ", ".join(agreed.names[:8])
+            raise DataError(
+                f"the run's sites read the columns {shown}{', ...' * (len(agreed.names) > 8)} with other categories or "
+                "marks of missing values than these settings list, and categories stay at the sites: give "
+                "categorical={column: [every category]} and indicators=[columns], as the sites registered their tables"
             )
         return found
 

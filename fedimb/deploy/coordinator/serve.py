@@ -22,6 +22,7 @@ from fedimb.contracts import platform as names
 from fedimb.contracts.region import REGIONS
 from fedimb.data.region_rows import RegionRows
 from fedimb.data.scaling import Scaling, scaling_of
+from fedimb.data.windows import SignalFacts
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.federation import DeployedFederation, declared_labels
 from fedimb.deploy.coordinator.rejoin import QUERY, Rejoin
@@ -30,7 +31,7 @@ from fedimb.deploy.coordinator.site_channel import SiteGrid
 from fedimb.deploy.coordinator.site_grid import Timeouts
 from fedimb.deploy.coordinator.standby import refuse_standby
 from fedimb.deploy.files import parse_settings
-from fedimb.deploy.input_names import agreed_settings, check_input_names
+from fedimb.deploy.input_names import agreed_columns, agreed_settings, check_input_names
 from fedimb.deploy.study_plan.limits import wrong_sums
 from fedimb.deploy.study_plan.plan import StudyPlan, read_plan
 from fedimb.engine import processes
@@ -244,6 +245,8 @@ class SiteEngine:
             labels,
         )
         self.federation.read_with, self.federation.embedded_by = agreed_settings(inputs)
+        self.federation.agreed, channels = agreed_columns(inputs)
+        self.federation.signal = _signal(joined[0].rate, channels, tuple(plan.input_shape))
         self.federation.pairs = {client: site.key for client, site in enumerate(joined)}
         if (regions := config.clients.regions) is not None:
             largest = [2.0 ** ceil_log2(site.largest) for site in joined]
@@ -290,6 +293,12 @@ class SiteEngine:
 
     def close(self) -> None:
         """Nothing to stop."""
+
+
+def _signal(rate: float | None, channels: tuple[str, ...], shape: tuple[int, ...]) -> SignalFacts | None:
+    """What the sites have told of their signals, with rows of ``shape``; None if these are not known to be signals."""
+    channels = channels if len(channels) == shape[0] else ()
+    return SignalFacts(rate, channels, shape[-1] if len(shape) == 2 else 0) if rate is not None or channels else None
 
 
 def _write_joined(folder: RunFolder, joined: Mapping[str, JoinedSite]) -> None:
