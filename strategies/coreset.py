@@ -37,6 +37,10 @@ from fedimb.strategies.base import Method, Program
     reads_labels=True,
     chooses_rows=True,
     chooses_around=("scope",),
+    unread_with={
+        "epochs": ("rule", ("random", "stratified_random", "full")),
+        "encoder": ("rule", ("random", "stratified_random", "full")),
+    },
 )
 class Coreset(Method):
     """Coresets by a rule that each client applies to its own rows: baselines for SCOPE.

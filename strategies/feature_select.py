@@ -56,6 +56,12 @@ _FLAT = 2.0**-20  # sums are rounded to it
     reveals_counts=True,
     reads_labels=True,
     when={("secure", True): {"reveals_counts": False}, ("rule", "rfe"): {"reveals_counts": False}},
+    read_with={
+        "secure": ("rule", ("mi",)),
+        "min_count": ("rule", ("mi",)),
+        "warmup": ("rule", ("rfe",)),
+        "steps": ("rule", ("rfe",)),
+    },
 )
 class FeatureSelect(KeepsWeights):
     """Feature selection before training.

@@ -33,7 +33,14 @@ from fedimb.training.distillation import consensus_of
 from fedimb.training.fusion import targets_from
 
 
-@register("strategy", "fedmd", own_models=("kinds", "private"), needs_private=("*",), innermost=True)
+@register(
+    "strategy",
+    "fedmd",
+    own_models=("kinds", "private"),
+    needs_private=("*",),
+    innermost=True,
+    read_with={"temperature": ("aggregation", ("entropy_reduction",))},
+)
 class FedMD(Method):
     """FedMD: clients keep their models, and learn from what all of them say together of the server's rows.
 

@@ -54,7 +54,18 @@ from fedimb.strategies.fedssg_pools import Pools, config_of
 Counts = np.ndarray
 
 
-@register("strategy", "fedssg", reveals_counts=True, reads_labels=True, other_models=True)
+@register(
+    "strategy",
+    "fedssg",
+    reveals_counts=True,
+    reads_labels=True,
+    other_models=True,
+    read_with={
+        "rounds": ("source", ("fed_diffusion",)),
+        "local_steps": ("source", ("fed_diffusion",)),
+        "cross": ("source", ("client_generators",)),
+    },
+)
 class FedSSG(Method):
     """FedSSG: synthetic samples of rare classes and missing devices, made once and shared across clients.
 

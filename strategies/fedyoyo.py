@@ -31,6 +31,7 @@ from fedimb.training.effective_numbers import shares_of
     innermost=True,
     reveals_counts=True,
     when={("prior", "run"): {"reveals_counts": False}},
+    read_with={"min_count": ("prior", ("effective",))},
 )
 class FedYoYo(Method):
     """FedYoYo: each client teaches itself from a weak view of a row to a strong one, under adjusted logits.

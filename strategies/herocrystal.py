@@ -62,6 +62,7 @@ _RARE = 0.1
     needs_private=("head",),
     fuses_models=True,
     innermost=True,
+    unread_with={"mu": ("contrast", ("none",)), "temperature": ("contrast", ("none",))},
 )
 class HeroCrystal(KeepsWeights):
     """HeroCrystal, for classification: a shared backbone, private heads, and one head of all classes at the end.

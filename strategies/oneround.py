@@ -79,10 +79,20 @@ class _Found:
     trains_no_client="use=alone",
     unknown_labels=("coarse",),
     when={
-        ("use", "init"): {"adjusts_logits": False, "trains_no_client": ""},
-        ("use", "post"): {"trains_no_client": ""},
+        ("use", "init"): {"adjusts_logits": False, "trains_no_client": "", "trains_nothing": ""},
+        ("use", "post"): {"trains_no_client": "", "trains_nothing": ""},
         ("prior", "data"): {"adjusts_logits": False},
     },
+    trains_nothing="use=alone",
+    read_with={
+        "metric": ("head", ("ncm",)),
+        "correct_means": ("head", ("lda", "ncm", "qda")),
+        "shrinkage": ("head", ("lda", "qda", "fishermix")),
+        "penalty": ("head", ("ridge", "fed3r")),
+        "gamma": ("head", ("fedcof",)),
+        "draws": ("head", ("fishermix",)),
+    },
+    unread_with={"delta": ("epsilon", (None,)), "clip": ("epsilon", (None,))},
 )
 class OneRound(Method):
     """A head from class statistics, which clients send once.
@@ -105,6 +115,12 @@ class OneRound(Method):
 
     def check_server(self, server: Server) -> None:
         """Refuse a model whose head cannot be set, features that are too many, and a secure sum over one client."""
+        if server.clips():
+            raise ConfigError(
+                "strategy=oneround: privacy.clip bounds what an update shows, and sums of features are beside it, "
+                "which its noise and epsilon do not cover: set privacy.clip=null privacy.noise=0, and "
+                "strategy.oneround.epsilon for noise on the sums"
+            )
         settings, model = self.settings, server.model()
         own = parameters_of(model)
         _check_head(settings, type(model.head).__name__, own)

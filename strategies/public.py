@@ -43,6 +43,17 @@ _KEPT = "weights/"
     "public",
     reveals_counts=True,
     when={("use", "only"): {"trains_no_client": "use=only", "sets_prior": True}},
+    read_with={
+        "epochs": ("use", ("only", "init")),
+        "local_epochs": ("use", ("client",)),
+        "weight": ("use", ("client",)),
+        "steps": ("use", ("share",)),
+        "head_epochs": ("use", ("head", "ccvr")),
+        "head_lr": ("use", ("head", "ccvr")),
+        "per_class": ("use", ("ccvr",)),
+        "nonnegative": ("use", ("ccvr",)),
+        "min_count": ("use", ("ccvr",)),
+    },
 )
 class Public(Method):
     """What the server's own labelled rows are worth without generating anything: FedSSG's controls.

@@ -13,7 +13,7 @@ from fedimb.registry import register
 from fedimb.registry.arguments import Decay, in_range
 
 
-@register("aggregator", "fednova", heavy_ball=True)
+@register("aggregator", "fednova", heavy_ball=True, mirrors={"momentum": "momentum", "optimizer": "optimizer"})
 class FedNova(ServerOptimizer):
     """FedNova: updates normalised by the clients' numbers of steps.
 

@@ -4,7 +4,8 @@ Flags: ``linear`` (the result depends on the replies only through their weighted
 ``from_sum`` (the same of the sums of regions: it reads no figure of a single client, ``clients.regions``),
 ``by_array`` (each array of the result follows from the clients' values of that array and their weights alone),
 ``needs_start_loss`` (the client reports the loss of the model it received), ``server_lr`` (the attribute that is its
-learning rate, which ``server_schedule`` changes), ``reads_local_lr`` (it computes with the clients' learning rate).
+learning rate, which ``server_schedule`` changes), ``reads_local_lr`` (it computes with the clients' learning rate),
+``mirrors`` (arguments that must be what ``local`` says), ``own_weights`` (it reads no weight of a client).
 """
 
 from typing import Annotated, Any
@@ -79,7 +80,7 @@ def fedyogi(eta: Positive = 0.01, beta_1: Decay = 0.9, beta_2: Decay = 0.99, tau
     return flower.FedYogi(**_EVERYONE, eta=eta, beta_1=beta_1, beta_2=beta_2, tau=tau)
 
 
-@register("aggregator", "fedmedian", linear=False, by_array=True)
+@register("aggregator", "fedmedian", linear=False, by_array=True, own_weights=True)
 def fedmedian() -> Strategy:
     """The coordinate-wise median of the clients' weights, robust to outliers.
 
@@ -88,7 +89,7 @@ def fedmedian() -> Strategy:
     return flower.FedMedian(**_EVERYONE)
 
 
-@register("aggregator", "fedtrimmedavg", linear=False, by_array=True)
+@register("aggregator", "fedtrimmedavg", linear=False, by_array=True, own_weights=True)
 def fedtrimmedavg(beta: Annotated[float, Range(0, 0.5, high_allowed=False)] = 0.2) -> Strategy:
     """The coordinate-wise trimmed mean of the clients' weights, robust to outliers.
 
@@ -97,7 +98,7 @@ def fedtrimmedavg(beta: Annotated[float, Range(0, 0.5, high_allowed=False)] = 0.
     return flower.FedTrimmedAvg(**_EVERYONE, beta=beta)
 
 
-@register("aggregator", "krum", linear=False)
+@register("aggregator", "krum", linear=False, own_weights=True)
 def krum(num_malicious_nodes: Count = 0) -> Strategy:
     """Krum: the one update that is closest to its neighbours, robust to malicious clients.
 
@@ -117,7 +118,7 @@ def multikrum(num_malicious_nodes: Count = 0, num_nodes_to_select: PositiveCount
     )
 
 
-@register("aggregator", "bulyan", linear=False)
+@register("aggregator", "bulyan", linear=False, own_weights=True)
 def bulyan(num_malicious_nodes: Count = 0) -> Strategy:
     """Bulyan: Krum, then a trimmed mean; robust to malicious clients.
 
@@ -126,7 +127,15 @@ def bulyan(num_malicious_nodes: Count = 0) -> Strategy:
     return flower.Bulyan(**_EVERYONE, num_malicious_nodes=num_malicious_nodes)
 
 
-@register("aggregator", "qfedavg", linear=False, needs_start_loss=True, reads_local_lr=True)
+@register(
+    "aggregator",
+    "qfedavg",
+    linear=False,
+    needs_start_loss=True,
+    reads_local_lr=True,
+    own_weights=True,
+    mirrors={"client_learning_rate": "lr"},
+)
 def qfedavg(client_learning_rate: Positive, q: NonNegative = 0.1) -> Strategy:
     """q-FedAvg: clients with a higher loss weigh more, for a fairer model.
 

@@ -94,6 +94,7 @@ def _composed_of(words: Sequence[str], config_dirs: Sequence[Path]) -> tuple[Set
             config["model"] = {}  # it replaces the chosen model entirely
         set_value(config, key, value)
     _check_objectives(config, last, catalogue)
+    _check_replaced(config, before["aggregator"], last)
     if any(key in _OTHER_DATA for key in given) and not any(key.startswith("data.about") for key in given):
         config["data"].pop("about", None)  # it is about the files of the YAML, not about these
     if any(key in _OTHER_DATA for key in given) and not any(key.startswith("data.accept") for key in given):
@@ -106,6 +107,26 @@ def _said(words: Sequence[str], config_dirs: Sequence[Path]) -> list[str]:
     with _lock:
         groups, values = _sort_words(words, Catalogue(config_dirs))
     return [*(word.lstrip("+").partition("=")[0] for word in groups), *sorted(given_keys(values))]
+
+
+def _check_replaced(config: Settings, usual: Settings, given: Iterable[str]) -> None:
+    """Refuse an argument of the aggregator for an objective, where a word gives other objectives without it."""
+    if "aggregator.objectives" not in given:
+        return
+    for key in given:
+        group, _, argument = key.partition(".")
+        link, name = f"${{{key}}}", config["aggregator"].get("name")  # FedDyn's server reads it too
+        if (
+            group != "aggregator"
+            or link not in str(usual.get("objectives"))
+            or registry.flags("aggregator", str(name)).get("moves_alone")
+        ):
+            continue
+        if link not in str(config["aggregator"].get("objectives")):
+            raise ConfigError(
+                f"{key}={config['aggregator'].get(argument)} changes nothing with aggregator.objectives, which "
+                "replaces the objective that reads it: give the objective's own setting, or leave one of the two out"
+            )
 
 
 def _check_objectives(config: Settings, last: Settings, catalogue: Catalogue) -> None:

@@ -5,7 +5,7 @@ Such a run ends well, with numbers that are those without the word and a hash th
 
 - ``read_with={argument: (setting, values)}``: the argument is read only if its part's setting has one of these values;
 - ``unread_with={argument: (setting, values)}``: it is not read if the setting has one of these;
-- ``leaves_unread=(key, ...)``: settings of the run that are not read with this part.
+- ``trains_no_client``, ``trains_nothing``, ``own_weights``: what of the run's settings it leaves unread.
 
 Settings of the run that other settings switch off are in the table `CONDITIONS`. Only words that a user says are looked
 at: YAML files have values for every choice that a word may make.
@@ -214,6 +214,19 @@ def _nobody_trains(facts: Facts) -> str | None:
     )
 
 
+def _nothing_trains(facts: Facts) -> str | None:
+    return _nobody_trains(facts) if facts.having("trains_nothing", "strategy") else None
+
+
+def _own_weights(facts: Facts) -> str | None:
+    parts = facts.having("own_weights", "aggregator", "pace")
+    weighed = facts.reads_counts and not facts.off("prior.weighting", "data")  # the prior reads it too
+    if not parts or weighed:
+        return None
+    part = parts[0]
+    return f"with {part.kind} '{part.name}', which weighs clients itself: leave it out, or use another {part.kind}"
+
+
 CLOCK = tuple(
     f"pace.{key}" for key in ("step_s", "sigma", "slow", "slow_factor", "correlate", "rho", "jitter", "mbit_s")
 )
@@ -244,6 +257,8 @@ CONDITIONS = (
     Condition(("partition.minority_clients",), _spread_minority),
     Condition(("rounds",), _nobody_trains, (1,)),
     Condition(OF_TRAINING, _nobody_trains),
+    Condition(("loss", "sampler", "local"), _nothing_trains),
+    Condition(("aggregation_weight",), _own_weights),
 )
 """Of several reasons the first is said."""
 
@@ -277,15 +292,7 @@ def _reason(key: str, now: object, then: object, facts: Facts) -> str | None:
             return reason
     if now == then:
         return None
-    return _left_unread(key, facts) or _argument(key, facts)
-
-
-def _left_unread(key: str, facts: Facts) -> str | None:
-    """Why a setting of the run is not read with one of its parts."""
-    for part in facts.having("leaves_unread"):
-        if part.kind != key and any(key == one or key.startswith(f"{one}.") for one in part.flags["leaves_unread"]):
-            return f"with {part.kind} '{part.name}', which does not read it: leave it out, or use another {part.kind}"
-    return None
+    return _argument(key, facts)
 
 
 def _argument(key: str, facts: Facts) -> str | None:
@@ -298,7 +305,9 @@ def _argument(key: str, facts: Facts) -> str | None:
         setting, values = rules[name]
         if (value := _setting(entry, args, setting)) is not _UNKNOWN and value not in values:
             wanted = " or ".join(map(str, values))
-            return f"with {prefix}.{setting}={_text(value)}, but with {wanted} alone: set that, or leave it out"
+            return (
+                f"with {prefix}.{setting}={_text(value)}: it is read with {setting}={wanted}; set that, or leave it out"
+            )
     if name in (rules := entry.flags.get("unread_with", {})):
         setting, values = rules[name]
         if (value := _setting(entry, args, setting)) in values:

@@ -38,10 +38,27 @@ def check_protocol(config: RunConfig) -> None:
             f"server_schedule is of the server's learning rate, and aggregator '{aggregator}' has none; use "
             f"aggregator={' or '.join(having)} (fedavgm with server_momentum=0 is FedAvg with one)"
         )
+    _check_mirrors(config)
     _check_pace(config)
     _check_rounds(config)
     _check_mixing(config)
     _check_views(config)
+
+
+def _check_mirrors(config: RunConfig) -> None:
+    """Refuse an aggregator that computes with other local settings than the clients train by: a wrong number.
+
+    Its YAML takes them over; ``aggregator.name=fednova`` or a value of one's own does not.
+    """
+    name = config.aggregator["name"]
+    for argument, setting in registry.flags("aggregator", name).get("mirrors", {}).items():
+        default = registry.parameters("aggregator", name)[argument].default
+        given, local = config.aggregator.get(argument, default), getattr(config.local, setting)
+        if given != local:
+            raise ConfigError(
+                f"aggregator '{name}' computes with {argument}={given}, and clients train with local.{setting}={local}"
+                f"; choose it by aggregator={name}, which takes that over, or set aggregator.{argument}={local}"
+            )
 
 
 def _check_pace(config: RunConfig) -> None:

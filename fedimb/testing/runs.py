@@ -107,7 +107,7 @@ def configured(
     """
     shipped = Catalogue()
     chosen = [f"{kind}={name}" for kind, (name, _) in parts.items() if name in shipped.options(kind)]
-    raw = compose([*chosen, *words], shared=[*SMALL, f"clients.count={clients}"])
+    raw = compose((), shared=[*SMALL, f"clients.count={clients}", *chosen, *words])
     for kind, (name, settings) in parts.items():
         if kind == "strategy":
             raw[kind] = {name: {**raw[kind].get(name, yaml_settings(kind, name)), **settings}}

@@ -11,7 +11,7 @@ def config(*overrides: str, dirs=()):
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
 
-    return validate(compose(overrides, list(dirs), shared=SMALL))
+    return validate(compose((), list(dirs), shared=[*SMALL, *overrides]))  # words of helpers that not every run reads
 
 
 TINY = {

@@ -3,6 +3,18 @@
 from fedimb.config.combinations.base import Combination
 
 
+def clip_without_updates(c: Combination) -> str | None:
+    """A bound on updates where there are none: an epsilon would be stated of what never left."""
+    idle = c.having("trains_no_client", "strategy")
+    if (c.clip is None and not c.noise) or not idle:
+        return None
+    setting = "privacy.noise" if c.clip is None else "privacy.clip"
+    return (
+        f"{setting} is of clients' updates, and strategy '{idle[0].name}' with {idle[0].flags['trains_no_client']} "
+        "trains no client, so it protects nothing; set privacy.clip=null privacy.noise=0"
+    )
+
+
 def noise_without_clip(c: Combination) -> str | None:
     """Noise in units of a norm that is not set."""
     if not c.noise or c.clip is not None:

@@ -74,6 +74,7 @@ RULES: tuple[Rule, ...] = (
     labels.held_out_losses_of_unknown_labels,
     labels.weighting_of_unknown_labels,
     priors.prior_of_one_label_per_row,
+    privacy.clip_without_updates,
     privacy.noise_without_clip,
     privacy.noise_needs_equal_weights,
     privacy.noise_needs_equal_clients,

@@ -29,7 +29,9 @@ def reweighted(round: int, rounds: int, drw_start: float) -> bool:
     return round > math.ceil(drw_start * rounds - 1e-9)
 
 
-@register("loss", "ldam", adjusts_logits=True, needs_prior=True, stackable=True)
+@register(
+    "loss", "ldam", adjusts_logits=True, needs_prior=True, stackable=True, unread_with={"beta": ("drw_start", (1,))}
+)
 class LDAM(RowLoss):
     """Larger margins for rarer classes, and class weights only in the last rounds.
 
