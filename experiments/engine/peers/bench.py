@@ -4,8 +4,8 @@
   python bench.py --environments ENVIRONMENTS --to ..           all cases, three times in turn
   python bench.py --environments ENVIRONMENTS digits --repeat 1
 
-Writes peers.csv (every measurement) and peers.txt (the machine, medians, verdicts) after each measurement; a measurement
-that failed or has no environment is named in peers.txt and does not stop the others.
+Writes peers.csv (every measurement) and peers.txt (the machine, medians, verdicts) as they come in; a measurement that
+failed or has no environment is named in peers.txt and does not stop the others.
 """
 
 import argparse
