@@ -63,7 +63,7 @@ _WIDE = ("data.source.rows=2500", "data.source.features=784", "data.source.class
 _MOST_LEAST = ("scale-100000", "scale-100", "inline")
 
 
-def _size(clients: int) -> tuple[str, ...]:
+def size_words(clients: int) -> tuple[str, ...]:
     """Settings for so many clients with 20 training rows each, 50 clients per round, and always 100 test rows."""
     rows = (f"data.source.rows={20 * clients + 100}", "data.test={name: balanced, per_class: 20}")
     return (*rows, f"clients.count={clients}", f"clients.participation={50 / clients:g}")
@@ -136,7 +136,7 @@ _CASES = (
             added("scale", "memory after the last round", *_MOST_LEAST, "after_mb", at_most(100)),
             added("scale", "data mapped from disk beside it", *_MOST_LEAST, "mapped_mb", None),
         ),
-        variants={str(clients): _size(clients) for clients in (100, 10_000, 100_000)},
+        variants={str(clients): size_words(clients) for clients in (100, 10_000, 100_000)},
         mode="scale",
     ),
     Case(

@@ -47,9 +47,20 @@ def run_tree(
     Raises:
         subprocess.TimeoutExpired: it took longer than ``longest_s``; what it started has been ended.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
     used, before = _used(), set(_children())
+    _adopt_orphans(True)
+    try:
+        code, started, whole, most = _run(call, log, environment, cwd, longest_s)
+        _reap(before)
+    finally:
+        _adopt_orphans(False)
+    return Ran(code, started, whole, _used() - used, most / 1e6)
+
+
+def _run(
+    call: Sequence[str], log: Path, environment: Mapping[str, str], cwd: Path | None, longest_s: float
+) -> tuple[int, float, float, int]:
+    """(exit code, start, seconds, most bytes) of the command."""
     with open(log, "wb") as file:
         started, clock = time.time(), time.perf_counter()
         process = subprocess.Popen(call, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, cwd=cwd)
@@ -61,8 +72,13 @@ def run_tree(
                 process.wait()
                 raise
             whole = time.perf_counter() - clock
-    _reap(before)
-    return Ran(process.returncode, started, whole, _used() - used, watch.most / 1e6)
+    return process.returncode, started, whole, watch.most
+
+
+def _adopt_orphans(adopt: bool) -> None:
+    """Whether processes whose parent has ended become this process's children. Linux; elsewhere they are not counted."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SUBREAPER, int(adopt), 0, 0, 0)
 
 
 def _used() -> float:

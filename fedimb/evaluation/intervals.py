@@ -14,6 +14,8 @@ from fedimb.evaluation.confusion import check_matrix
 from fedimb.evaluation.metrics import margin_scores, score_arrays
 from fedimb.evaluation.ratios import Floats, percentiles
 
+_TWO_SIDED_95 = 0.5 + 0.95 / 2
+_Z_95 = 1.959963984540054
 _CHUNK_CELLS = 4_000_000  # 32 MB of int64 counts per chunk: 2,000 resamples of 100 classes would be 160 MB
 
 
@@ -43,14 +45,12 @@ def wilson(successes: ArrayLike, totals: ArrayLike, level: float = 0.95) -> tupl
         >>> round(float(low), 2), round(float(high), 2)
         (0.38, 0.96)
     """
-    from scipy.special import ndtri
-
     _check_level(level)
     hits, trials = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(totals, np.float64))
     if not ((hits >= 0) & (hits <= trials)).all():
         raise ValueError("wilson needs 0 <= successes <= totals everywhere")
     n = np.where(trials > 0, trials, np.nan)
-    z2 = float(ndtri(0.5 + level / 2)) ** 2
+    z2 = _normal_quantile(0.5 + level / 2) ** 2
     share = hits / n
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
@@ -95,6 +95,17 @@ def _chunk_sizes(resamples: int, cells: int) -> list[int]:
     return [min(size, resamples - start) for start in range(0, resamples, size)]
 
 
+def _normal_quantile(probability: float) -> float:
+    """Of the standard normal distribution. That of 95 % intervals is a constant: every run has one, and importing SciPy
+    takes longer than all the rest of a result.
+    """
+    if probability == _TWO_SIDED_95:
+        return _Z_95
+    from scipy.special import ndtri
+
+    return float(ndtri(probability))
+
+
 class _Cells:
     """The cells of a confusion matrix that can be drawn: of 1,000 classes with ten test rows each, at most 1 in 100.
 
@@ -107,8 +118,6 @@ class _Cells:
     """
 
     def __init__(self, counts: NDArray[Any]) -> None:
-        from scipy.sparse import csr_array
-
         n = len(counts)
         self._n, self.sizes = n, counts.sum(1)
         used = counts[:, :-1] > 0
@@ -125,8 +134,10 @@ class _Cells:
         self._shares[self.sizes == 0, 0] = 1.0
         flat = self._columns.ravel()
         cells = np.flatnonzero(flat >= 0)
-        shape = (flat.size, n)
-        self._by_column = csr_array((np.ones(cells.size, np.int64), (cells, flat[cells])), shape=shape)
+        # Sorted by column for sums over columns: sparse matrices would do it too, but their import takes longer than
+        # the whole bootstrap of a few classes.
+        self._by_column = cells[np.argsort(flat[cells], kind="stable")]
+        self._called, self._starts = np.unique(flat[self._by_column], return_index=True)
         self._own = cells[flat[cells] == cells // width]  # at most one cell per class: its diagonal
 
     def chunks(self, resamples: int) -> list[int]:
@@ -153,7 +164,9 @@ class _Cells:
         support = np.broadcast_to(self.sizes.astype(np.int64), (resamples, self._n))
         hits = np.zeros((resamples, self._n), np.int64)
         hits[:, self._own // self._columns.shape[1]] = flat[:, self._own]
-        return hits, support, (self._by_column.T @ flat.T).T
+        called = np.zeros((resamples, self._n), np.int64)
+        called[:, self._called] = np.add.reduceat(flat[:, self._by_column], self._starts, axis=1)
+        return hits, support, called
 
 
 def bootstrap(

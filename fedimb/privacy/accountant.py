@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import gammaln, logsumexp
 
 ORDERS: tuple[float, ...] = (*(1 + x / 10 for x in range(1, 100)), *map(float, range(11, 64)), 128.0, 256.0, 512.0)
 """The orders alpha; the best one is taken at the end."""
@@ -58,6 +57,8 @@ def _log_moment(q: float, noise: float, alpha: float) -> float:
 
 def _log_sum(q: float, noise: float, alpha: int) -> float:
     """Integer orders: a binomial sum (section 3.3, equation 30)."""
+    from scipy.special import gammaln, logsumexp  # here: every run imports this file, and few add noise
+
     k = np.arange(alpha + 1)
     chosen = gammaln(alpha + 1) - gammaln(k + 1) - gammaln(alpha - k + 1)
     terms = chosen + (alpha - k) * math.log1p(-q) + k * math.log(q) + (k * k - k) / (2 * noise**2)
@@ -66,6 +67,8 @@ def _log_sum(q: float, noise: float, alpha: int) -> float:
 
 def _log_integral(q: float, noise: float, alpha: float) -> float:
     """Any order, by the trapezoid rule, which is exact to rounding for an analytic integrand that decays to 0."""
+    from scipy.special import logsumexp
+
     step = noise / _POINTS_PER_SIGMA
     z = np.arange(-_TAIL * noise, alpha + _TAIL * noise, step)
     ratio = np.logaddexp(math.log1p(-q), math.log(q) + (2 * z - 1) / (2 * noise**2))

@@ -1,11 +1,10 @@
-"""One sentence at the end of a result that says what it means, for a run and for a study."""
+"""One sentence at the end of a study that says what it means; of a run: `fedimb.report.run_meaning`."""
 
 from collections import Counter
 from collections.abc import Sequence
 
-from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.significance import seeds_needed
-from fedimb.rundir.result import RowResult, RunResult
+from fedimb.report.run_meaning import listed
 from fedimb.study.over_sets import OverSets
 from fedimb.study.references import REFERENCES
 from fedimb.study.results import COLUMNS, StudyResults
@@ -13,37 +12,6 @@ from fedimb.study.statistics import Comparison, Statistics
 from fedimb.text import plain
 
 _MOST_NAMED = 4  # rows named in a sentence; more are counted
-
-
-def run_sentence(result: RunResult) -> str:
-    """Which part of the minority cases a run found in its final round, and that one seed shows no significance.
-
-    ``In the final round, fedavg found 39 of 76 test rows of minority classes (51 %); one seed says nothing about ...``
-    """
-    what = "test rows of minority classes" if result.minority else "test rows"
-    if result.task == "multilabel":
-        what = "minority labels in the test set" if result.minority else "labels in the test set"
-    found = [_found(row, result.minority or tuple(range(len(result.class_names)))) for row in result.rows]
-    if not any(support for _, support in found):
-        start = f"The test set has no {what.removesuffix(' in the test set')}, so the run says nothing about them"
-    else:
-        parts = [
-            f"{plain(row.label, None)} {_verb(row)} {hits:,.0f} of {support:,.0f} {what} ({100 * hits / support:.0f} %)"
-            for row, (hits, support) in zip(result.rows, found, strict=True)
-        ]
-        rest = [part.replace(f" {what}", "") for part in parts[1:]]
-        start = f"In the final round, {_listed([parts[0], *rest])}"
-    return f"{start}; one seed says nothing about significance: compare on several (fedimb sweep ... seed=0,1,2,3,4,5)."
-
-
-def _verb(row: RowResult) -> str:
-    return "found" if row.copies == 1 else f"(mean over {row.copies} sites' models) found"
-
-
-def _found(row: RowResult, classes: Sequence[int]) -> tuple[float, float]:
-    """(found, all) test rows of these classes; of sites' own models the mean of what they found."""
-    hits, support = hits_and_support(row.tested_matrix)
-    return float(sum(hits[c] for c in classes)), float(sum(support[c] for c in classes))
 
 
 def study_sentence(found: Statistics) -> str:
@@ -60,7 +28,7 @@ def study_sentence(found: Statistics) -> str:
     for verdict in ("better", "worse"):
         if rows := _named(comparisons, verdict):
             has = "has" if len(rows) == 1 else "have"
-            parts.append(f"{_listed(rows)} {has} significantly {verdict} {name} than {control}")
+            parts.append(f"{listed(rows)} {has} significantly {verdict} {name} than {control}")
     if parts:
         if others := {c.label for c in comparisons} - {c.label for c in comparisons if c.verdict}:
             does = "does" if len(others) == 1 else "do"
@@ -156,7 +124,3 @@ def _rows(count: int) -> str:
 def _range(numbers: Sequence[int]) -> str:
     low, high = min(numbers), max(numbers)
     return str(low) if low == high else f"{low} to {high}"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

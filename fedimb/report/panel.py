@@ -3,8 +3,8 @@
 import textwrap
 
 from fedimb.report.admission import alarm_lines, left_out_lines, without_lines
-from fedimb.report.meaning import run_sentence
 from fedimb.report.phases import phase_lines
+from fedimb.report.run_meaning import run_sentence
 from fedimb.report.subgroups import subgroup_lines
 from fedimb.report.table import result_panel
 from fedimb.report.temperature import temperature_lines

@@ -5,9 +5,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
-from fedimb.evaluation.intervals import bca_interval, bootstrap, bootstrap_scores, resample, t_interval, wilson
+from fedimb.evaluation.intervals import (
+    _Cells,
+    _normal_quantile,
+    bca_interval,
+    bootstrap,
+    bootstrap_scores,
+    resample,
+    t_interval,
+    wilson,
+)
 from fedimb.evaluation.metrics import score_arrays, scores
 from fedimb.evaluation.ratios import percentiles
 
@@ -62,6 +71,23 @@ def test_stacked_bootstrap_is_the_same_as_one_at_a_time():
     for name in ("macro_recall", "minority_recall", "g_mean", "mcc"):
         alone = bootstrap(MATRIX, lambda m, name=name: scores(m, [2])[name], 300, np.random.default_rng(3))
         assert together[name] == pytest.approx(alone)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stacked_margins_are_those_of_the_whole_matrices(seed):
+    counts = np.random.default_rng(seed).poisson(0.3, (30, 30))
+    counts[:, 4] = 0  # a class that is never predicted
+    cells = _Cells(counts)
+    hits, support, called = cells.resample(20, np.random.default_rng(seed))
+    whole = cells.dense(cells.draw(20, np.random.default_rng(seed)))
+    assert np.array_equal(called, whole.sum(1))
+    assert np.array_equal(hits, np.diagonal(whole, axis1=1, axis2=2))
+    assert np.array_equal(support, whole.sum(2))
+
+
+def test_the_quantile_of_95_percent_is_scipys_to_the_last_bit():
+    assert _normal_quantile(0.5 + 0.95 / 2) == float(special.ndtri(0.5 + 0.95 / 2)) == 1.959963984540054
+    assert _normal_quantile(0.95) == float(special.ndtri(0.95))
 
 
 def test_chunking_changes_no_draw(monkeypatch):

@@ -72,7 +72,7 @@ def test_a_tracked_run_sends_from_a_process_that_starts_before_torch_is_imported
     run = ["run", *words, "data=synthetic_table", "data.source.rows=900", "engine=inline", f"output_dir={tmp_path}"]
     assert started([*run, "tracking=none"], tmp_path)["started"] == []  # and draws the partition, once
     found = started([*run, "name=again"], tmp_path)
-    assert not {*OTHER_PROCESS} & {*found["tops"]}
+    assert not {*OTHER_PROCESS, "scipy"} & {*found["tops"]}
     assert found["started"] == ["before torch"]
     assert found["outputs"] == ["fedimb.cli.output.base", "fedimb.cli.output.results"]
     assert not found["seldom"]  # a run collects garbage as usual

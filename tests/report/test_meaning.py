@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedimb.report.meaning import run_sentence, study_sentence
+from fedimb.report.meaning import study_sentence
+from fedimb.report.run_meaning import run_sentence
 from fedimb.rundir.result import RowResult, RunResult
 from fedimb.study.results import Result, Setting, StudyResults
 from fedimb.study.statistics import statistics

@@ -4,8 +4,8 @@
   python bench.py --environments ENVIRONMENTS --to ..           all cases, three times in turn
   python bench.py --environments ENVIRONMENTS digits --repeat 1
 
-Writes peers.csv (every measurement) and peers.txt (the machine, medians, verdicts) after each measurement; a measurement
-that failed or has no environment is named in peers.txt and does not stop the others.
+Writes peers.csv (every measurement) and peers.txt (the machine, medians, verdicts) as they come in; a measurement that
+failed or has no environment is named in peers.txt and does not stop the others.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from fedimb.bench.cases import CASES, _size
+from fedimb.bench.cases import CASES, size_words
 from fedimb.bench.measure import common_words, engine_words
 from fedimb.bench.measurement import between
 from fedimb.bench.process_tree import Ran, run_tree
@@ -29,7 +29,7 @@ from fedimb.process_env import QUIET
 from fedimb.rundir.folder import RunFolder
 
 HERE = Path(__file__).resolve().parent
-_MILLION = (*CASES["scale"].words, *_size(1_000_000))
+_MILLION = (*CASES["scale"].words, *size_words(1_000_000))
 WORDS = {name: CASES[name].words for name in ("digits", "table", "cifar")} | {"scale-1000000": _MILLION}
 PROGRAMS = {
     "inline": "fedimb, engine=inline: one process",
@@ -59,6 +59,7 @@ def measure(program: str, words: list[str], work: Path, rounds: int, environment
         environment.pop("PYTHONPATH", None)
         call = [str(environments / program / "bin" / "python"), str(HERE / f"with_{program}.py"), str(work), str(out)]
     elif program == "flower":
+        environment["PYTHONPATH"] = os.pathsep.join([str(HERE), environment.get("PYTHONPATH", "")])  # for Ray's workers
         call = [sys.executable, str(HERE / "with_flower.py"), str(work), str(out), str(cores())]
     else:
         more = [*common_words(rounds, folder / "runs"), *engine_words(program, cores())]

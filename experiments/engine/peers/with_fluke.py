@@ -17,7 +17,7 @@ if torch.version.cuda is None:
     for _name in ("nms", "qnms"):
         _declared.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-from fluke import DDict, FlukeENV  # noqa: E402
+from fluke import DDict, FlukeENV
 from fluke.algorithms.fedavg import FedAVG
 from fluke.client import Client
 from fluke.config import OptimizerConfigurator

@@ -39,7 +39,8 @@ class Work:
         self.rounds, self.epochs, self.batch_size = facts["rounds"], facts["epochs"], facts["batch_size"]
         self.optimiser: dict[str, float] = facts["optimiser"]
         self.cohorts: list[list[int]] = facts["cohorts"]
-        self._model, self.classes, self.shape = facts["model"], facts["classes"], facts["shape"]
+        self._model, self.classes, self.shape = dict(facts["model"]), facts["classes"], facts["shape"]
+        self._net = NETS[self._model.pop("name")]
         self._x = np.load(self.folder / "x.npy", mmap_mode="r")
         self._y = np.load(self.folder / "y.npy", mmap_mode="r")
         self._starts = np.load(self.folder / "starts.npy")
@@ -59,13 +60,17 @@ class Work:
         part = slice(self._starts[client], self._starts[client + 1])
         return torch.from_numpy(np.array(self._x[part])), torch.from_numpy(np.array(self._y[part]))
 
+    def blank_model(self) -> nn.Module:
+        """The model with random weights."""
+        return self._net(self.shape, self.classes, **self._model)
+
     def model(self) -> nn.Module:
         """The model with the initial weights.
 
         Raises:
             ValueError: its logits are not those of fedimb's model.
         """
-        model = NETS[self._model.pop("name")](self.shape, self.classes, **self._model)
+        model = self.blank_model()
         saved = np.load(self.folder / "initial.npz")
         model.load_state_dict({name[2:]: torch.from_numpy(saved[name]) for name in saved.files if name[:2] == "w:"})
         with torch.no_grad():

@@ -232,7 +232,7 @@ class RunFinished(Output):
     def from_result(cls, result: "RunResult", refuse: bool = True) -> "RunFinished":
         """The output for a finished run; ``refuse``: with exit code 3 if its configuration refuses a suspect result."""
         from fedimb.errors import RunSuspect
-        from fedimb.report.meaning import run_sentence
+        from fedimb.report.run_meaning import run_sentence
 
         rows = [
             {name: getattr(row, name) for name in Row.model_fields} | {"confusion": row.confusion.tolist()}
