@@ -309,7 +309,8 @@ def _spaces(
 def _known_rows(held: RowLists, spaces: LabelSpaces, store: Store) -> tuple[RowLists, LabelSpaces]:
     """The clients' rows without those that count in no loss, and the spaces with the numbers of both."""
     rows = np.array([len(own) for own in held], np.int64)
-    kept, cells = list(held), None
+    kept = list(held)
+    cells: NDArray[np.int64] | None = None
     if spaces.kept(store.task) is None:
         y = np.asarray(store.y)
         kept = [own[spaces.annotated[k][y[own]]] for k, own in enumerate(held)]
@@ -328,7 +329,8 @@ def _known_cells(held: RowLists, spaces: LabelSpaces, store: Store) -> tuple[lis
         DataError: a class of which no client's row says anything.
     """
     assert store.targets is not None
-    names, none, kept = store.class_names, none_class(store.class_names), []
+    names, none = store.class_names, none_class(store.class_names)
+    kept: list[Rows] = []
     cells = np.zeros((len(held), len(names)), np.int64)
     for k, own in enumerate(held):
         found = spaces.of_client(k, none).targets(np.asarray(store.targets[own]))
