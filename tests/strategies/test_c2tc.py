@@ -74,7 +74,7 @@ def test_a_floor_that_nobody_reaches_is_said(tmp_path):
     [
         (["strategy.c2tc.min_count=1"], "min_count=1"),
         (["strategy=[c2tc,coreset]"], "use=only trains no client"),
-        (["privacy.clip=1"], "which privacy.clip does not bound"),
+        (["privacy.clip=1"], "so it protects nothing"),
     ],
 )
 def test_what_would_show_a_record_or_do_nothing_is_refused(tmp_path, words, says):
