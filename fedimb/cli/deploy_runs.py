@@ -90,7 +90,9 @@ class Plan(Action):
         from fedimb.deploy.study_plan.plan import make_plan
 
         deployment = open_deployment(args)
-        config = validate(compose(with_deployment_defaults(args.overrides)))
+        words = with_deployment_defaults(args.overrides)
+        # A plan whose settings may vary says what some of its runs read.
+        config = validate(compose((), shared=words) if args.vary else compose(words))
         sites = planned_keys(deployment, args.sites.split(",") if args.sites else ())
         classes, minority, shape = describe_data(config, args.classes, args.minority, args.input_shape)
         has_data = not (args.classes and args.minority and args.input_shape)

@@ -191,7 +191,6 @@ def test_what_is_refused_would_have_changed_nothing(tmp_path, text: str) -> None
         "local.momentum=0.9",
         "loss=balanced_softmax prior.provenance=dp_sum prior.epsilon=0.05",
         "loss=balanced_softmax aggregation_weight=uniform prior.weighting=effective",
-        "pace=deadline pace.quantile=0.5",
         f"{ONE} strategy.oneround.head=ncm strategy.oneround.metric=cosine",
         f"{ONE} strategy.oneround.shrinkage=0.9",
         f"{PUBLIC} strategy.public.use=head strategy.public.head_epochs=1",

@@ -181,7 +181,7 @@ def make_study(
     Args:
         overrides: the configuration; its data are all files, of which a site registers its own.
     """
-    config = validate(compose([*overrides, f"clients.count={len(files)}"]))
+    config = validate(compose((), shared=[*overrides, f"clients.count={len(files)}"]))
     like = root / "group.yaml"
     like.write_text(yaml.safe_dump(config.data), encoding="utf-8")
     deployment = make_deployment(root / "coordinator")

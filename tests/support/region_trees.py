@@ -97,7 +97,7 @@ def make_tree(to: Path, *overrides: str, sites: dict[str, dict[str, int]] | None
     files = {site: write_table(to / f"{site}.csv", n, seed) for seed, (site, n) in enumerate(rows.items())}
     shape = ",".join(str(len(own)) for own in sites.values())
     words = [*small_words(files), f"clients.count={len(files)}", f"clients.regions=[{shape}]", "clients.min_members=2"]
-    config = validate(compose([*words, "tracking=none", *overrides]))
+    config = validate(compose((), shared=[*words, "tracking=none", *overrides]))
     like = to / "group.yaml"
     like.write_text(yaml.safe_dump(config.data), encoding="utf-8")
     root, regions = make_deployment(to / "root"), {}

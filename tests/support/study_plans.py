@@ -15,7 +15,7 @@ from fedimb.schema import RunConfig
 
 def run_config(*overrides: str) -> RunConfig:
     """A configuration on digits with a logistic model."""
-    return validate(compose(["model=logistic", "rounds=5", *overrides]))
+    return validate(compose((), shared=["model=logistic", "rounds=5", *overrides]))
 
 
 @cache

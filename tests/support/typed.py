@@ -39,7 +39,7 @@ class Typed:
         rest = ("--tags", "heads", "--vary", "seed", "--deployment", str(self.shell.coordinator))
         said = self.shell.run_command("deploy", "plan", *words, *about, *rest)
         plan = find_plan(self.study.deployment, re.findall(r"[0-9a-f]{64}", said)[0])
-        return replace(self.study, config=validate(compose(words)), plan=plan)
+        return replace(self.study, config=validate(compose((), shared=words)), plan=plan)
 
     def run(self, *words: str, expect: int = 0) -> str:
         """What ``fedimb deploy run`` says, and that it ends with that exit code."""
