@@ -76,7 +76,7 @@ def _run(
 
 
 def _adopt_orphans(adopt: bool) -> None:
-    """Whether processes whose parent has ended become this process's children. Linux; elsewhere they are not counted."""
+    """Whether processes whose parent has ended become this process's children; elsewhere than on Linux they do not."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SUBREAPER, int(adopt), 0, 0, 0)
 
