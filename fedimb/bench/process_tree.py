@@ -1,6 +1,7 @@
 """Runs one command and measures the whole tree of processes that it starts: time, processor time and memory."""
 
 import ctypes
+import math
 import os
 import subprocess
 import sys
@@ -95,7 +96,7 @@ def _children() -> list[int]:
 
 
 def _reap(before: set[int]) -> None:
-    """Wait for orphans that became children of this process; those that do not end soon are not counted."""
+    """Wait for orphans that became children of this process; those that do not end soon are ended."""
     until = time.monotonic() + _ORPHANS_S
     while left := [pid for pid in _children() if pid not in before]:
         for pid in left:
@@ -104,7 +105,8 @@ def _reap(before: set[int]) -> None:
             except ChildProcessError:
                 before.add(pid)
         if time.monotonic() > until:
-            return
+            processes.end(processes.record(left + [below for pid in left for below in processes.descendants(pid)]))
+            until = math.inf
         time.sleep(0.05)
 
 
