@@ -6,7 +6,9 @@ state dict it was sent, trains over a shuffling DataLoader and answers with a st
 that the clients of every round are those of the work. Started by ``run_simulation``, without a SuperLink.
 """
 
+import os
 import sys
+import traceback
 
 from flower_app import client_app, flower_work
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
@@ -57,7 +59,12 @@ def main(folder: str, out: str, cpus: int) -> None:
         work.found(model, out)
 
     backend = {"init_args": {"num_cpus": cpus}, "client_resources": {"num_cpus": 1, "num_gpus": 0}}
-    run_simulation(server, client_app, num_supernodes=work.clients, backend_config=backend)
+    try:
+        run_simulation(server, client_app, num_supernodes=work.clients, backend_config=backend)
+    except RuntimeError:  # Flower's threads would keep the process alive
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 if __name__ == "__main__":
