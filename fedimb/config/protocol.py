@@ -39,10 +39,29 @@ def check_protocol(config: RunConfig) -> None:
             f"aggregator={' or '.join(having)} (fedavgm with server_momentum=0 is FedAvg with one)"
         )
     _check_mirrors(config)
+    _check_what_noise_covers(config)
     _check_pace(config)
     _check_rounds(config)
     _check_mixing(config)
     _check_views(config)
+
+
+def _check_what_noise_covers(config: RunConfig) -> None:
+    """Refuse noise on updates beside figures of patients without it, from which a method makes weights or picks rows.
+
+    The epsilon that the run states is against someone who has every round's model, and such a model would hold more.
+    """
+    if not config.privacy.noise:
+        return
+    for name, args in config.strategy.items():
+        contract = registry.build("contract", name).of(args or {})
+        records = [*contract.train, *(record for query in contract.queries.values() for record in query)]
+        if beside := [one.key for one in records if one.sensitivity in ("aggregate", "individual")]:
+            raise ConfigError(
+                f"privacy.noise is added to clients' updates, and strategy '{name}' uses {beside[0]} beside them, "
+                "which the epsilon of the run would not cover; use a strategy that sends updates alone, or "
+                "privacy.noise=0"
+            )
 
 
 def _check_mirrors(config: RunConfig) -> None:

@@ -78,6 +78,10 @@ def test_a_killed_run_resumes_to_the_same_epsilon_and_weights(tmp_path):
             "aggregator 'krum' works on the update of each client",
         ),
         ("privacy.clip=1.0 aggregator=scaffold", "objective 'control_variate' sends x.variate"),
+        *(
+            (f"privacy.noise=1.0 privacy.clip=1.0 aggregation_weight=uniform strategy={name}", beside)
+            for name, beside in (("creff", "'creff' uses x.creff_gradients"), ("scope", "'scope' uses x."))
+        ),
     ],
 )
 def test_what_would_break_the_promise_is_refused(words, why):
