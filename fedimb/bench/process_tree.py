@@ -1,5 +1,6 @@
 """Runs one command and measures the whole tree of processes that it starts: time, processor time and memory."""
 
+import contextlib
 import ctypes
 import os
 import subprocess
@@ -89,9 +90,11 @@ def _used() -> float:
 
 def _children() -> list[int]:
     """Ids of this process's own children, ended ones included; empty without /proc."""
-    tasks = Path("/proc/self/task")
-    texts = [(task / "children").read_text() for task in tasks.iterdir()] if tasks.is_dir() else []
-    return [int(pid) for text in texts for pid in text.split()]
+    tasks, found = Path("/proc/self/task"), list[int]()
+    for task in tasks.iterdir() if tasks.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def _reap(before: set[int]) -> None:

@@ -241,7 +241,7 @@ CONDITIONS = (
     Condition(("data.imbalance_factor",), _natural, (1,), always=True),
     Condition(("data.class_order",), _natural),
     Condition(("local.momentum",), _adam, (0,), always=True),
-    Condition(("prior",), _no_counts, ("none",)),
+    Condition(("prior.weighting", "prior.view"), _no_counts),
     Condition(("prior.epsilon", "prior.delta"), _counts_without_noise),
     Condition(("prior.clip",), _counts_without_noise, (None,)),
     Condition(("prior.weighting",), _own_counts, ("data",)),

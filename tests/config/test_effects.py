@@ -18,7 +18,7 @@ PUBLIC = "strategy=public data.public=5"
 
 UNREAD = [  # (words, the last of which changes nothing; the choice that the reason names)
     ("local.optimizer=adam local.momentum=0.9", "local.optimizer=adam"),
-    ("prior.provenance=secure_sum", "no part uses class counts"),
+    ("prior.weighting=effective", "no part uses class counts"),
     ("loss=balanced_softmax prior.epsilon=2", "prior.provenance=clear_sum"),
     ("loss=balanced_softmax prior.view=real", "choose a resampler"),
     ("loss=balanced_softmax prior.provenance=local prior.weighting=effective", "prior.provenance=local"),

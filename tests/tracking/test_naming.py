@@ -40,7 +40,7 @@ def test_what_changes_no_score_keeps_the_setting(words: str) -> None:
         "data.n_max=90",
         "loss=focal",
         "model.hidden=[8]",
-        "prior.clip=9",
+        "prior.provenance=dp_sum",
     ],
 )
 def test_any_other_difference_makes_another_setting(words: str) -> None:
