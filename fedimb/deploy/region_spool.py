@@ -133,6 +133,7 @@ class Spool:
         write_private(folder / f"{nonce}.ask", pack(content, json.dumps(note)))
         files = [folder / f"{nonce}.{end}" for end in ("ask", "reply", "error")]
         deadline, silence = time.monotonic() + wait_s, _Silence(folder / _AT_WORK)
+        silent_s = math.inf if math.isfinite(wait_s) else SILENT_S  # a coordinator may wait for sites as long as asked
         try:
             while True:
                 if files[1].exists():
@@ -144,7 +145,7 @@ class Spool:
                     raise Unanswered(
                         0, f"its coordinator did not answer within {wait_s:g} s: fedimb region run must run there"
                     )
-                if silence.seconds() > SILENT_S:
+                if silence.seconds() > silent_s:
                     raise Unanswered(
                         0,
                         f"no coordinator saw to this question for {SILENT_S:g} s: fedimb region run and fedimb deploy "

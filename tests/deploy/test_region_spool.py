@@ -61,6 +61,25 @@ def test_a_question_without_a_limit_is_open_as_long_as_a_coordinator_is_at_work(
     assert looks[0] == 6
 
 
+def test_a_question_with_a_limit_is_open_until_then_though_its_coordinator_waits_for_sites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a query to join of a run with ``--join 7200``: while sites are awaited nobody touches ``at-work``."""
+    now = [100.0]
+    monkeypatch.setattr("fedimb.deploy.region_spool.time.monotonic", lambda: now[0])
+    spool = Spool(tmp_path, "run")
+
+    def an_hour_later() -> None:
+        now[0] += 2 * SILENT_S
+        if now[0] > 3 * SILENT_S:
+            [ask] = spool.pending()
+            spool.answer(ask, ask.content)
+
+    spool.wait = an_hour_later  # type: ignore[method-assign]
+    assert spool.ask("query", "join", RecordDict(), 6 * SILENT_S) == RecordDict()
+    assert now[0] == 100 + 4 * SILENT_S
+
+
 def test_a_question_whose_asker_was_killed_is_not_asked_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

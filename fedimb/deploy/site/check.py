@@ -10,7 +10,7 @@ from fedimb.deploy.checks import Check, packages
 from fedimb.deploy.files import refuse_readable
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.pki import EXPIRES_SOON_DAYS, expires
-from fedimb.deploy.site.data_checks import data_checks, refuse_unfit
+from fedimb.deploy.site.data_checks import data_checks
 from fedimb.deploy.site.limits import GB, disk_usage
 from fedimb.deploy.site.reach import TIMEOUT_S, reach
 from fedimb.errors import ConfigError, FedimbError
@@ -19,7 +19,7 @@ from fedimb.plain import JsonObject
 if TYPE_CHECKING:
     from fedimb.deploy.study_plan.plan import StudyPlan  # imports torch: only needed with a plan
 
-__all__ = ["Check", "all_pass", "node_checks", "open_plan", "refuse_unfit", "report"]
+__all__ = ["Check", "all_pass", "node_checks", "open_plan", "report"]
 
 
 def node_checks(home: NodeHome, plan: "StudyPlan | None" = None, timeout_s: float = TIMEOUT_S) -> Iterator[Check]:

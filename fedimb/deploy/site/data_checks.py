@@ -7,7 +7,7 @@ from fedimb.data.findings.stage import unresolved
 from fedimb.deploy.checks import Check
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.registered_data.datasets import DataVersion, data_sets, find_data_set
-from fedimb.errors import DataError, FedimbError
+from fedimb.errors import FedimbError
 from fedimb.plain import JsonObject
 
 if TYPE_CHECKING:
@@ -51,22 +51,6 @@ def data_checks(home: NodeHome, plan: "StudyPlan | None") -> Iterator[Check]:
             yield from plan_checks(name, version, plan)
 
 
-def refuse_unfit(home: NodeHome, plan: "StudyPlan") -> DataVersion:
-    """The data a plan asks for, completely verified. A node calls this before it trains.
-
-    Raises:
-        ConfigError: no data set has the plan's tags, or several have.
-        DataError: the data differ from what was registered, or do not fit the plan.
-    """
-    version = find_data_set(home, plan.tags)
-    version.verify(full=True)
-    version.refuse_findings()
-    for check in plan_checks(f"data set '{version.name}'", version, plan):
-        if check.level == "fail":
-            raise DataError(f"{check.name}: {check.found}: {check.remedy}")
-    return version
-
-
 def describe_holdings(version: DataVersion) -> str:
     """Rows, and patients per class, in one line."""
     facts = version.facts
@@ -78,7 +62,10 @@ def describe_holdings(version: DataVersion) -> str:
 
 
 def plan_checks(name: str, version: DataVersion, plan: "StudyPlan") -> Iterator[Check]:
-    """Compare schema and classes with the plan. Yields one ``ok`` if everything matches."""
+    """Compare schema, classes and what values mean with the plan. Yields one ``ok`` if schema and classes match.
+
+    A node asks this before it joins a run, too: level ``fail`` keeps it out.
+    """
     facts, found = version.facts, []
     schema = facts["schema"]
     if schema["task"] != "multiclass":

@@ -44,6 +44,7 @@ from fedimb.deploy.registered_data.datasets import find_data_set
 from fedimb.deploy.registered_data.pins import pin_run, pinned_version
 from fedimb.deploy.site.account import Account
 from fedimb.deploy.site.approvals import approved_plan, load_plan, require_approval
+from fedimb.deploy.site.data_checks import plan_checks
 from fedimb.deploy.site.egress_filter import Terms
 from fedimb.deploy.site.inbox import waiting_line
 from fedimb.deploy.site.masked_opening import SumOpening
@@ -212,6 +213,11 @@ def _keep_run(
 
 
 def _check_data(home: NodeHome, plan: StudyPlan, version: DataVersion) -> None:
+    """Refuse data that the node check (``fedimb node check --plan``) says must not train.
+
+    Raises:
+        Shareable: of settings and columns without the reason, which is in the node's log.
+    """
     schema, able = version.facts["schema"], version.facts["recordable"]
     if list(schema["classes"]) != list(plan.classes) or list(schema["shape"]) != list(plan.input_shape):
         raise Shareable(
@@ -224,6 +230,17 @@ def _check_data(home: NodeHome, plan: StudyPlan, version: DataVersion) -> None:
         raise Shareable(
             NOT_APPROVED, f"{home.site}: the labels of '{version.name}' cannot express class '{missing[0]}'"
         )
+    if schema["task"] != "multiclass":
+        raise Shareable(
+            NOT_APPROVED,
+            f"{home.site}: rows of data set '{version.name}' have several labels each, in a study one: register the "
+            "data with one label per row, or leave the study",
+        )
+    for check in plan_checks(version.name, version, plan):
+        if check.level == "fail":
+            log.warning("data set '%s': %s: %s", check.name, check.found, check.remedy)
+            text = f"{home.site}: data set '{version.name}' is read otherwise than the plan says"
+            raise Shareable(NOT_APPROVED, f"{text}: the reason is in the node's log (fedimb node check --plan)")
 
 
 def _check_limits(home: NodeHome, plan: StudyPlan, store: Store, columns: list[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from deployed import Study, assert_same, events, small_study, usable, weights
 from evil import order_id, sign_again
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -128,6 +129,31 @@ def test_data_that_do_not_suit_the_plan(study, tmp_path):
     home.file("data", "sets", "heads", "current").unlink()
     with pytest.raises(RunFailed, match="va: no data set has the tags heads"):
         serve(study.new().path, Loopback(study.homes.values()))
+
+
+def test_what_fails_the_node_check_does_not_join(study, tmp_path, caplog):
+    """Also where classes and the shape of rows are the plan's."""
+    approved(study)
+    home, table, own = study.homes["va"], tmp_path / "va.csv", tmp_path / "own.yaml"
+    group, (head, *rows) = yaml.safe_load((tmp_path / "group.yaml").read_text()), table.read_text().splitlines()
+
+    def joins_with(**source: object) -> None:
+        own.write_text(yaml.safe_dump({**group, "source": {**group["source"], "files": str(table), **source}}))
+        register_data(home, str(table), "heads", ["heads"], like=str(own))
+        serve(study.new().path, Loopback(study.homes.values()))
+
+    says = "va: data set 'heads' is read otherwise than the plan says: the reason is in the node's log"
+    with pytest.raises(RunFailed, match=says):
+        joins_with(indicators=True)
+    assert "data set 'heads': indicators is True, in the plan None: register the data with" in caplog.text
+    several = [
+        head.replace("label", "ill,well"),
+        *(f"{row.rpartition(',')[0]},1,{i % 2}" for i, row in enumerate(rows)),
+    ]
+    table.write_text("\n".join(several) + "\n")
+    says = "va: rows of data set 'heads' have several labels each, in a study one: register the data with one label per"
+    with pytest.raises(RunFailed, match=says):
+        joins_with(target=["ill", "well"], classes=None)
 
 
 def test_a_node_of_another_name_is_not_taken_for_it(study):
