@@ -12,7 +12,7 @@ holds no rows of the others: it holds them, and its labels do not tell. Three fo
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -207,6 +207,28 @@ class LabelSpaces:
         share, full = self.known_share, np.zeros(len(known))
         np.divide(known, share, out=full, where=share > 0)
         return full
+
+    def joined(self, spans: Sequence[tuple[int, int]]) -> "LabelSpaces":
+        """The label spaces of groups of consecutive clients, whose rows and known cells are added up.
+
+        Args:
+            spans: first client of each group, and the one after its last; together all clients.
+
+        Raises:
+            DataError: the clients annotate different classes, which a sum over them cannot tell.
+        """
+        if not self.annotated.all():
+            raise DataError("clients that annotate different classes cannot be joined: leave data.labels out")
+
+        def summed(values: NDArray[np.int64]) -> NDArray[np.int64]:
+            return np.stack([values[a:b].sum(axis=0) for a, b in spans])
+
+        return replace(
+            LabelSpaces.of_all(len(spans), self.seen.shape[1]),
+            rows=summed(self.rows),
+            left_out=summed(self.left_out),
+            cells=None if self.cells is None else summed(self.cells),
+        )
 
     def facts(self) -> JsonObject:
         """Plain data for partition.json."""

@@ -18,7 +18,7 @@ def regional(federation: Federation, regions: Sequence[int]) -> Federation:
         regions: number of sites of each region, in client-id order.
 
     Raises:
-        DataError: they are not the federation's number of sites.
+        DataError: they are not the federation's number of sites, or these annotate different classes.
     """
     if sum(regions) != federation.n_clients:
         raise DataError(f"regions of {sum(regions)} sites, but the federation has {federation.n_clients}")
@@ -29,7 +29,8 @@ def regional(federation: Federation, regions: Sequence[int]) -> Federation:
         return [np.sort(np.concatenate([lists[site] for site in range(a, b)])) for a, b in spans]
 
     counts = np.stack([federation.counts[a:b].sum(axis=0) for a, b in spans])
-    found = federation.among(joined(federation.train), joined(federation.validation), counts)
+    labels = None if federation.labels is None else federation.labels.joined(spans)
+    found = federation.among(joined(federation.train), joined(federation.validation), counts, labels)
     found.sha = federation.sha
     found.regions = tuple(RegionRows.of(federation.train_sizes[a:b]) for a, b in spans)
     return found

@@ -25,7 +25,7 @@ class EventScores:
         events: true events.
         detected: those that a predicted event overlaps.
         false_alarms: predicted events that overlap no true one.
-        hours: of recordings that the windows cover, each second once.
+        hours: of recordings that the windows cover, each second once; windows of unknown label are none of them.
     """
 
     events: int
@@ -125,12 +125,20 @@ def events_by_class(
     windows: tuple[NDArray[np.int64], NDArray[np.float64], float],
     true: NDArray[np.bool_],
     predicted: NDArray[np.bool_],
+    known: NDArray[np.bool_],
 ) -> dict[str, EventScores]:
-    """`event_scores` of each class.
+    """`event_scores` of each class, over the windows of which it is known whether they have it.
+
+    A window that is left out joins no two others: without overlap, an event with one inside is counted as two.
 
     Args:
         names: of the C classes.
         windows: recordings [n], starts in seconds [n], seconds of a window.
-        true, predicted: [n, C].
+        true, predicted, known: [n, C].
     """
-    return {name: event_scores(*windows, true[:, c], predicted[:, c]) for c, name in enumerate(names)}
+    recordings, starts_s, length_s = windows
+    found: dict[str, EventScores] = {}
+    for c, name in enumerate(names):
+        own = known[:, c]
+        found[name] = event_scores(recordings[own], starts_s[own], length_s, true[own, c], predicted[own, c])
+    return found

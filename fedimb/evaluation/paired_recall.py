@@ -98,6 +98,7 @@ def recall_tests(
     resamples: int = 2000,
     units: ArrayLike | None = None,
     level: float = 0.95,
+    several: bool = False,
 ) -> RecallTests:
     """Compare two models' recall on the same rows, class by class and in the mean.
 
@@ -109,6 +110,7 @@ def recall_tests(
         resamples: of the bootstrap.
         units: integers [n], the same for rows of the same patient; None: every row is on its own.
         level: confidence level of the intervals.
+        several: whether rows may have several labels, even if none of these is known to: there is no accuracy then.
 
     Raises:
         ValueError: other shapes, a minority class that does not exist, resamples below 1, a level outside (0, 1).
@@ -124,7 +126,7 @@ def recall_tests(
     rare = minority_ids(minority, n_classes)
     means = [_Mean((c,)) for c in range(n_classes)]
     means += [_Mean(tuple(c for c in group if support[c])) for group in (range(n_classes), rare)]
-    single = bool((true.sum(1) == 1).all())
+    single = not several and bool((true.sum(1) == 1).all())
     if single:
         means.append(_Mean(tuple(range(n_classes)), pooled=True))
     owner, alone = number_units(units, len(true))

@@ -14,7 +14,8 @@ def events_of(federation: Federation, scored: RowScores) -> dict[str, EventScore
     """Scores of each class on the test rows; empty if their places in time are not known, as of single windows.
 
     A class is predicted where it is the most probable one, or, if rows have several labels, more probable than not.
-    True events are the stretches of windows with the label.
+    True events are the stretches of windows with the label. Windows of which it is unknown whether they have a class
+    are left out of that class's events, alarms and hours.
     """
     try:
         store = federation.store
@@ -26,12 +27,7 @@ def events_of(federation: Federation, scored: RowScores) -> dict[str, EventScore
     rows = scored.rows
     recordings = np.zeros(len(rows), np.int64) if store.recordings is None else np.asarray(store.recordings[rows])
     windows = recordings, np.asarray(store.origins[rows]) / signal.rate_hz, signal.length / signal.rate_hz
-    if scored.labels.ndim == 2:
-        true, predicted = scored.labels.astype(bool), scored.logits > 0
-    else:
-        classes = np.arange(federation.n_classes)
-        true, predicted = (ids[:, None] == classes for ids in (scored.labels, scored.logits.argmax(axis=1)))
-    return events_by_class(federation.class_names, windows, true, predicted)
+    return events_by_class(federation.class_names, windows, scored.targets, scored.predicted, scored.known)
 
 
 def events_artifact(found: dict[str, dict[str, EventScores]]) -> bytes:

@@ -219,7 +219,8 @@ def compare_models(a: ScoredRow, b: ScoredRow, level: float = 0.95, resamples: i
         for c in range(len(names))
     )
     rng = numpy_rng(0, Stream.BOOTSTRAP, 1)
-    recall = recall_tests(targets, one.predicted, other.predicted, minority, rng, resamples, units, level)
+    predicted = one.predicted, other.predicted
+    recall = recall_tests(targets, *predicted, minority, rng, resamples, units, level, one.several)
     pair = ModelPair(
         a,
         b,

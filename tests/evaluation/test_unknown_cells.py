@@ -1,9 +1,12 @@
 """Scores of rows with several labels, some of them unknown: each class over the rows of which it is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from fedimb.data.labels import UNKNOWN_CELL
+from fedimb.evaluation.events import EventScores
 from fedimb.evaluation.multilabel import bootstrap_labels, label_confusion, label_score_arrays
 from fedimb.evaluation.paired_recall import recall_tests
 from fedimb.evaluation.probabilities import (
@@ -14,6 +17,9 @@ from fedimb.evaluation.probabilities import (
     ranking_scores,
 )
 from fedimb.evaluation.thresholds import choose, f1_threshold, recall_threshold
+from fedimb.rundir.row_scores import RowScores
+from fedimb.serverapp.events import events_of
+from fedimb.study.model_pairs import ScoredRow, compare_models
 
 N, C = 200, 4
 
@@ -107,6 +113,28 @@ def test_a_threshold_is_chosen_and_judged_on_known_rows(drawn):
             np.testing.assert_allclose(achieved.precision, (yes & called).sum() / called.sum())
     with pytest.raises(ValueError, match="class 0 has no row"):
         choose(shares, np.full((N, C), UNKNOWN_CELL, np.uint8), [0], 0.8, "here")
+
+
+def test_rows_with_one_known_label_of_several_have_no_accuracy(tmp_path):
+    """Each row has one known positive; what else it has is unknown."""
+    labels = np.full((6, 2), UNKNOWN_CELL, np.uint8)
+    labels[np.arange(6), np.arange(6) % 2] = 1
+    logits = np.where(labels == 1, 1, -1).astype(np.float32)
+    rows = RowScores(np.arange(6), labels, logits, None, "x", ("a", "b"))
+    a, b = (ScoredRow(name, tmp_path, 0, rows, (1,)) for name in ("one", "other"))
+    assert compare_models(a, b, resamples=20).recall.overall is None
+
+
+def test_events_of_a_class_are_of_the_windows_of_which_it_is_known():
+    """Windows of ten seconds: b is unknown in the second, where it is predicted, and in the third."""
+    labels = np.array([[1, 0], [1, 2], [1, 2], [1, 0], [1, 0], [1, 1]], np.uint8)
+    logits = np.array([[5, -5], [5, 5], [5, -5], [5, -5], [5, 5], [5, -5]], np.float32)
+    scored = RowScores(np.arange(6), labels, logits, None, "x", ("a", "b"))
+    signal = SimpleNamespace(rate_hz=1.0, length=10)
+    store = SimpleNamespace(signal=signal, origins=np.arange(6) * 10, recordings=None)
+    federation = SimpleNamespace(store=store, n_classes=2, class_names=("a", "b"))
+    found = events_of(federation, scored)
+    assert found == {"a": EventScores(1, 1, 0, 60 / 3600), "b": EventScores(1, 0, 1, 40 / 3600)}
 
 
 def test_rows_without_a_known_class_change_no_interval_of_recall(drawn):

@@ -135,6 +135,16 @@ def test_the_prior_counts_a_class_over_the_rows_of_which_it_is_known(tmp_path, p
     np.testing.assert_allclose(found.prior_counts, np.nanmean(train, axis=0) * len(train))
 
 
+def test_a_tree_of_regions_has_the_prior_and_the_weights_of_the_flat_run(tmp_path):
+    path = write(tmp_path / "d.npz", *drawn())
+    settings = words(path, "loss=weighted_bce", "rounds=1", "partition=iid", "clients.count=4")
+    flat = launch_in(tmp_path / "flat", *settings)
+    tree = launch_in(tmp_path / "tree", *settings, "clients.regions=[2,2]", "clients.min_members=2")
+    assert flat.prior_counts is not None
+    np.testing.assert_array_equal(tree.prior_counts, flat.prior_counts)
+    assert weights_sha(tree) == weights_sha(flat)
+
+
 def test_stacked_clients_train_on_the_same_cells(tmp_path, run):
     _, _, path = run
     settings = words(path, "loss=weighted_bce")
