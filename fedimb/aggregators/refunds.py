@@ -48,7 +48,7 @@ class _EveryReply(FedAvg):
         return array_record(self.combine(server_round, stacked)), metrics
 
 
-@register("aggregator", "bucketing", linear=False, own_weights=True)
+@register("aggregator", "bucketing", linear=False)
 class Bucketing(_EveryReply):
     """The coordinate-wise median, or trimmed mean, of the means of random groups of clients.
 

@@ -5,7 +5,7 @@ Flags: ``linear`` (the result depends on the replies only through their weighted
 ``by_array`` (each array of the result follows from the clients' values of that array and their weights alone),
 ``needs_start_loss`` (the client reports the loss of the model it received), ``server_lr`` (the attribute that is its
 learning rate, which ``server_schedule`` changes), ``reads_local_lr`` (it computes with the clients' learning rate),
-``mirrors`` (arguments that must be what ``local`` says), ``own_weights`` (it reads no weight of a client).
+``mirrors`` (arguments that must be what ``local`` says).
 """
 
 from typing import Annotated, Any
@@ -80,7 +80,7 @@ def fedyogi(eta: Positive = 0.01, beta_1: Decay = 0.9, beta_2: Decay = 0.99, tau
     return flower.FedYogi(**_EVERYONE, eta=eta, beta_1=beta_1, beta_2=beta_2, tau=tau)
 
 
-@register("aggregator", "fedmedian", linear=False, by_array=True, own_weights=True)
+@register("aggregator", "fedmedian", linear=False, by_array=True)
 def fedmedian() -> Strategy:
     """The coordinate-wise median of the clients' weights, robust to outliers.
 
@@ -89,7 +89,7 @@ def fedmedian() -> Strategy:
     return flower.FedMedian(**_EVERYONE)
 
 
-@register("aggregator", "fedtrimmedavg", linear=False, by_array=True, own_weights=True)
+@register("aggregator", "fedtrimmedavg", linear=False, by_array=True)
 def fedtrimmedavg(beta: Annotated[float, Range(0, 0.5, high_allowed=False)] = 0.2) -> Strategy:
     """The coordinate-wise trimmed mean of the clients' weights, robust to outliers.
 
@@ -98,7 +98,7 @@ def fedtrimmedavg(beta: Annotated[float, Range(0, 0.5, high_allowed=False)] = 0.
     return flower.FedTrimmedAvg(**_EVERYONE, beta=beta)
 
 
-@register("aggregator", "krum", linear=False, own_weights=True)
+@register("aggregator", "krum", linear=False)
 def krum(num_malicious_nodes: Count = 0) -> Strategy:
     """Krum: the one update that is closest to its neighbours, robust to malicious clients.
 
@@ -118,7 +118,7 @@ def multikrum(num_malicious_nodes: Count = 0, num_nodes_to_select: PositiveCount
     )
 
 
-@register("aggregator", "bulyan", linear=False, own_weights=True)
+@register("aggregator", "bulyan", linear=False)
 def bulyan(num_malicious_nodes: Count = 0) -> Strategy:
     """Bulyan: Krum, then a trimmed mean; robust to malicious clients.
 
@@ -133,7 +133,6 @@ def bulyan(num_malicious_nodes: Count = 0) -> Strategy:
     linear=False,
     needs_start_loss=True,
     reads_local_lr=True,
-    own_weights=True,
     mirrors={"client_learning_rate": "lr"},
 )
 def qfedavg(client_learning_rate: Positive, q: NonNegative = 0.1) -> Strategy:

@@ -85,7 +85,7 @@ _SHOWN_ELSEWHERE = (
     *("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss", "chooses_around", "labelled_by"),
     *("needs_head_bias", "own_head", "head_kind", "no_posterior", "tau_rule", "task_remedy", "needs_objective"),
     *("own_models", "needs_private", "by_array", "forges_counts", "trains_no_client", "sets_prior", "freezes"),
-    *("moves_alone", "read_with", "unread_with", "trains_nothing", "mirrors", "own_weights"),
+    *("moves_alone", "read_with", "unread_with", "trains_nothing", "mirrors"),
 )
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
 

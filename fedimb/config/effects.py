@@ -5,7 +5,7 @@ Such a run ends well, with numbers that are those without the word and a hash th
 
 - ``read_with={argument: (setting, values)}``: the argument is read only if its part's setting has one of these values;
 - ``unread_with={argument: (setting, values)}``: it is not read if the setting has one of these;
-- ``trains_no_client``, ``trains_nothing``, ``own_weights``: what of the run's settings it leaves unread.
+- ``trains_no_client``, ``trains_nothing``: what of the run's settings it leaves unread.
 
 Settings of the run that other settings switch off are in the table `CONDITIONS`. Only words that a user says are looked
 at: YAML files have values for every choice that a word may make.
@@ -218,15 +218,6 @@ def _nothing_trains(facts: Facts) -> str | None:
     return _nobody_trains(facts) if facts.having("trains_nothing", "strategy") else None
 
 
-def _own_weights(facts: Facts) -> str | None:
-    parts = facts.having("own_weights", "aggregator", "pace")
-    weighed = facts.reads_counts and not facts.off("prior.weighting", "data")  # the prior reads it too
-    if not parts or weighed:
-        return None
-    part = parts[0]
-    return f"with {part.kind} '{part.name}', which weighs clients itself: leave it out, or use another {part.kind}"
-
-
 CLOCK = tuple(
     f"pace.{key}" for key in ("step_s", "sigma", "slow", "slow_factor", "correlate", "rho", "jitter", "mbit_s")
 )
@@ -258,7 +249,6 @@ CONDITIONS = (
     Condition(("rounds",), _nobody_trains, (1,)),
     Condition(OF_TRAINING, _nobody_trains),
     Condition(("loss", "sampler", "local"), _nothing_trains),
-    Condition(("aggregation_weight",), _own_weights),
 )
 """Of several reasons the first is said."""
 

@@ -135,7 +135,7 @@ class FedAsyncSettings(AsynchronousSettings):
     alpha: Annotated[float, Range(0, 1, low_allowed=False)] = 0.6
 
 
-@register("pace", "fedasync", paced=True, asynchronous=True, own_weights=True)
+@register("pace", "fedasync", paced=True, asynchronous=True)
 class FedAsync(AsynchronousPace):
     """FedAsync: no rounds; the weights of every client that arrives are mixed into the model.
 
