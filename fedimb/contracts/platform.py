@@ -53,6 +53,8 @@ PART = "train/part"
 """Metric of every round from the second part of a training on: how many ended before it. In a part the same weights are
 trained on the same rows: a phase, a stage, a labelling cycle, what follows a warm-up, new labels, or weights that the
 server replaced or drew anew (`fedimb.serverapp.context.RunContext.next_part`). No mean is over two parts."""
+EARLIER_PARTS = ("data/phase", "data/stage", "data/cycle")
+"""Metrics whose change says that a part begins in runs of versions that did not know `PART`."""
 SERVER_STEPS = "server/steps"
 """Metric of every round from the first on before which the server trained: its optimiser steps so far, on the model, on
 heads or on features that a head is fitted to. Clients' steps are not among them, nor those of generators."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.contracts.platform import PART, REPLACED
+from fedimb.contracts.platform import EARLIER_PARTS, PART, REPLACED
 from fedimb.errors import FedimbError, RunSuspect
 from fedimb.notebook import frame, html_table
 from fedimb.plain import JsonObject
@@ -365,22 +365,37 @@ class RunResult:
         )
 
 
+class PartTracker:
+    """Tells, from the metrics of a row's rounds in order, where a new part of its training begins."""
+
+    def __init__(self) -> None:
+        self._said = {PART: 0.0}
+
+    def begins(self, metrics: Mapping[str, Any]) -> bool:
+        """Whether a part begins with this round: one that does not say its part is of the part of the one before.
+
+        A run of an earlier version says it by replaced weights, or by another phase, stage or labelling cycle.
+        """
+        now = self._said | {key: metrics[key] for key in (PART, *EARLIER_PARTS) if key in metrics}
+        changed = any(now[key] != before for key, before in self._said.items())
+        self._said = now
+        return changed or REPLACED in metrics
+
+
 def of_last_part(lines: Iterable[JsonObject]) -> list[JsonObject]:
     """Metrics of a row's scored rounds of the last part of its training, in order: what its means are over.
 
     Rounds of earlier parts (`fedimb.contracts.platform.PART`) are of other weights, or of a training on other rows.
 
     Args:
-        lines: the metrics of all rounds of the row. One that does not say its part is of the part of the one before; in
-            runs of earlier versions only replaced weights say that a part begins.
+        lines: the metrics of all rounds of the row. Of earlier versions' runs neither what follows a warm-up nor new
+            labels (`strategy=fedrela`) can be told from what was before.
     """
     found: list[JsonObject] = []
-    part = 0.0
+    parts = PartTracker()
     for metrics in lines:
-        now = metrics.get(PART, part)
-        if REPLACED in metrics or now != part:
+        if parts.begins(metrics):
             found = []
-        part = now
         if "test/macro_recall" in metrics:
             found.append(metrics)
     return found

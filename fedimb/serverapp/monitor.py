@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from fedimb.contracts.platform import PART, REPLACED
+from fedimb.contracts.class_incremental import OF_PHASE
+from fedimb.contracts.platform import REPLACED
 from fedimb.engine.lanes import LaneOutcome
 from fedimb.evaluation.metrics import TESTED
 from fedimb.evaluation.recall_drop import THRESHOLD, RecallDrop
 from fedimb.plain import JsonObject
 from fedimb.records import Arrays
-from fedimb.rundir.result import CLASSES, LOSS, WEIGHTS
+from fedimb.rundir.result import CLASSES, LOSS, WEIGHTS, PartTracker
 
 log = logging.getLogger("fedimb")
 
@@ -66,7 +67,8 @@ class _Course:
     moved: bool = False
     wrong: int = 0
     resets: int = 0
-    part: float = 0.0
+    phase: float | None = None
+    parts: PartTracker = field(default_factory=PartTracker)
     recalls: dict[str, RecallDrop] = field(default_factory=dict)
     alarms: dict[str, str] = field(default_factory=dict)
 
@@ -114,12 +116,12 @@ class Monitor:
         if metrics.get("train/loss") is not None:
             course.losses.append(metrics["train/loss"])
         course.resets = int(metrics.get(RESET, course.resets))
-        if REPLACED in metrics or RESET in metrics:
-            course.recalls.clear()
-        part = metrics.get(PART, course.part)
-        if REPLACED in metrics or part != course.part:
+        begins, phase = course.parts.begins(metrics), metrics.get(OF_PHASE, course.phase)
+        if begins:
             course.constant.clear()  # the summary does not hold earlier scores (`fedimb.rundir.result.of_last_part`)
-        course.part = part
+        if REPLACED in metrics or RESET in metrics or (begins and phase == course.phase):
+            course.recalls.clear()  # other rows, labels or weights; not for a phase, where forgetting shall be told
+        course.phase = phase
         course.watch(line, self._tested)
         if "test/macro_recall" in metrics:
             course.constant.append(_constant(metrics))

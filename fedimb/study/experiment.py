@@ -15,7 +15,7 @@ import numpy as np
 
 from fedimb import process_env
 from fedimb.contracts.class_incremental import OF_PHASE
-from fedimb.contracts.platform import PART, REPLACED, SERVER_STEPS
+from fedimb.contracts.platform import EARLIER_PARTS, PART, REPLACED, SERVER_STEPS
 from fedimb.errors import ConfigError, nearest
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.ratios import ratio
@@ -90,7 +90,7 @@ def _result(client: "Client", run: "Run") -> tuple[Result, tuple[str, ...]]:
     status: Status = "finished" if run.info.status == "FINISHED" else "failed"
     lines: dict[int, dict[str, float]] = {}
     names = [m for m in run.data.metrics if m.startswith("test/") and m.removeprefix("test/") in COLUMNS]
-    for metric in [*names, *(m for m in (PART, REPLACED) if m in run.data.metrics)]:
+    for metric in [*names, *(m for m in (PART, *EARLIER_PARTS, REPLACED) if m in run.data.metrics)]:
         for point in client.get_metric_history(run.info.run_id, metric):
             lines.setdefault(int(point.step), {})[metric] = float(point.value)
     last = of_last_part(lines[step] for step in sorted(lines))[-last_k:]

@@ -139,5 +139,9 @@ def test_means_are_over_rounds_of_the_last_part_of_a_training():
     assert kept({PART: 1.0}, {PART: 1.0}) == [0, 1]
     assert kept({PART: 1.0}, {PART: 2.0}, {PART: 3.0, "model/replaced": 1.0}) == [2]
     assert kept({}, {"model/replaced": 1.0}, {}) == [1, 2]  # of an earlier version
+    for said in ("data/phase", "data/stage", "data/cycle"):  # of earlier versions, whose rounds say no part
+        assert kept({said: 1.0}, {said: 2.0}, {}, {said: 2.0}) == [1, 2, 3]
+        assert kept({said: 1.0}, {}, {said: 1.0}) == [0, 1, 2]
+    assert kept({"data/phase": 1.0}, {"data/phase": 2.0, PART: 1.0}, {"data/phase": 2.0, PART: 1.0}) == [1, 2]
     begun = [{"test/macro_recall": 0.1}, {PART: 1.0}, {"test/macro_recall": 0.2}]
     assert of_last_part(begun) == begun[2:]  # a part that begins with a round that is not scored

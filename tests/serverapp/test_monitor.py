@@ -8,6 +8,7 @@ import pytest
 from small_runs import launch_in
 
 from fedimb.config.load import config_sha, from_json
+from fedimb.contracts.class_incremental import OF_PHASE
 from fedimb.contracts.platform import PART, REPLACED
 from fedimb.engine.lanes import ClientReply, LaneOutcome, LaneSum
 from fedimb.errors import DataError, RunDiverged, RunSuspect
@@ -251,6 +252,9 @@ def test_a_class_of_few_scored_rows_needs_a_deeper_fall():
 
 def test_a_model_that_is_drawn_anew_or_replaced_starts_again():
     assert alarmed(FALLS, r11={RESET: 1.0}) == alarmed(FALLS, r11={REPLACED: 1.0}) == {}
+    assert alarmed(FALLS, r11={PART: 1.0}) == {}  # what follows a warm-up, new labels, more rows
+    assert list(alarmed(FALLS, r2={PART: 1.0})) == ["b"]
+    assert list(alarmed(FALLS, r1={OF_PHASE: 1.0}, r11={OF_PHASE: 2.0, PART: 1.0})) == ["b"]  # forgetting is told
     lines = [{"row": "r", "step": 1, "time": 0, "metrics": {RESET: 2.0}}]
     assert Monitor(3, lines).resets() == 2
 

@@ -76,9 +76,11 @@ def test_an_unknown_experiment_and_one_without_runs(tracked):
         of_experiment("template", None, str(where))
 
 
-def test_a_training_in_parts_is_averaged_as_in_its_folder_and_compared_by_the_final_round():
-    logged = {"test/macro_recall": {1: 0.1, 2: 0.2, 3: 0.7, 4: 0.9}, "test/g_mean": {3: 0.6, 4: 0.8}}
-    logged["train/part"] = {3: 1.0, 4: 1.0}
+@pytest.mark.parametrize(
+    "said", [{"train/part": {3: 1.0, 4: 1.0}}, {"data/stage": {1: 1.0, 2: 1.0, 3: 2.0, 4: 2.0}}], ids=["now", "earlier"]
+)
+def test_a_training_in_parts_is_averaged_as_in_its_folder_and_compared_by_the_final_round(said):
+    logged = {"test/macro_recall": {1: 0.1, 2: 0.2, 3: 0.7, 4: 0.9}, "test/g_mean": {3: 0.6, 4: 0.8}} | said
 
     def history(run_id, metric):
         return [SimpleNamespace(step=step, value=value) for step, value in logged[metric].items()]
