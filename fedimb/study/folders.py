@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from fedimb.config.load import flatten
-from fedimb.errors import FedimbError
+from fedimb.errors import ConfigError, FedimbError
 from fedimb.rundir.arrival_journal import RECORDED, arrivals_differ
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.identity import differences, read_identity
+from fedimb.rundir.seal import Damaged
 from fedimb.rundir.stored import read_config
+from fedimb.schema import RunConfig
 from fedimb.study.collect import read_run, setting_of
 from fedimb.study.compare import RECORD, read_compared
 from fedimb.study.design import Costs
@@ -40,6 +42,7 @@ _IGNORED = (
     *("seed", "study", "output_dir", "engine", "tracking", "checkpoint", "run.", "evaluation.bootstrap"),
     "explanation",  # it says why and changes no score
 )
+UNREADABLE = "runs not shown, whose configuration cannot be read"
 _CONTROLS = ("la_post", "uniform+la_post", "fedavg")
 log = logging.getLogger("fedimb")
 
@@ -60,9 +63,12 @@ def of_runs(paths: Sequence[Path], name: str, command: str = "") -> StudyResults
     """Run folders as a study. If a configuration was run twice, the first run that finished counts.
 
     A run that repeats recorded arrivals is no run of its configuration, and is shown only where there are no others.
+    A folder whose configuration cannot be read, such as one that is refused since, is left out; a fact and a warning
+    name it.
 
     Raises:
         FedimbError: none given.
+        ConfigError, Damaged: no configuration of them can be read: why that of the first cannot.
     """
     if not paths:
         raise FedimbError(f"there are no runs of '{name}'; `fedimb run study={name}` creates one")
@@ -70,7 +76,8 @@ def of_runs(paths: Sequence[Path], name: str, command: str = "") -> StudyResults
     if repeats and len(repeats) < len(paths):
         log.warning("not shown: %s, which repeats recorded arrivals", ", ".join(map(str, repeats)))
         paths = [path for path in paths if path not in repeats]
-    configs = [read_config(RunFolder.open(path)) for path in paths]
+    read, unread = _configs(paths)
+    paths, configs = list(read), list(read.values())
     flat = [flatten(config) for config in configs]
     found: dict[tuple[str, str, int], Result] = {}
     words: dict[str, tuple[str, ...]] = {}
@@ -83,7 +90,25 @@ def of_runs(paths: Sequence[Path], name: str, command: str = "") -> StudyResults
         setting: setting_of(setting, own, [r for r in results if r.setting == setting])
         for setting, own in words.items()
     }
-    return as_shown(StudyResults(name, "", settings, *labels_of(results), results, command))
+    facts = {UNREADABLE: "; ".join(unread)} if unread else {}
+    return as_shown(StudyResults(name, "", settings, *labels_of(results), results, command, facts))
+
+
+def _configs(paths: Sequence[Path]) -> tuple[dict[Path, RunConfig], list[str]]:
+    """The configurations that can be read, and of every other folder its path and why."""
+    found: dict[Path, RunConfig] = {}
+    refused: dict[Path, FedimbError] = {}
+    for path in paths:
+        try:
+            found[path] = read_config(RunFolder.open(path))
+        except (ConfigError, Damaged) as error:
+            refused[path] = error
+    if not found:
+        raise next(iter(refused.values()))
+    unread = [f"{path} ({error})" for path, error in refused.items()]
+    for one in unread:
+        log.warning("not shown: %s", one)
+    return found, unread
 
 
 def keep(found: dict[tuple[str, str, int], Result], result: Result) -> None:

@@ -136,13 +136,16 @@ def test_the_prior_counts_a_class_over_the_sites_that_annotate_it(tmp_path, prov
 
 
 def test_one_round_heads_count_a_class_over_the_sites_that_annotate_it(tmp_path):
-    """With prior=data the head's log prior is that of the data, however few sites annotate a class."""
+    """With prior=data the head's log prior is that of the data, however few sites annotate a class.
+
+    No loss is asked for: nothing is trained with one.
+    """
     x, y, sites, test = rows()
     path = write(tmp_path / "d.npz", x, y, sites, test)
     method = ("strategy=oneround", "strategy.oneround.use=alone", "strategy.oneround.prior=data")
     shifts = []
-    for unknown, loss in (("masked", "ce"), ("coarse", "partial_ce")):
-        extra = (ANNOTATED, f"data.labels.unknown={unknown}", f"loss={loss}", "strategy.oneround.shrinkage=0.5")
+    for unknown in ("masked", "coarse"):
+        extra = (ANNOTATED, f"data.labels.unknown={unknown}", "strategy.oneround.shrinkage=0.5")
         data = launch_in(tmp_path, *words(path, *method, *extra))
         shifts.append(bias(data) - bias(launch_in(tmp_path, *words(path, *method[:2], *extra))))
     at = np.stack([np.bincount(y[~test & (sites == s)], minlength=4) for s in range(SITES)])
@@ -213,6 +216,22 @@ def test_what_is_chosen_by_default_takes_unknown_labels():
     """Else a default that sees labels, added later, refuses every run with unknown ones."""
     for unknown, loss in (("cells", "bce"), ("coarse", "partial_ce")):
         assert refusal(Combination(parts_of(config(f"loss={loss}")), unknown=unknown)) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "says"),
+    [
+        ((), {"unknown": "coarse"}, None),
+        (("use=init",), {"unknown": "coarse"}, "loss 'ce' cannot take"),
+        (("use=post",), {"unknown": "coarse"}, "loss 'ce' cannot take"),
+        ((), {"unknown": "cells"}, "strategy 'oneround' cannot take"),
+        ((), {"task": "multilabel"}, "strategy 'oneround' is for multiclass"),
+    ],
+)
+def test_what_trains_nothing_is_not_asked_for_a_loss_that_it_could_not_be_given(words, what, says):
+    one = config("strategy=oneround", "model=logistic", *(f"strategy.oneround.{word}" for word in words))
+    found = refusal(Combination(parts_of(one), **what))
+    assert found is None if says is None else found.startswith(says)
 
 
 def test_masked_rows_are_refused_to_nobody_but_those_who_ask(file):

@@ -5,11 +5,11 @@ import math
 import shutil
 
 import pytest
-from seals import unseal
+from seals import flip, unseal
 from small_runs import config, launch_in
 
 from fedimb.config.load import flatten, row_label
-from fedimb.errors import FedimbError
+from fedimb.errors import ConfigError, FedimbError
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
 from fedimb.serverapp.recorded import mark_differing
@@ -17,7 +17,7 @@ from fedimb.study.collect import read_cells, read_run
 from fedimb.study.compare import RECORD, compare, margin_of, read_compared
 from fedimb.study.design import Costs, study_of
 from fedimb.study.execute import Workers
-from fedimb.study.folders import collect, disambiguate, of_runs
+from fedimb.study.folders import UNREADABLE, collect, disambiguate, of_runs
 from fedimb.study.work import Task, earlier
 
 TINY = ("engine=inline", "rounds=2", "clients.count=3")
@@ -219,6 +219,25 @@ def test_of_two_runs_of_one_configuration_by_other_code_the_later_is_shown_and_n
         caplog.clear()
         assert [result.folder for result in of_runs(paths, "s").results] == [new]
         assert f"{old} and {new} are runs of one configuration, between which fedimb/seeds.py changed" in caplog.text
+
+
+def test_a_run_that_is_refused_since_or_damaged_is_named_and_the_others_are_read(made, tmp_path, caplog):
+    """`prior.weighting=effective` beside each client's own counts could be run once."""
+    old, spoilt = (unseal(shutil.copytree(made(), tmp_path / name)) for name in ("old", "spoilt"))
+    stored = json.loads((old / "config.json").read_text())
+    stored["loss"] = {"name": "balanced_softmax"}
+    stored["prior"] |= {"provenance": "local", "weighting": "effective"}
+    (old / "config.json").write_text(json.dumps(stored))
+    (spoilt / "config.json").write_text("{")
+    sealed = shutil.copytree(made(), tmp_path / "sealed")
+    flip(sealed / "config.json")
+    found = of_runs([old, made("seed=1"), spoilt, sealed], "s")
+    assert [(result.label, result.seed) for result in found.results] == [("fedavg", 1)]
+    said = found.facts[UNREADABLE].split("; /")
+    assert all(words in found.facts[UNREADABLE] for words in (f"{old} (", f"{spoilt} (", f"{sealed} (", "effective"))
+    assert len(said) == 3 == sum(line.startswith("not shown: ") for line in caplog.messages)
+    with pytest.raises(ConfigError, match="effective"):
+        of_runs([old], "s")
 
 
 def test_a_folder_without_runs_says_how_to_make_one(tmp_path):

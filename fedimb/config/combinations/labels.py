@@ -7,6 +7,7 @@ from fedimb.registry import Entry
 TASKS = ("multiclass", "multilabel")
 _SEES_LABELS = ("loss", "calibration", "strategy", "objective", "augmentation", "resampler")
 _GETS_LABELS = ("loss", "sampler", "strategy", "objective", "augmentation", "attack", "resampler")
+_OF_TRAINING = ("loss", "sampler", "objective", "augmentation")
 _UNKNOWN_MEANS = {
     "cells": "cells of labels that are unknown",
     "coarse": "labels that are sets of classes",
@@ -20,10 +21,19 @@ def tasks_of(part: Entry) -> tuple[str, ...]:
     return served
 
 
+def _used(c: Combination) -> list[Entry]:
+    """The parts that get rows: where a strategy trains nothing (``trains_nothing``), those of training get none.
+
+    Nor could a user choose others: a word for them would be refused (`fedimb.config.effects`).
+    """
+    idle = c.having("trains_nothing", "strategy")
+    return [part for part in c.parts if not (idle and part.kind in _OF_TRAINING)]
+
+
 def another_task(c: Combination) -> str | None:
     """Parts and data that have no task in common."""
     for task in (c.task,) if c.task else TASKS:
-        lacking = [part for part in c.parts if task not in tasks_of(part)]
+        lacking = [part for part in _used(c) if task not in tasks_of(part)]
         if not lacking:
             return None
     if c.task is None:
@@ -40,7 +50,7 @@ def unknown_labels(c: Combination) -> str | None:
     """Whatever gets labels must say that it can tell an unknown one from a class: flag ``unknown_labels``."""
     if c.unknown not in _UNKNOWN_MEANS:
         return None
-    lacking = [p for p in c.parts if p.kind in _GETS_LABELS and c.unknown not in p.flags.get("unknown_labels", ())]
+    lacking = [p for p in _used(c) if p.kind in _GETS_LABELS and c.unknown not in p.flags.get("unknown_labels", ())]
     if not lacking:
         return None
     part = lacking[0]
