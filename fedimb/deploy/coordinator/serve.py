@@ -7,7 +7,7 @@ Everything after joining is the same as in a simulation, so a deployed run resum
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -118,6 +118,7 @@ def serve(path: Path, grid: Grid) -> None:
     config = read_config(folder)
     try:
         engine = SiteEngine(grid, folder, about, plan, config)
+        _check_validation_rows(config, engine.joined)
     except FedimbError as error:
         folder.set_status("waiting" if isinstance(error, RunWaiting) else "failed", str(error), type(error).__name__)
         raise
@@ -134,6 +135,17 @@ def serve(path: Path, grid: Grid) -> None:
             folder.set_status("failed", str(error), type(error).__name__)
             raise
     execute(folder, config, engine.federation, engine, None)
+
+
+def _check_validation_rows(config: RunConfig, joined: Sequence["JoinedSite"]) -> None:
+    """Refuse a run that no row would score, as in a simulation; one region's sites may have none, all regions' not."""
+    if (share := config.data.get("validation", 0.0)) and not sum(site.validation for site in joined):
+        who = "sites" if config.clients.regions is None else "regions"
+        raise DataError(
+            f"data.validation={share:g} holds out no row of any of the {len(joined)} {who}, so nothing would be scored "
+            "(a patient's rows stay on one side, as those of data.split.group, and a class's last row stays to train "
+            "on): raise it in the plan, or let sites with more rows take part"
+        )
 
 
 def _check_same_data(folder: RunFolder, federation: DeployedFederation) -> None:

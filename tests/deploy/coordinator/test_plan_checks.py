@@ -3,15 +3,17 @@
 import pytest
 from coordinator import make_deployment, make_node
 from deployed import small_study
+from ill_or_well import write_table
 from loopback import Loopback
 from study_plans import plan_of, run_config
 
 from fedimb.deploy.coordinator.plan_checks import check_parts
-from fedimb.deploy.coordinator.serve import serve
+from fedimb.deploy.coordinator.serve import JoinedSite, _check_validation_rows, serve
 from fedimb.deploy.coordinator.sites import add_site, planned_keys
 from fedimb.deploy.coordinator.submit import create_run
+from fedimb.deploy.registered_data.datasets import register_data
 from fedimb.deploy.site.approvals import receive_plan
-from fedimb.errors import ConfigError, RunFailed
+from fedimb.errors import ConfigError, DataError, RunFailed
 
 AT_SITES = ("data.test={name: none}", "data.validation=0.2", "clients.count=3")
 FAIRFAL = ("strategy=fairfal", "strategy.fairfal.cycles=2", "rounds=4")
@@ -103,3 +105,32 @@ def test_rows_that_name_no_patient_where_the_plan_protects_patients(tmp_path):
     study.approve()
     with pytest.raises(RunFailed, match=r"linz: prior\.clip=2 protects patients, but the data set does not name them"):
         serve(study.new().path, Loopback(study.homes.values()))
+
+
+def test_sites_that_all_hold_out_no_row_do_not_train_a_run_that_nothing_scores(tmp_path):
+    study = small_study(tmp_path, {"linz": 60, "va": 75}, "data.validation=0.05", "tracking=none")
+    for site, home in study.homes.items():
+        receive_plan(home, study.plan.to_json())
+        file = write_table(tmp_path / f"{site}.csv", 10, 1)  # fewer rows than those that the plan was drafted with
+        register_data(home, str(file), "heads", ["heads"], like=str(tmp_path / "group.yaml"))
+    study.approve()
+    folder = study.new()
+    said = r"data\.validation=0\.05 holds out no row of any of the 2 sites, so nothing would be scored"
+    with pytest.raises(DataError, match=said):
+        serve(folder.path, Loopback(study.homes.values()))
+    assert folder.status() == "failed"
+    assert folder.metrics() == []  # before the first round
+
+
+@pytest.mark.parametrize(
+    ("words", "who"),
+    [([], "2 sites"), (["clients.count=4", "clients.regions=[2,2]", "clients.min_members=2"], "2 regions")],
+)
+def test_one_site_or_region_with_validation_rows_is_enough(words, who):
+    def joined(*validation):
+        return [JoinedSite(9, n, "v", 1.0, None, "", "") for n in validation]
+
+    config = run_config(*AT_SITES, *words)
+    _check_validation_rows(config, joined(0, 1))
+    with pytest.raises(DataError, match=f"of any of the {who}, so"):
+        _check_validation_rows(config, joined(0, 0))
