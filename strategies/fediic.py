@@ -23,6 +23,7 @@ from fedimb.errors import RunFailed
 from fedimb.records import array_record, arrays_of, to_numpy
 from fedimb.registry import register
 from fedimb.serverapp.context import RunContext
+from fedimb.serverapp.server import Server
 from fedimb.serverapp.steps import Query, Reply, Rounds
 from fedimb.strategies.base import Method, Program, refuse_inner_method, sent_along
 from fedimb.training.contrast import spread_apart
@@ -63,10 +64,12 @@ class FedIIC(Method):
     def __init__(self, inner: Strategy, settings: FedIICSettings | None = None, **fields: Any) -> None:
         super().__init__(inner)
         self.settings = FedIICSettings.of(settings, fields)
+        self._server: Server | None = None  # none in a plain ServerApp, where nothing counts steps
         refuse_inner_method("fediic", inner)
 
     def program(self, run: RunContext) -> Program:
         """The classes' losses before every round."""
+        self._server = run.server
         for _ in range(run.rounds):
             replies = yield Query(CLASS_LOSSES_OF, model="global")
             self.memory["losses"] = _added(replies, run.n_classes)
@@ -96,6 +99,8 @@ class FedIIC(Method):
         rows = torch.from_numpy(weights["head.weight"].copy())
         first, second = ([torch.from_numpy(weights[name].copy()) for name in pair] for pair in layers)
         projected = linear(linear(rows, *first).relu(), *second)
+        if self._server is not None:
+            self._server.count_steps(self.settings.steps)
         return normalize(spread_apart(projected, self.settings.steps, self.settings.lr), dim=1).numpy()
 
 

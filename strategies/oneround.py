@@ -21,7 +21,7 @@ from fedimb.contracts import oneround as names
 from fedimb.contracts.oneround import OneRoundSettings
 from fedimb.discriminant import heads
 from fedimb.discriminant.estimates import freedom_of, means_of, oas, within_of
-from fedimb.discriminant.fisher import fisher_mix
+from fedimb.discriminant.fisher import fisher_mix, mix_steps
 from fedimb.discriminant.heads import Scores
 from fedimb.discriminant.leave_one_out import GRID, TEMPERATURES, Choice, chosen
 from fedimb.discriminant.statistics import Floats, Integers, Statistics, Units, opened, squared_length, symmetric
@@ -398,6 +398,8 @@ class OneRound(Method):
             return heads.qda(held, shrinkage, log_prior, settings.correct_means, within=within)
         if settings.head == "fishermix":
             generator = torch_generator(run.seed, Stream.METHOD, 4)
+            assert run.server is not None
+            run.server.count_steps(mix_steps(len(ids), settings.draws))
             return fisher_mix(held, log_prior, generator, shrinkage, settings.draws)
         return heads.lda(held, shrinkage, log_prior, settings.correct_means, within, found.noise)
 

@@ -57,7 +57,8 @@ EARLIER_PARTS = ("data/phase", "data/stage", "data/cycle")
 """Metrics whose change says that a part begins in runs of versions that did not know `PART`."""
 SERVER_STEPS = "server/steps"
 """Metric of every round from the first on before which the server trained: its optimiser steps so far, on the model, on
-heads or on features that a head is fitted to. Clients' steps are not among them, nor those of generators."""
+heads, on features that a head is fitted to or on prototypes. Not among them are clients' steps, those of generators and
+those of a calibration (`calibration=fednpc`), which are taken anew for every score and change no training."""
 REPLACED = "model/replaced"
 """Metric of a round in which the server replaced the model's weights (`fedimb.serverapp.steps.Replace`)."""
 

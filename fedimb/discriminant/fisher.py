@@ -4,6 +4,7 @@ FisherMix draws rows from class Gaussians in the Fisher space and trains a linea
 all classes share it returns the boundary of discriminant analysis, plus noise; it is here to compare with.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ _ENERGY = 0.995
 _MOST, _FEWEST = 16, 2
 _TEMPERATURE = 0.9
 _BATCH, _LR, _DECAY = 2048, 8e-4, 3e-4
+_EPOCHS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +59,18 @@ def fisher_space(statistics: Statistics, shrinkage: float = 0.05) -> FisherSpace
     return FisherSpace(basis, means @ basis, covariance, found)
 
 
+def mix_steps(classes: int, draws: int, epochs: int = _EPOCHS) -> int:
+    """Optimiser steps of `fisher_mix` over so many classes."""
+    return epochs * math.ceil(classes * draws / _BATCH)
+
+
 def fisher_mix(
     statistics: Statistics,
     log_prior: Floats,
     generator: torch.Generator,
     shrinkage: float = 0.05,
     draws: int = 4000,
-    epochs: int = 40,
+    epochs: int = _EPOCHS,
 ) -> Scores:
     """A linear softmax head trained by AdamW on Gaussian draws in the Fisher space, equally many per class.
 

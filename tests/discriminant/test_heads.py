@@ -11,7 +11,7 @@ import torch
 
 from fedimb.discriminant import heads
 from fedimb.discriminant.estimates import Within, freedom_of, means_of, oas, trace_within, within_of
-from fedimb.discriminant.fisher import fisher_mix, fisher_space
+from fedimb.discriminant.fisher import fisher_mix, fisher_space, mix_steps
 from fedimb.discriminant.leave_one_out import GRID, Fitted, chosen, held_out, scores_without
 from fedimb.discriminant.statistics import Statistics
 from fedimb.errors import ConfigError
@@ -256,6 +256,9 @@ def test_degenerate_statistics():
     assert spread.bias[1] == -np.inf
 
 
-def test_fisher_mix_finds_the_boundary_of_lda():
+def test_fisher_mix_finds_the_boundary_of_lda_in_the_steps_that_it_says(monkeypatch):
+    step, taken = torch.optim.AdamW.step, []
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: taken.append(1) or step(self))
     made = fisher_mix(ALL, EVEN, torch.Generator().manual_seed(0), draws=1000)
+    assert len(taken) == mix_steps(len(EVEN), 1000) > 0
     assert (made(X).argmax(1) == heads.lda(ALL, 0.05, EVEN, correct=False)(X).argmax(1)).mean() > 0.85

@@ -22,6 +22,11 @@ STEPS = {
         ["strategy.herocrystal.epochs=2", "strategy.herocrystal.batch_size=8", "strategy.herocrystal.agreement=false"],
         2 * BATCHES,
     ),
+    "fediic": (["strategy.fediic.steps=7"], 2 * 7),
+    "oneround": (
+        ["strategy.oneround.head=fishermix", "strategy.oneround.draws=500", "strategy.oneround.min_count=1"],
+        40 * -(-10 * 500 // 2048),
+    ),
 }
 
 

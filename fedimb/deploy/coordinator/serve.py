@@ -142,9 +142,9 @@ def _check_validation_rows(config: RunConfig, joined: Sequence["JoinedSite"]) ->
     if (share := config.data.get("validation", 0.0)) and not sum(site.validation for site in joined):
         who = "sites" if config.clients.regions is None else "regions"
         raise DataError(
-            f"data.validation={share:g} holds out no row of any of the {len(joined)} {who}, so nothing would be scored: "
-            "a patient's rows (or those of data.split.group) stay on one side, and a class's last row stays to train on; "
-            "raise it in the plan, or let sites with more rows take part"
+            f"data.validation={share:g} holds out no row of any of the {len(joined)} {who}, so nothing would be scored "
+            "(a patient's rows stay on one side, as those of data.split.group, and a class's last row stays to train "
+            "on): raise it in the plan, or let sites with more rows take part"
         )
 
 
