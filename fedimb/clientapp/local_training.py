@@ -15,7 +15,7 @@ from torch import Tensor
 from fedimb import registry
 from fedimb.clientapp.context import ClientContext
 from fedimb.clientapp.private_weights import PrivateWeights
-from fedimb.clientapp.resampling import resampled, trained_counts
+from fedimb.clientapp.resampling import local_prior, resampled, trained_counts
 from fedimb.config.parts import (
     augmentation_makers,
     corrects_by_own_counts,
@@ -123,7 +123,7 @@ class LocalTraining:
 
     def _prior(self, context: ClientContext) -> np.ndarray | None:
         if self.config.prior.provenance == "local":
-            return trained_counts(context)
+            return local_prior(context)
         return context.counts
 
     def prepare(self, context: ClientContext, evaluate: bool) -> Prepared:

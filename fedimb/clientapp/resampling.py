@@ -56,5 +56,18 @@ def counts_of_view(context: ClientContext, view: str) -> np.ndarray:
 
 def trained_counts(context: ClientContext) -> np.ndarray:
     """Class counts [C] int64 of the rows the client trains on, or of the real ones if ``prior.view`` says so."""
+    return counts_of_view(context, _trained_view(context))
+
+
+def local_prior(context: ClientContext) -> np.ndarray:
+    """The counts [C] float64 of the client's own prior: `trained_counts`, where cells are unknown as if all were known
+    (`fedimb.data.views.ClientData.full_counts`)."""
+    view = _trained_view(context)
+    if view == RESAMPLED:  # no resampler takes unknown cells
+        return counts_of_view(context, view).astype(np.float64)
+    return context.data.full_counts(view)
+
+
+def _trained_view(context: ClientContext) -> str:
     changed = resamples(context.config) and context.config.prior.view == "train"
-    return counts_of_view(context, RESAMPLED if changed else "trained_on")
+    return RESAMPLED if changed else "trained_on"

@@ -160,7 +160,7 @@ def spec_of_rows(
     """Training as configured on rows of one party only: their class counts serve as both prior and local counts.
 
     Args:
-        counts: [C] rows of each class.
+        counts: [C] rows of each class; where cells are unknown, as if all were known.
         steps: optimiser steps.
         input_shape: shape of one row.
         round: the round, and the number of rounds, for a loss with a schedule. The learning rate is ``local.lr``.

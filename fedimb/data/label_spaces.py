@@ -107,6 +107,32 @@ class ClientLabels:
         known[:, self.none] = np.where((others == 1).any(axis=1), 0.0, np.nan)
         return known
 
+    def counted(self, known: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """What `targets` gives [n, C] -> over which rows each class is counted, [n, C] bool: those where it is known.
+
+        "No label" is known to be 0 beside any known positive, but known to be 1 only beside all other cells: it is
+        counted over the rows that have it and those without an unknown cell.
+        """
+        return counted_cells(known, self.none) & self.annotated
+
+
+def counted_cells(known: NDArray[np.floating[Any]], none: int | None) -> NDArray[np.bool_]:
+    """As `ClientLabels.counted`, of cells 0, 1 or NaN [n, C]; ``none``: the class "no label", if there is one."""
+    found = ~np.isnan(known)
+    if none is not None:
+        found[:, none] = np.delete(found, none, axis=1).all(axis=1) | (known[:, none] == 1)
+    return found
+
+
+def over_share(known: NDArray[Any], share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Known rows of each class [C] and the share of the rows of which it is known [C] -> rows as if it were of all [C].
+
+    Right where a class is as frequent in these rows as in the others. A class that is known of none keeps its 0.
+    """
+    full = np.zeros(len(known))
+    np.divide(known, share, out=full, where=share > 0)
+    return full
+
 
 @dataclass(frozen=True, eq=False)
 class PartialLabels:
@@ -145,6 +171,17 @@ class PartialLabels:
         if seen.ndim == 2:
             return np.asarray((seen == 1).sum(axis=0), np.int64)
         return np.bincount(seen[seen < n_classes], minlength=n_classes).astype(np.int64)
+
+    def full_counts(self, at: NDArray[np.int64], n_classes: int) -> NDArray[np.float64]:
+        """`counts` as if every cell of these rows were known [C] float64 (`over_share`): what a prior is made of.
+
+        Of rows with one class the same as `counts`: a client knows a class of all of its rows, or of none.
+        """
+        known = self.counts(at, n_classes)
+        seen = self.seen[at]
+        if seen.ndim == 1 or not len(seen):
+            return known.astype(np.float64)
+        return over_share(known, self.labels.counted(seen).sum(axis=0) / len(seen))
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,12 +238,9 @@ class LabelSpaces:
     def full_counts(self, known: NDArray[np.float64]) -> NDArray[np.float64]:
         """Known rows of each class [C], over all clients -> rows as if every client annotated it [C].
 
-        n_c / (share of the rows at clients that annotate c): right where a class is as frequent there as elsewhere. A
-        class that nobody annotates keeps its 0.
+        n_c / (share of the rows at clients that annotate c), see `over_share`.
         """
-        share, full = self.known_share, np.zeros(len(known))
-        np.divide(known, share, out=full, where=share > 0)
-        return full
+        return over_share(known, self.known_share)
 
     def joined(self, spans: Sequence[tuple[int, int]]) -> "LabelSpaces":
         """The label spaces of groups of consecutive clients, whose rows and known cells are added up.

@@ -1,6 +1,7 @@
 """How many rows of each class to keep, which class is rare, and which classes count as the minority."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,13 +128,13 @@ def redraw(
     return shown
 
 
-def minority_classes(counts: Counts, rule: object, class_names: Sequence[str] | None = None) -> tuple[int, ...]:
+def minority_classes(counts: NDArray[Any], rule: object, class_names: Sequence[str] | None = None) -> tuple[int, ...]:
     """The classes that `minority_recall` covers, as sorted class ids; fixed before any method runs.
 
     Only classes with training rows are considered, whatever the rule: no method could learn another.
 
     Args:
-        counts: [C] original training rows.
+        counts: [C] original training rows; where cells are unknown, as if all were known.
         rule: ``rarest_30pct``: of the C classes with rows, the max(1, floor(.3 C + .5)) with fewest, ties by class id.
             ``cumulative_75_95``: in order of decreasing frequency, the classes that start after 95 % of the rows (mass
                 *before* adding the class).
@@ -154,7 +155,7 @@ def minority_classes(counts: Counts, rule: object, class_names: Sequence[str] | 
     if rule == "cumulative_75_95":
         order = there[np.argsort(-counts[there], kind="stable")]
         before = np.cumsum(counts[order]) - counts[order]
-        tail = order[before * 100 >= 95 * int(np.sum(counts))]
+        tail = order[before * 100 >= 95 * np.sum(counts)]
         if len(tail) == 0:
             raise DataError(
                 "data.minority=cumulative_75_95 finds no class past 95 % of rows; use rarest_30pct or a list"

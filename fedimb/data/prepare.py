@@ -15,8 +15,16 @@ from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.split import official_test_unused, split_findings
 from fedimb.data.findings.stage import settle
 from fedimb.data.groups import RowGroups, SplitConfig, at_two_sites, clients_of_sites, row_groups
-from fedimb.data.label_spaces import UNKNOWN, LabelsConfig, LabelSpaces, PartialLabels, label_spaces
-from fedimb.data.labels import none_class
+from fedimb.data.label_spaces import (
+    UNKNOWN,
+    LabelsConfig,
+    LabelSpaces,
+    PartialLabels,
+    counted_cells,
+    label_spaces,
+    over_share,
+)
+from fedimb.data.labels import known_cells, none_class
 from fedimb.data.longtail import class_ranks, keep_rows, minority_classes, target_counts
 from fedimb.data.partitioners.virtual import Virtual
 from fedimb.data.placement import Placement, place_minority
@@ -84,7 +92,7 @@ def prepare_unsettled(
     kept_whole = None if groups is None else groups.of_row
     cut = _cut(config, store, groups, seed)
     pool = _long_tail(config, store, cut.rest, seed)
-    minority = minority_classes(store.class_counts(pool), config.minority, names)
+    minority = minority_classes(_counts_of_all(store, pool), config.minority, names)
 
     whole = groups if split.clients else None
     partitioner, held = _deal(partition, clients, store, whole, pool, minority, seed)
@@ -333,13 +341,10 @@ def _known_cells(held: RowLists, spaces: LabelSpaces, store: Store) -> tuple[lis
     kept: list[Rows] = []
     cells = np.zeros((len(held), len(names)), np.int64)
     for k, own in enumerate(held):
-        found = spaces.of_client(k, none).targets(np.asarray(store.targets[own]))
-        known = ~np.isnan(found)
-        kept.append(own[known.any(axis=1)])
-        if none is not None:
-            with_all = np.delete(known, none, axis=1).all(axis=1) | (found[:, none] == 1)
-            known[:, none] = with_all & spaces.annotated[k, none]
-        cells[k] = known.sum(axis=0)
+        labels = spaces.of_client(k, none)
+        found = labels.targets(np.asarray(store.targets[own]))
+        kept.append(own[~np.isnan(found).all(axis=1)])
+        cells[k] = labels.counted(found).sum(axis=0)
     silent = cells.sum(axis=0) == 0
     if none is not None:
         silent[none] = False
@@ -349,6 +354,16 @@ def _known_cells(held: RowLists, spaces: LabelSpaces, store: Store) -> tuple[lis
             "be learned about it; leave its column out, or give its labels"
         )
     return kept, cells
+
+
+def _counts_of_all(store: Store, rows: Rows) -> NDArray[Any]:
+    """Of ``rows`` those of each class [C]; of a source with unknown cells as if all were known, of rows with some."""
+    if store.targets is None or not store.unknown_cells:
+        return store.class_counts(rows)
+    cells = known_cells(np.asarray(store.targets[rows]))
+    cells = cells[~np.isnan(cells).all(axis=1)]
+    share = counted_cells(cells, none_class(store.class_names)).sum(axis=0) / max(len(cells), 1)
+    return over_share(store.class_counts(rows), share)
 
 
 def _strata(held: Sequence[Rows], store: Store, spaces: LabelSpaces | None) -> NDArray[np.int64]:

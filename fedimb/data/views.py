@@ -251,6 +251,12 @@ class ClientData:
             return np.bincount(known[known != UNKNOWN], minlength=self.store.n_classes).astype(np.int64)
         return self.store.class_counts(self.rows(view))
 
+    def full_counts(self, view: str) -> NDArray[np.float64]:
+        """`counts` as if every cell of rows with several labels were known, [C] float64: what a prior is made of."""
+        if self._partial is None:
+            return self.counts(view).astype(np.float64)
+        return self._partial.full_counts(self._at(view), self.store.n_classes)
+
     def tensors(self, view: str) -> "tuple[torch.Tensor, torch.Tensor]":
         """(x float32 [m, *shape] scaled, y int64 [m]), cached until the view changes. Do not write to them.
 

@@ -63,7 +63,9 @@ def compute(kind: str, config: RunConfig) -> dict[str, object]:
 
 
 def _majority(config: RunConfig, federation: Federation) -> dict[str, object]:
-    counts = federation.class_totals
+    counts = federation.class_totals.astype(np.float64)
+    if federation.labels is not None and federation.unknown_labels is not None:  # few known cells make no class rare
+        counts = federation.labels.full_counts(counts)
     _, y = to_tensors(federation.store, federation.test, federation.scaling)
     logits = torch.full((len(y), federation.n_classes), -1.0)
     if y.ndim == 2:  # several labels per row: those that most rows have
@@ -71,7 +73,7 @@ def _majority(config: RunConfig, federation: Federation) -> dict[str, object]:
     else:
         logits[:, int(counts.argmax())] = 1.0
     matrix = confusion_of(y, logits)
-    return {"majority": _row(matrix, federation, labels=int(counts.sum()))}
+    return {"majority": _row(matrix, federation, labels=int(federation.class_totals.sum()))}
 
 
 def _local(config: RunConfig, federation: Federation) -> JsonObject:
@@ -109,12 +111,12 @@ def _work(config: RunConfig, federation: Federation, client: int) -> Work:
     data = federation.client(client)
     x, y = data.tensors("train")
     steps = config.rounds * config.local.epochs * math.ceil(len(y) / config.local.batch_size)
-    counts, sets, primary = data.counts("train"), data.label_sets, data.primary("train")
+    counts, sets, primary = data.full_counts("train"), data.label_sets, data.primary("train")
     if resamples(config):  # as many steps as without, as in a federation
         x, y = resampled_rows(config, data, client)
         primary = y
         if config.prior.view == "train":
-            counts = np.bincount(y.numpy(), minlength=federation.n_classes).astype(np.int64)
+            counts = np.bincount(y.numpy(), minlength=federation.n_classes).astype(np.float64)
     spec = spec_of_rows(config, counts, steps, federation.input_shape, config.rounds, sets)
     return Work(x, y, spec, torch_generator(config.seed, Stream.TRAIN, 0, client), primary)
 

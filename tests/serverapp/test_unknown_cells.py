@@ -12,6 +12,8 @@ from fedimb import registry
 from fedimb.api import load_model
 from fedimb.cli.scoring import Options, score_to
 from fedimb.config.combinations import Combination, refusal
+from fedimb.data.label_spaces import ClientLabels, PartialLabels
+from fedimb.data.prepare import prepare
 from fedimb.errors import ConfigError
 from fedimb.evaluation.multilabel import label_confusion
 from fedimb.evaluation.probabilities import probability_scores
@@ -19,6 +21,7 @@ from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
 from fedimb.rundir.row_scores import RowScores
 from fedimb.serverapp.launch import launch
+from fedimb.study import computed
 from fedimb.study.model_pairs import compare_models, read_row
 
 TESTS = 80
@@ -133,6 +136,55 @@ def test_the_prior_counts_a_class_over_the_rows_of_which_it_is_known(tmp_path, p
     found = launch_in(tmp_path, *words(path, "loss=weighted_bce", f"prior.provenance={provenance}", "rounds=1"))
     train = targets[~test & ~np.isnan(targets).all(axis=1)]
     np.testing.assert_allclose(found.prior_counts, np.nanmean(train, axis=0) * len(train))
+
+
+def test_a_clients_own_prior_counts_a_class_over_the_rows_of_which_it_is_known(tmp_path):
+    """With one client it is the federation's."""
+    path = write(tmp_path / "d.npz", *drawn())
+    settings = words(path, "loss=weighted_bce", "rounds=1", "partition=iid", "clients.count=1")
+    whole, own = (
+        launch_in(tmp_path / name, *settings, f"prior.provenance={name}", "local.epochs=1")
+        for name in ("oracle", "local")
+    )
+    assert weights_sha(own) == weights_sha(whole)
+
+
+def test_no_label_is_counted_over_the_rows_that_have_it_and_those_with_every_cell_known():
+    nan = np.nan
+    labels = ClientLabels(np.arange(3), np.zeros((0, 3), bool), none=2)
+    seen = np.array([[1, 0, 0], [0, 0, 1], [1, nan, 0], [0, nan, nan], [nan, nan, 0]], np.float32)
+    partial = PartialLabels(labels, seen, np.zeros(5, np.int64))
+    np.testing.assert_allclose(partial.full_counts(np.arange(5), 3), [2 / (4 / 5), 0, 1 / (2 / 5)])
+
+
+def test_clients_alone_and_the_majority_count_as_the_federation_does(tmp_path):
+    x, targets, sites, test = drawn()
+    rare = np.arange(len(x)) % 4 > 0  # class b is in most rows of which it is known, and these are few
+    targets[:, 1] = np.where(rare, np.nan, 1)
+    targets[:, 0] = 1
+    one = config(*words(write(tmp_path / "d.npz", x, targets, sites, test), "loss=weighted_bce"))
+    federation = prepare(one.data, one.partition, one.clients.count, one.seed)
+    for k in range(3):
+        own = targets[federation.train[k]]
+        full = np.nanmean(own, axis=0) * len(own)
+        loss = computed._work(one, federation, k).spec.loss
+        np.testing.assert_allclose(loss.weights, np.minimum(10, full.max() / full), rtol=1e-6)
+    said = np.array(computed.compute("majority", one)["rows"]["majority"]["matrix"])[:, :, 1].sum(axis=1) > 0
+    assert said.tolist() == [True, True, False, False]
+
+
+def test_the_minority_is_what_is_rare_among_known_cells(tmp_path):
+    """a is in every tenth row; b is in half of those of which it is known, which are fewer."""
+    x, targets, sites, test = drawn()
+    at = np.arange(len(x))
+    targets[:, 2:] = 1
+    targets[:, 0] = at % 10 == 0
+    targets[:, 1] = np.where(at % 16 < 2, at % 2, np.nan)
+    path = write(tmp_path / "d.npz", x, targets, sites, test)
+    one = config(*words(path, "partition=iid", "data.minority=rarest_30pct"))
+    found = prepare(one.data, one.partition, 3, 0)
+    assert found.class_totals[1] < found.class_totals[0]
+    assert found.minority == (0,)
 
 
 def test_a_tree_of_regions_has_the_prior_and_the_weights_of_the_flat_run(tmp_path):
