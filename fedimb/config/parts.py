@@ -151,7 +151,7 @@ def learning_rate(config: RunConfig, round: int) -> float:
 
 def spec_of_rows(
     config: RunConfig,
-    counts: NDArray[np.int64],
+    counts: NDArray[np.int64] | NDArray[np.float64],
     steps: int,
     input_shape: tuple[int, ...],
     round: int = 1,

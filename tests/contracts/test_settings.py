@@ -162,7 +162,10 @@ def test_what_is_wrong_is_said_in_one_line(wrong: dict[str, Any], line: str) -> 
             "strategy=fairfal strategy.fairfal.budget=0",
             "strategy.fairfal: budget=0: give a finite number of at least 1",
         ),
-        ("strategy=public strategy.public.use=client strategy.public.weight=-2", "weight=-2.0: give a finite number of at least 0"),
+        (
+            "strategy=public strategy.public.use=client strategy.public.weight=-2",
+            "weight=-2.0: give a finite number of at least 0",
+        ),
         ("strategy=fedssg strategy.fedssg.surplus=0.5", "surplus=0.5: give a finite number of at least 1"),
         ("strategy=fedssg strategy.fedssg.epsilon=0", "epsilon=0.0: give a finite number above 0, or null"),
         ("strategy=fedssg strategy.fedssg.holdout=1", "holdout=1.0: give a finite number above 0 and less than 1"),
