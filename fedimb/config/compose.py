@@ -28,20 +28,27 @@ _asked: set[str] = set()
 _OTHER_DATA = tuple(f"data.source.{key}" for key in ("name", "path", "files", "labels", "root", "url", "query"))
 
 
-def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = (), shared: Sequence[str] = ()) -> Settings:
+def compose(
+    overrides: Sequence[str],
+    config_dirs: Sequence[Path] = (),
+    shared: Sequence[str] = (),
+    about: Sequence[str] | None = None,
+) -> Settings:
     """One run's configuration as plain dicts, lists and scalars, interpolations resolved; not yet validated.
 
     Args:
         overrides: ``group=name``, ``group=[a,b]`` (strategy, calibration) or ``dotted.key=value`` words.
         config_dirs: folders with additional YAML groups (see `Catalogue`).
         shared: words before these that are said for several runs: this one need not read them.
+        about: those of all words that this run must read, which are set in their order among the others all the same;
+            None: ``overrides``.
 
     Raises:
         ConfigError: unknown key or group option (with the nearest), unreadable word, missing value, bad YAML, or a word
-            of ``overrides`` that changes nothing because of another choice (`fedimb.config.effects`).
+            of ``about`` that changes nothing because of another choice (`fedimb.config.effects`).
     """
-    config, before = _composed_of([*shared, *overrides], config_dirs)
-    if reasons := unread(_said(overrides, config_dirs), before, config):
+    config, reasons = _composed_of([*shared, *overrides], overrides if about is None else about, config_dirs)
+    if reasons:
         raise ConfigError(next(iter(reasons.values())))
     return config
 
@@ -52,17 +59,15 @@ def refuse_unread(shared: Sequence[str], runs: Iterable[Sequence[str]], about: S
     Args:
         shared: as in `compose`.
         runs: the other words of each run.
-        about: those of ``shared`` that are meant; None: all.
+        about: those of all words that are meant; None: ``shared``.
 
     Raises:
         ConfigError: a word changes nothing in any run; the reason is that of the first.
     """
-    said = _said(shared if about is None else about, ())
+    about = shared if about is None else about
     left: dict[str, str] | None = None
-    for words in runs if said else ():
-        own = _said(words, ())
-        config, before = _composed_of([*shared, *words], ())
-        reasons = unread([key for key in said if key not in own], before, config)
+    for words in runs if about else ():
+        _, reasons = _composed_of([*shared, *words], about, ())
         left = reasons if left is None else {key: why for key, why in left.items() if key in reasons}
         if not left:
             return
@@ -70,8 +75,10 @@ def refuse_unread(shared: Sequence[str], runs: Iterable[Sequence[str]], about: S
         raise ConfigError(next(iter(left.values())))
 
 
-def _composed_of(words: Sequence[str], config_dirs: Sequence[Path]) -> tuple[Settings, Settings]:
-    """The configuration, and what its groups alone say: of groups that were chosen the usual choice."""
+def _composed_of(
+    words: Sequence[str], about: Sequence[str], config_dirs: Sequence[Path]
+) -> tuple[Settings, dict[str, str]]:
+    """The configuration, and of the keys that words of ``about`` say why it does not read them."""
     with _lock:
         catalogue = Catalogue(config_dirs)
         groups, values = _sort_words(words, catalogue)
@@ -82,7 +89,7 @@ def _composed_of(words: Sequence[str], config_dirs: Sequence[Path]) -> tuple[Set
             config["data"].setdefault(listed, [])
         config["data"].setdefault("normalize", None)
         config["data"].setdefault("labels", {})
-    before = deepcopy(config)
+    before = deepcopy(config)  # what the groups alone say: of groups that were chosen the usual choice
     for group in {word.lstrip("+").partition("=")[0] for word in groups}:
         if isinstance(before.get(group), dict) and isinstance(usual.get(group), dict) and "name" in usual[group]:
             before[group]["name"] = usual[group]["name"]
@@ -94,26 +101,35 @@ def _composed_of(words: Sequence[str], config_dirs: Sequence[Path]) -> tuple[Set
             config["model"] = {}  # it replaces the chosen model entirely
         set_value(config, key, value)
     _check_objectives(config, last, catalogue)
-    _check_replaced(config, before["aggregator"], last)
+    said = _said(words, about, config_dirs)
+    replaced = _replaced(config, before["aggregator"], last, said)
     if any(key in _OTHER_DATA for key in given) and not any(key.startswith("data.about") for key in given):
         config["data"].pop("about", None)  # it is about the files of the YAML, not about these
     if any(key in _OTHER_DATA for key in given) and not any(key.startswith("data.accept") for key in given):
         config["data"]["accept"] = []  # likewise
-    return _resolved(config), before
+    config = _resolved(config)
+    return config, unread(said, before, config) | replaced
 
 
-def _said(words: Sequence[str], config_dirs: Sequence[Path]) -> list[str]:
-    """What words say: dotted keys, those inside mappings included, and the groups that they choose."""
+def _said(words: Sequence[str], about: Sequence[str], config_dirs: Sequence[Path]) -> list[str]:
+    """What words of ``about`` say, if no other says it after them: dotted keys, those inside mappings included, and the
+    groups that they choose."""
+    meant: dict[str, bool] = {}
     with _lock:
-        groups, values = _sort_words(words, Catalogue(config_dirs))
-    return [*(word.lstrip("+").partition("=")[0] for word in groups), *sorted(given_keys(values))]
+        catalogue = Catalogue(config_dirs)
+        for word in words:
+            groups, values = _sort_words([word], catalogue)
+            keys = [*(choice.lstrip("+").partition("=")[0] for choice in groups), *sorted(given_keys(values))]
+            meant |= dict.fromkeys(keys, word in about)
+    return [key for key, ours in meant.items() if ours]
 
 
-def _check_replaced(config: Settings, usual: Settings, given: Iterable[str]) -> None:
-    """Refuse an argument of the aggregator for an objective, where a word gives other objectives without it."""
+def _replaced(config: Settings, usual: Settings, given: Iterable[str], said: Iterable[str]) -> dict[str, str]:
+    """Of the keys that are said, arguments of the aggregator for an objective, where a word gives others without it."""
+    found: dict[str, str] = {}
     if "aggregator.objectives" not in given:
-        return
-    for key in given:
+        return found
+    for key in said:
         group, _, argument = key.partition(".")
         link, name = f"${{{key}}}", config["aggregator"].get("name")  # FedDyn's server reads it too
         if (
@@ -123,10 +139,11 @@ def _check_replaced(config: Settings, usual: Settings, given: Iterable[str]) -> 
         ):
             continue
         if link not in str(config["aggregator"].get("objectives")):
-            raise ConfigError(
+            found[key] = (
                 f"{key}={config['aggregator'].get(argument)} changes nothing with aggregator.objectives, which "
                 "replaces the objective that reads it: give the objective's own setting, or leave one of the two out"
             )
+    return found
 
 
 def _check_objectives(config: Settings, last: Settings, catalogue: Catalogue) -> None:

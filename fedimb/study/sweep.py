@@ -73,13 +73,16 @@ def sweep_tasks(words: Sequence[str]) -> tuple[list[RunConfig], list[Task]]:
     if twice := [key for key in keys if key in varied and keys.count(key) > 1]:
         raise ConfigError(f"'{twice[0]}' is given twice; give all its values in one word: {twice[0]}=a,b")
     combinations = list(expand(words))
+    # All are set in the order of the words, also those that not every run must read.
     alike = [word for word in words if word.partition("=")[0] not in varied] if len(combinations) > 1 else []
     configs: list[RunConfig] = []
     tasks: dict[str, Task] = {}
     for combination in combinations:
         shown = " ".join(word for word in combination if word.partition("=")[0] in varied)
         try:
-            config = validate(compose([word for word in combination if word not in alike], shared=[*fixed, *alike]))
+            config = validate(
+                compose(combination, shared=fixed, about=[word for word in combination if word not in alike])
+            )
         except ConfigError as error:
             raise ConfigError(f"{shown}: {error}" if shown else str(error)) from None
         labels = [row_label(config, calibration) for calibration in config.calibration]
@@ -91,5 +94,5 @@ def sweep_tasks(words: Sequence[str]) -> tuple[list[RunConfig], list[Task]]:
             )
         configs.append(config)
         tasks[task.key] = task
-    refuse_unread(alike, [[word for word in one if word not in alike] for one in combinations])
+    refuse_unread((), combinations, about=alike)
     return configs, share_trunks(list(tasks.values()), same_parts=True)[0]

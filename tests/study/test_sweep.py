@@ -61,6 +61,7 @@ def test_as_many_combinations_as_the_product(columns):
         (["engine=inline,ray"], "'engine=ray' and 'engine=inline' are the same run"),
         (["study=a,b"], "'study=b' and 'study=a' are the same run"),
         (["local.lr=1,1.0"], "are the same run"),
+        (["local.schedule={name:step},{name:cosine}", "local.schedule.warmup=3"], "'local.schedule.warmup'"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_any_run(words, message):
@@ -75,6 +76,24 @@ def test_tasks_name_what_varies_and_run_in_workers_unless_an_engine_is_named():
     assert [from_json(task.config).seed for task in tasks] == [0, 1] == [config.seed for config in configs]
     assert {config.engine["name"] for config in configs} == {"inline"}
     assert sweep_tasks(["engine=ray"])[0][0].engine["name"] == "ray"
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "values"),
+    [
+        (
+            ["data=npz", "data.source={name:npz,path:a.npz},{name:npz,path:b.npz}", "data.source.validation=drop"],
+            "data.source.validation",
+            ["drop", "drop"],
+        ),
+        (["local.lr=0.5", "local={lr:0.2,epochs:2},{lr:0.3,epochs:3}"], "local.lr", [0.2, 0.3]),
+    ],
+)
+def test_words_hold_in_the_order_in_which_they_are_written(words, key, values):
+    found = [config.model_dump() for config in sweep_tasks(words)[0]]
+    for step in key.split("."):
+        found = [node[step] for node in found]
+    assert found == values
 
 
 def test_the_same_words_have_the_same_folder_and_others_another():
