@@ -274,6 +274,16 @@ def unread(said: Iterable[str], before: Settings, config: Settings) -> dict[str,
     return found
 
 
+def unread_keys(keys: Iterable[str], config: Settings) -> frozenset[str]:
+    """Of these dotted keys those that a run of this configuration does not read, whatever their values and whoever
+    said them.
+    """
+    facts = Facts(config)
+    return frozenset(
+        key for key in keys if any(c.about(key) and c.reason(facts) for c in CONDITIONS) or _argument(key, facts)
+    )
+
+
 def _reason(key: str, now: object, then: object, facts: Facts) -> str | None:
     for condition in CONDITIONS:
         if not condition.about(key) or now in condition.neutral or (now == then and not condition.always):

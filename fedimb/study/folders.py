@@ -3,17 +3,21 @@
 Differences that define the problem (data, partition, clients and their times, model, rounds, local steps) become the
 setting; parts are in the row label already; every other difference, such as a learning rate, networks of the clients'
 own, or what the prior is made of, is added to the label. Where the server gets class counts from is the problem; that a
-row uses its clients' own counts, or none, is the row's choice, so that it stands beside those of gathered counts.
+row uses its clients' own counts, or none, is the row's choice, so that it stands beside those of gathered counts. What
+a row does not read because of another choice (`fedimb.config.effects`) is no difference from rows that read it.
 """
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedimb.config.effects import unread_keys
 from fedimb.config.load import flatten
 from fedimb.errors import ConfigError, FedimbError
+from fedimb.plain import Settings
 from fedimb.rundir.arrival_journal import RECORDED, arrivals_differ
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.identity import differences, read_identity
@@ -173,8 +177,11 @@ class Named:
 
 def disambiguate(flat: Sequence[Mapping[str, object]]) -> list[Named]:
     """Name each of the flat configurations (`fedimb.config.load.flatten`, or MLflow's parameters)."""
-    differing = _differing(flat)
-    used = {str(config[_PROVENANCE]) for config in flat if _PROVENANCE in config}
+    unread = _unread(flat)
+    differing = _differing(flat, unread)
+    read = {key: {c.get(key) for c, own in zip(flat, unread, strict=True) if key not in own} for key in differing}
+    asked = [config for config, own in zip(flat, unread, strict=True) if _PROVENANCE not in own]
+    used = {str(config[_PROVENANCE]) for config in asked if _PROVENANCE in config}
     gathered = sorted(used - set(_NOT_GATHERED))
     if len(gathered) > 1 and len(gathered) < len(used):
         log.warning(
@@ -183,8 +190,9 @@ def disambiguate(flat: Sequence[Mapping[str, object]]) -> list[Named]:
             *(" or ".join(sorted(used & set(_NOT_GATHERED))), " and ".join(gathered)),
         )
     named = []
-    for config in flat:
+    for config, own in zip(flat, unread, strict=True):
         owned = [key for key in differing if key in config and _owner(key, config) is not None]
+        owned = [key for key in owned if key not in own or config[key] in read[key]]  # of equal numbers in that setting
         present = [key for key in owned if not _in_label(key, config)]
         own_choice = str(config.get(_PROVENANCE)) in _NOT_GATHERED
         if len(gathered) == 1 and not own_choice:
@@ -201,14 +209,48 @@ def disambiguate(flat: Sequence[Mapping[str, object]]) -> list[Named]:
     return named
 
 
-def _differing(flat: Sequence[Mapping[str, object]]) -> list[str]:
-    """Keys that distinguish configurations; an argument counts only among those with its part."""
+def _unread(flat: Sequence[Mapping[str, object]]) -> list[frozenset[str]]:
+    """Of each configuration the keys of the problem that it does not read though another one does.
+
+    That the server gathers no counts is a choice of the row, and said in its label, whether they are read or not.
+    """
+    keys = dict.fromkeys(key for config in flat for key in config if key.startswith(_PROBLEM))
+    several = [key for key in keys if len({config.get(key) for config in flat}) > 1]
+    found = [unread_keys(several, _nested(config)) for config in flat] if several else [frozenset()] * len(flat)
+    nobodys = frozenset(several).intersection(*found)
+    own_choice = [str(config.get(_PROVENANCE)) in _NOT_GATHERED for config in flat]
+    return [own - nobodys - ({_PROVENANCE} if choice else set()) for own, choice in zip(found, own_choice, strict=True)]
+
+
+def _nested(flat: Mapping[str, object]) -> Settings:
+    """The tree of a flat configuration; of MLflow's parameters, which are texts, with the values they stand for."""
+    tree: Settings = {}
+    for key, value in flat.items():
+        *above, last = key.split(".")
+        node: object = tree
+        for step in above:
+            node = node.setdefault(step, {}) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node[last] = _value(value) if isinstance(value, str) else value
+    return tree
+
+
+def _value(text: str) -> object:
+    try:
+        return json.loads({"True": "true", "False": "false"}.get(text, text))
+    except ValueError:  # a name or another text
+        return text
+
+
+def _differing(flat: Sequence[Mapping[str, object]], unread: Sequence[frozenset[str]]) -> list[str]:
+    """Keys that distinguish configurations; an argument counts only among those with its part that read it."""
     keys = dict.fromkeys(key for config in flat for key in config if not key.startswith(_IGNORED))
     found = []
     for key in keys:
         values: dict[Any, set[Any]] = {}
-        for config in flat:
-            values.setdefault(_owner(key, config), set()).add(config.get(key))
+        for config, own in zip(flat, unread, strict=True):
+            if key not in own:
+                values.setdefault(_owner(key, config), set()).add(config.get(key))
         if any(len(own) > 1 for owner, own in values.items() if owner is not None):
             found.append(key)
     return found

@@ -162,6 +162,35 @@ def test_several_sources_of_counts_are_settings_and_rows_without_one_are_said_to
     assert not caplog.text
 
 
+SECURE, NOISY = ("prior.provenance=secure_sum",), ("prior.provenance=dp_sum", "prior.epsilon=2")
+ONCE = ("strategy=oneround", "model=logistic")
+
+
+@pytest.mark.parametrize("as_text", [False, True], ids=["folders", "mlflow"])
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        ([(), ("loss=balanced_softmax", *SECURE)], ["default", "default"]),
+        ([("loss=balanced_softmax", *NOISY), ("loss=balanced_softmax", "prior.provenance=local")], ["default"] * 2),
+        ([ONCE, ("model=logistic", "rounds=20")], ["default", "default"]),
+        ([(), ("loss=balanced_softmax",), ("loss=balanced_softmax", *SECURE)], [f"provenance={one}" for one in
+         ("clear_sum", "clear_sum", "secure_sum")]),
+        ([ONCE, ("model=logistic", "rounds=20"), ("model=logistic", "rounds=30")],
+         ["default", "rounds=20", "rounds=30"]),
+        ([("loss=balanced_softmax", *NOISY), ("loss=balanced_softmax", NOISY[0], "prior.epsilon=3")],
+         ["epsilon=2.0", "epsilon=3.0"]),
+        ([(), ("data.n_max=50",)], [None, "n_max=50"]),
+    ],
+)  # fmt: skip
+def test_what_a_row_does_not_read_is_no_other_problem(words, settings, as_text):
+    """Nobody can say the word that would make the two equal: it would be refused as changing nothing."""
+    flat = [flatten(config(*own)) for own in words]
+    if as_text:
+        flat = [{key: str(value) for key, value in one.items()} for one in flat]
+    found = [one.setting for one in disambiguate(flat)]
+    assert [one if wanted else None for one, wanted in zip(found, settings, strict=True)] == settings
+
+
 def test_the_times_of_clients_are_the_problem_whatever_the_pace():
     words = [
         ("pace.clock=true", "pace.slow=0.1"),
