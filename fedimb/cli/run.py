@@ -66,13 +66,15 @@ def run_command(args: argparse.Namespace) -> "RunFinished | Configuration | Cost
     from fedimb.config.compose import compose
     from fedimb.tracking.sender import sender_of
 
-    raw = compose(args.overrides, [Path(d) for d in args.config_dir])
+    folders = [Path(d) for d in args.config_dir]
     if args.show or args.dry_run:
-        return _estimated(args, raw)
-    with sender_of(raw.get("tracking"), _WAIT_S) as sender:  # before torch is imported, which takes as long
+        return _estimated(args, compose(args.overrides, folders))
+    tracking = compose((), folders, shared=args.overrides).get("tracking")
+    # The sender starts before torch is imported, which takes as long: words are checked by parts that import it.
+    with sender_of(tracking, _WAIT_S) as sender:
         from fedimb.config.validate import validate
 
-        config = validate(raw)
+        config = validate(compose(args.overrides, folders))
         from fedimb.serverapp.launch import launch
 
         return shown(launch(config, tracked=sender or True), args.json, plot=args.plot)
