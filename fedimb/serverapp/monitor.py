@@ -35,7 +35,7 @@ ALARM = "alarm/recall_drop"
 RESET = "model/reset"
 """Metric of the first round after the model was drawn anew, how often it was: earlier scores are of another model."""
 
-_WINDOW = 5  # rounds at either end of a run whose median loss is compared
+_WINDOW = 5  # rounds at either end of a part of the training whose median loss is compared
 _UP = 10.0  # times the first rounds' median
 _STILL = 1e-6  # of the weights' norm: about what rounding to float32 changes
 
@@ -58,11 +58,12 @@ def not_finite(outcome: LaneOutcome) -> int:
 class _Course:
     """What a row's lines have shown: ``constant`` has the class of each of the last scored rounds, or None.
 
-    ``recalls`` has the watch of each class by its metric's name, ``alarms`` what it said first.
+    ``recalls`` has the watch of each class by its metric's name, ``alarms`` what it said first, ``losses`` the training
+    losses of each part of the training since the model was last drawn anew.
     """
 
     constant: deque[str | None]
-    losses: list[float] = field(default_factory=list)
+    losses: list[list[float]] = field(default_factory=lambda: [[]])
     rounds: int = 0
     moved: bool = False
     wrong: int = 0
@@ -71,6 +72,18 @@ class _Course:
     parts: PartTracker = field(default_factory=PartTracker)
     recalls: dict[str, RecallDrop] = field(default_factory=dict)
     alarms: dict[str, str] = field(default_factory=dict)
+
+    def risen(self) -> tuple[float, float] | None:
+        """Median losses (first, last) of the first part that rose tenfold and stayed up; None: no part did.
+
+        Losses of two parts are of other rows, labels or weights: neither rise nor fall is read from one to the next,
+        but a later part whose loss ends low again has outlived the rise.
+        """
+        medians = [tuple(map(statistics.median, _ends(part))) for part in self.losses if part]
+        for first, last in medians:
+            if 0 < first * _UP < min(last, medians[-1][1]):
+                return first, last
+        return None
 
     def watch(self, line: JsonObject, tested: Sequence[int]) -> None:
         """Follow the recall of every class: on the server's test rows, or else on the clients' rows.
@@ -113,8 +126,6 @@ class Monitor:
             course.rounds += 1
             course.moved |= UNMOVED not in metrics
         course.wrong += NOT_FINITE in metrics
-        if metrics.get("train/loss") is not None:
-            course.losses.append(metrics["train/loss"])
         course.resets = int(metrics.get(RESET, course.resets))
         begins, phase = course.parts.begins(metrics), metrics.get(OF_PHASE, course.phase)
         if begins:
@@ -122,6 +133,12 @@ class Monitor:
         if REPLACED in metrics or RESET in metrics or (begins and phase == course.phase):
             course.recalls.clear()  # other rows, labels or weights; not for a phase, where forgetting shall be told
         course.phase = phase
+        if RESET in metrics:
+            course.losses = [[]]
+        elif begins:
+            course.losses.append([])
+        if metrics.get("train/loss") is not None:
+            course.losses[-1].append(metrics["train/loss"])
         course.watch(line, self._tested)
         if "test/macro_recall" in metrics:
             course.constant.append(_constant(metrics))
@@ -146,11 +163,8 @@ class Monitor:
         found = {}
         if course.wrong:
             found[LOSS] = f"weights or losses of clients were not finite in {course.wrong} of {course.rounds} rounds"
-        ends = min(_WINDOW, len(course.losses) // 2)
-        if ends and LOSS not in found:
-            first, last = (statistics.median(part) for part in (course.losses[:ends], course.losses[-ends:]))
-            if 0 < first * _UP < last:
-                found[LOSS] = f"the training loss rose from {first:.3g} to {last:.3g}; lower the learning rate"
+        if LOSS not in found and (rise := course.risen()) is not None:
+            found[LOSS] = f"the training loss rose from {rise[0]:.3g} to {rise[1]:.3g}; lower the learning rate"
         if course.rounds and not course.moved:
             found[WEIGHTS] = f"no round of {course.rounds} moved the weights; check learning rates and clients"
         if course.constant and None not in course.constant:
@@ -167,10 +181,17 @@ class Monitor:
                     self._told.add(told)
                     log.warning("alarm: %s: class %s: %s", row, name, why)
             for kind, why in self.suspicions(row).items() if course.rounds >= max(self._last_k, _WINDOW) else ():
-                early = kind == CLASSES and len(course.constant) < self._last_k  # in a part that has just begun
+                few = len(course.constant) < self._last_k, len(course.losses[-1]) < _WINDOW and not course.wrong
+                early = {CLASSES: few[0], LOSS: few[1]}.get(kind, False)  # in a part that has just begun
                 if kind not in self._told and not early:
                     self._told.add(kind)
                     log.warning("round %d: suspect so far: %s: %s", server_round, row, why)
+
+
+def _ends(losses: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+    """The first and the last losses of a part, up to five each and no more than half of it; of one loss, that one."""
+    n = max(1, min(_WINDOW, len(losses) // 2))
+    return losses[:n], losses[-n:]
 
 
 def _tested(metrics: Mapping[str, Any]) -> bool:

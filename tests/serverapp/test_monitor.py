@@ -57,6 +57,36 @@ def test_a_loss_up_tenfold_is_suspect_and_one_that_spikes_is_not():
     assert losses(2.0) == losses() == losses(None, None) == {}
 
 
+def test_losses_of_two_parts_of_a_training_are_not_compared():
+    def parts(*several, mark=PART):
+        lines = [[{"train/loss": loss} for loss in values] for values in several]
+        for n, own in enumerate(lines[1:], 1):
+            own[0][mark] = float(n)
+        return judged([line for own in lines for line in own])
+
+    low, high, rising = [0.1, 0.11, 0.09, 0.1], [2.0, 2.1, 1.9, 2.0], [0.1, 0.1, 2.0, 2.1]
+    assert list(losses(*low, *high)) == [LOSS]
+    assert parts(low, high) == parts(low, high, mark=RESET) == {}  # other rows or labels; a model drawn anew
+    assert list(parts(low, [0.2], rising)) == [LOSS]
+    assert list(parts(rising, high)) == [LOSS]  # the weights that rose go on
+    assert parts(rising, low) == parts(rising, high, mark=RESET) == {}
+    assert list(parts(high, [2.0, 2.1, 25.0, 30.0])) == [LOSS]
+    assert parts(high, [0.01]) == parts([0.01], high) == {}
+    assert list(judged([{"train/loss": v} for v in rising] + [{REPLACED: 1.0, PART: 1.0}])) == [LOSS]
+
+
+def test_a_rise_is_warned_of_once_a_part_has_a_few_rounds(caplog):
+    base = {"data/participants": 4.0}
+    metrics = [{"train/loss": 1.0}] * 6 + [{"train/loss": v, PART: 1.0} for v in (0.1, 0.1, 2.0, 2.0, 2.0, 2.0)]
+    monitor, warned = Monitor(3), []
+    for n, one in enumerate(metrics, 1):
+        monitor.observe({"row": "r", "step": n, "time": 0, "metrics": base | one})
+        monitor.warn(n)
+        warned += [n] * bool(caplog.records)
+        caplog.clear()
+    assert warned == [11]
+
+
 def test_values_that_are_not_finite_are_suspect_in_any_round():
     assert "in 1 of 3 rounds" in judged([{NOT_FINITE: 2.0}, {"train/loss": 1.0}, {"train/loss": 1.0}])[LOSS]
     replies = [
