@@ -12,8 +12,16 @@ from fedimb.errors import ConfigError
 from fedimb.evaluation.phases import FORGETTING
 from fedimb.schema import RunConfig
 from fedimb.serverapp.temperature import at_tau_one
-from fedimb.study.design import EQUAL, Study, Words, points_of
-from fedimb.study.references import ENCODED, REFERENCES, is_free, on_inputs_of, without_partition
+from fedimb.study.design import EQUAL, Row, Study, Words, as_given, points_of
+from fedimb.study.references import (
+    ENCODED,
+    REFERENCES,
+    is_free,
+    on_inputs_of,
+    sends_sums_only,
+    without_partition,
+    without_privacy,
+)
 from fedimb.study.trunks import merge_calibrations, trunk_of
 from fedimb.study.work import Task
 
@@ -43,8 +51,17 @@ class Cell:
     reference: bool = False
 
 
-def first_config(study: Study, setting: str, words: Words, more: Sequence[str] = ()) -> RunConfig:
+def first_config(
+    study: Study, setting: str, words: Words, more: Sequence[str] = (), said: Words | None = None
+) -> RunConfig:
     """The configuration of a row in a setting, with the first seed.
+
+    Args:
+        study: the study.
+        setting: the setting's name.
+        words: the row's settings, after those of the study and the setting.
+        more: settings for every run, after the study's own.
+        said: those of ``words`` that somebody said for this row alone, which must read them; None: all.
 
     Raises:
         ConfigError: as `compose` and `validate`, which name the setting.
@@ -54,9 +71,11 @@ def first_config(study: Study, setting: str, words: Words, more: Sequence[str] =
         raise ConfigError(f"'{fixed[0]}': a study sets its own seeds; set seeds: in its file")
     if _pooled(words):
         base = list(without_partition(base))
+    if sends_sums_only(words):
+        base = list(without_privacy(base))
     if not any(word.startswith(("engine=", "engine.")) for word in base):
         base.append("engine=inline")  # each worker process does complete runs
-    return validate(compose(words, shared=[f"study={study.name}", *base]))
+    return validate(compose(words, shared=[f"study={study.name}", *base], about=said))
 
 
 def plan(
@@ -151,7 +170,7 @@ def row_configs(study: Study, setting: str, chosen: Chosen, more: Sequence[str])
         own = row.words if label in study.rows else on_inputs_of(row.words, base.model["name"])
         tried = _tuned(chosen, setting, label)
         try:
-            config = first_config(study, setting, (*own, *tried), more)
+            config = first_config(study, setting, (*own, *tried), more, _said_alone(label, row, own, tried))
         except ConfigError as error:
             point = "" if all(word in str(error) for word in tried) else f" with {' '.join(tried)}"
             raise ConfigError(f"row '{label}' in setting '{setting}'{point}: {error}") from None
@@ -168,6 +187,14 @@ def row_configs(study: Study, setting: str, chosen: Chosen, more: Sequence[str])
         found[label] = config
     _check_phases(study, setting, found)
     return found
+
+
+def _said_alone(label: str, row: Row, own: Words, tried: Words) -> Words:
+    """What somebody said for this row alone: not a reference's words, nor what the study's grid tries in every row."""
+    reference = REFERENCES.get(label.removesuffix(as_given("")))
+    if reference is not None and reference.words == row.words:
+        return ()
+    return (*own, *tried) if row.tune else own
 
 
 def _check_phases(study: Study, setting: str, configs: Mapping[str, RunConfig]) -> None:

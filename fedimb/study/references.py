@@ -133,6 +133,20 @@ def on_inputs_of(words: Sequence[str], model: str) -> tuple[str, ...]:
     return tuple("model.head=linear" if model == ENCODED and word == _ON_INPUTS else word for word in words)
 
 
+def sends_sums_only(words: Sequence[str]) -> bool:
+    """Whether a row is a reference whose clients send no update: there is nothing to clip, nor to add noise to.
+
+    >>> sends_sums_only(on_inputs_of(REFERENCES["lda"].words, "encoded")), sends_sums_only(["strategy=oneround"])
+    (True, False)
+    """
+    return {word for word in _SUMS_ONLY if word != _ON_INPUTS} <= set(words)
+
+
+def without_privacy(words: Sequence[str]) -> tuple[str, ...]:
+    """The settings without those of the privacy of updates."""
+    return tuple(word for word in words if not word.lstrip("+").startswith(("privacy=", "privacy.")))
+
+
 def without_partition(words: Sequence[str]) -> tuple[str, ...]:
     """The settings without those of the partition."""
     return tuple(word for word in words if not word.lstrip("+").startswith(("partition=", "partition.")))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedimb.config.compose import refuse_unread
 from fedimb.errors import ConfigError
 from fedimb.evaluation.budget import expected_best
 from fedimb.study.bars import ValidationScores
@@ -130,6 +131,18 @@ def check_tuning(study: Study, more: Sequence[str]) -> None:
         for setting in scopes:
             for part in _parts(study, choice, setting):
                 row_configs(part, setting, choice, _words(study, more))
+            _check_grid(study, choice, setting, more)
+
+
+def _check_grid(study: Study, choice: Mapping[tuple[str, str], Words], setting: str, more: Sequence[str]) -> None:
+    """Refuse a point of the study's grid that no row reads."""
+    rows = study.tuned_rows
+    every = [word for label, row in rows.items() if not row.tune for word in choice[setting, label]]
+    shared = [*study.base, *study.setting_words[setting], *_words(study, more)]
+    try:
+        refuse_unread(shared, [(*row.words, *choice[setting, label]) for label, row in rows.items()], about=every)
+    except ConfigError as error:
+        raise ConfigError(f"tune.grid in setting '{setting}': {error}") from None
 
 
 def _grid(study: Study) -> tuple[list[str], list[dict[tuple[str, str], Words]]]:
@@ -236,7 +249,7 @@ def _valid(
         own = (*study.all_rows[label].words, *words)
         try:
             for setting in scopes if scope == "*" else [scope]:
-                first_config(study, setting, own, more)
+                first_config(study, setting, own, more, said=())
         except ConfigError:
             return False
         return True

@@ -6,11 +6,13 @@ import pytest
 
 from fedimb import registry
 from fedimb.config.compose import compose
+from fedimb.config.load import from_json
 from fedimb.config.validate import validate
 from fedimb.errors import ConfigError
 from fedimb.study.cells import plan
 from fedimb.study.design import Study
 from fedimb.study.sweep import sweep_tasks
+from fedimb.study.tuning import check_tuning
 from tests.support.small_runs import SMALL, launch_in, weights_sha
 
 ONE = "strategy=oneround model=logistic"
@@ -157,6 +159,29 @@ def test_a_study_may_say_an_argument_of_an_objective_that_one_row_replaces() -> 
         plan(_study(base=[*base, "aggregator.objectives=[]"], rows={"a": [], "b": ["loss=focal"]}))
     with pytest.raises(ConfigError, match=r"^row 'prox' .*aggregator.mu=3 changes nothing with aggregator.objectives"):
         plan(_study(base=base[:1], rows={"moon": [], "prox": ["aggregator.objectives=[]", "aggregator.mu=3"]}))
+
+
+def test_default_references_need_not_read_what_nobody_said_for_them() -> None:
+    rows = {"fedlc": ["loss=fedlc"]}
+    plan(_study(base=["aggregator=krum"], rows=rows, references=["fedavg", "uniform", "uniform+la_post"]))
+    _, tasks = plan(_study(base=["privacy.clip=1"], rows=rows, references=["fedavg", "ncm", "lda"]))
+    configs = [from_json(task.config) for task in tasks]
+    assert {"oneround" in config.strategy: config.privacy.clip for config in configs} == {True: None, False: 1.0}
+    tuned = _study(base=["aggregator=krum"], rows=rows, references=["uniform"], tune={"grid": {"local.lr": [0.1, 0.2]}})
+    check_tuning(tuned, ())
+    with pytest.raises(ConfigError, match=r"^row 'mine' .*trains no client, so it protects nothing"):
+        plan(_study(base=["privacy.clip=1"], rows={**rows, "mine": ONE.split()}))
+
+
+def test_a_grid_is_said_for_all_rows_and_a_rows_own_grid_for_it_alone() -> None:
+    grid = {"local.momentum": [0.0, 0.5]}
+    rows = {"fl": ["loss=fedlc"], "adam": ["local.optimizer=adam"]}
+    check_tuning(_study(rows=rows, tune={"grid": grid}), ())
+    with pytest.raises(ConfigError, match=r"^tune.grid in setting 'default': local.momentum=0.5 changes nothing"):
+        check_tuning(_study(base=rows["adam"], rows={"fl": rows["fl"], "ce": []}, tune={"grid": grid}), ())
+    own = {"words": rows["adam"], "tune": grid}
+    with pytest.raises(ConfigError, match=r"^row 'adam' .*local.momentum=0.5 changes nothing"):
+        check_tuning(_study(rows=rows | {"adam": own}, tune={"grid": grid}), ())
 
 
 def test_a_sweep_may_say_for_all_what_some_read_and_not_vary_what_one_does_not() -> None:
