@@ -20,7 +20,7 @@ def study_table(study: StudyResults, stream: TextIO | None = None) -> str:
     for setting in study.settings:
         rows = run_rows(study, setting)
         heading = f"{setting}\n" if len(study.settings) > 1 else ""
-        parts.append(heading + comparison_table(rows, stream))
+        parts.append(heading + comparison_table(rows, stream, study.bounds(setting)))
     for heading in (FINAL_ROUND, BOUNDS):
         if heading in study.facts:
             parts.append(textwrap.fill(plain(f"{heading}: {study.facts[heading]}", stream), WIDTH))

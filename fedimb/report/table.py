@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NotRequired, TextIO, TypedDict
 
 import numpy as np
@@ -77,7 +77,7 @@ def _best(groups: list[Group], metric: str) -> float:
     return max((mean for mean in means if not math.isnan(mean)), default=math.nan)
 
 
-def comparison_table(rows: Sequence[RunRow], stream: TextIO | None = None) -> str:
+def comparison_table(rows: Sequence[RunRow], stream: TextIO | None = None, bounds: Collection[str] = ()) -> str:
     """The table of a study: one line per label, mean +- half-width of the 95 % t interval over seeds.
 
     ``*`` marks the best mean of a column among labels with a result for every run: a mean over only the seeds that
@@ -87,6 +87,7 @@ def comparison_table(rows: Sequence[RunRow], stream: TextIO | None = None) -> st
     Args:
         rows: one `RunRow` per run; labels keep the order of first appearance.
         stream: where the text will be written; only its encoding matters. Default: standard output.
+        bounds: labels that are no rivals of the others (`fedimb.study.results.StudyResults.bounds`): never the best.
 
     Returns:
         text without a final newline, each line under 100 columns; a longer label gets its own line.
@@ -98,7 +99,8 @@ def comparison_table(rows: Sequence[RunRow], stream: TextIO | None = None) -> st
     if not groups:
         return "No runs to compare."
     sign = "±" if writable("±", stream) else "+-"
-    best = {metric: _best(groups, metric) if len(groups) > 1 else math.nan for metric in QUALITIES}
+    rivals = [group for group in groups if group.label not in bounds]
+    best = {metric: _best(rivals, metric) if len(rivals) > 1 else math.nan for metric in QUALITIES}
     blank = " " * len(f" {sign} 0.000") if any(len(group.finished) > 1 for group in groups) else ""
     cells = []
     for group in groups:
@@ -106,7 +108,7 @@ def comparison_table(rows: Sequence[RunRow], stream: TextIO | None = None) -> st
         line = [seeds]
         for metric in QUALITIES:
             mean, low, high = group.interval(metric)
-            star = "*" if group.complete and mean == best[metric] else " "
+            star = "*" if group in rivals and group.complete and mean == best[metric] else " "
             # Spaces where other rows have a half-width, so that means are aligned.
             spread = blank if math.isnan(high) else f" {sign} {(high - low) / 2:.3f}"
             line.append(f"{score(mean)}{spread}{star}")

@@ -291,6 +291,20 @@ class StudyResults:
                 found.setdefault(setting.data_set, []).append(name)
         return found
 
+    def bounds(self, setting: str) -> frozenset[str]:
+        """Rows trained on all classes at once in a setting with rows trained by phases: bounds of these, no rivals."""
+        return frozenset(self.steps_by(setting, False)) if self.steps_by(setting, True) else frozenset()
+
+    def steps_by(self, setting: str, phased: bool) -> dict[str, float]:
+        """Label -> local steps of its first finished run, of the rows trained by phases, or of those that were not."""
+        found: dict[str, float] = {}
+        for run in self.results:
+            steps = run.score("steps")
+            is_one = (run.setting, run.phased, run.status) == (setting, phased, "finished")
+            if is_one and (phased or math.isfinite(steps)):  # a computed row without training is no bound
+                found.setdefault(run.label, steps)
+        return found
+
     def of(self, setting: str, label: str) -> list[Result]:
         """The runs of one row in one setting, by seed."""
         own = [r for r in self.results if (r.setting, r.label) == (setting, label)]
@@ -364,17 +378,20 @@ def with_bounds_named(study: StudyResults) -> StudyResults:
     """The same results; a fact names the rows trained by phases and those beside them that were not, with their steps.
 
     A row that sees all classes at once trains on more rows in more local steps: a bound of the others, not a rival.
+    A control that is nothing else in all of its settings is none.
     """
     said = []
     for name in study.settings:
-        steps: dict[bool, dict[str, float]] = {True: {}, False: {}}
-        for run in study.results:
-            if run.setting == name and run.status == "finished" and (run.phased or math.isfinite(run.score("steps"))):
-                steps[run.phased].setdefault(run.label, run.score("steps"))
-        phased, at_once = (_with_steps(steps[by]) for by in (True, False))
+        phased, at_once = (_with_steps(study.steps_by(name, by)) for by in (True, False))
         if phased and at_once:
             said.append(f"in {name} {phased} by phases; all classes at once, bounds of these and no rivals: {at_once}")
-    return replace(study, facts={**study.facts, BOUNDS: ". ".join(said)}) if said else study
+    if not said:
+        return study
+    control, own = study.control, [name for name in study.settings if study.of(name, str(study.control))]
+    if control is not None and own and all(control in study.bounds(name) for name in own):
+        said.append(f"{control} is therefore no control: rows are not tested against it")
+        control = None
+    return replace(study, control=control, facts={**study.facts, BOUNDS: ". ".join(said)})
 
 
 def _with_steps(steps: Mapping[str, float]) -> str:

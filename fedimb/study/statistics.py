@@ -187,7 +187,10 @@ def statistics(
     else:
         for setting in study.settings:
             for score in scores:
-                own = {label: summaries[setting, score, label] for label in study.labels if label not in given}
+                if study.control in (bounds := study.bounds(setting)):
+                    continue
+                left_out = given | bounds
+                own = {label: summaries[setting, score, label] for label in study.labels if label not in left_out}
                 found = _against(own, study.control, margin, level)
                 comparisons |= {(setting, score, c.label): c for c in found}
                 pairs = {c.test.n for c in found}
@@ -321,8 +324,13 @@ def _unpaired(own: Mapping[str, Summary], control: str) -> list[str]:
 
 
 def _ranks(study: StudyResults, summaries: Mapping[Key, Summary], score: str, level: float) -> Ranks:
-    """Ranks of the means of rows present in every setting; scores that never apply and empty settings are excluded."""
-    own = {label: [summaries[setting, score, label] for setting in study.settings] for label in study.labels}
+    """Ranks of the means of rows present in every setting; scores that never apply and empty settings are excluded.
+
+    So are bounds: rows of all classes at once where others are trained by phases.
+    """
+    bounds = frozenset[str]().union(*map(study.bounds, study.settings))
+    ranked = [label for label in study.labels if label not in bounds]
+    own = {label: [summaries[setting, score, label] for setting in study.settings] for label in ranked}
     labels = [k for k, row in own.items() if all(s.values for s in row) and any(s.applies for s in row)]
     means = [[s.mean if s.complete else math.nan for s in own[label]] for label in labels]
     table = np.array(means, np.float64).reshape(len(labels), len(study.settings)).T

@@ -16,6 +16,10 @@ def sentence(rows: list[Row], control: str | None, verdicts: Mapping[str, str] =
         control: label of the row that others are compared with, or None.
         verdicts: result of the Holm-corrected tests of each row's minority recall: ``better``, ``worse`` or empty.
     """
+    other = "any other row"
+    if any(row.bound for row in rows):
+        rows, other = [row for row in rows if not row.bound], "any other row trained by phases"
+        control = control if any(row.control for row in rows) else None
     order = ranked(rows)
     if not order:
         return "No row has a minority recall from all of its runs."
@@ -26,7 +30,7 @@ def sentence(rows: list[Row], control: str | None, verdicts: Mapping[str, str] =
     if len(ties) > 1:
         text = f"{_listed(ties)} find the same share of the minority: {_amount(mean)}."
     else:
-        text = f"{first.label} finds more of the minority than any other row: {_amount(mean)}."
+        text = f"{first.label} finds more of the minority than {other}: {_amount(mean)}."
     return f"{text} {_against(order, control, verdicts)}".strip()
 
 

@@ -55,6 +55,6 @@ def legend(rows: Sequence[Row], most: int = len(COLOURS)) -> list[Entry]:
 def foremost(entries: Sequence[Entry], most: int) -> list[Entry]:
     """The control and the best few of the entries."""
     others = [entry.row for entry in entries if not entry.row.control]
-    order = ranked(others) + [row for row in others if not row.complete]
+    order = ranked(others) + [row for row in others if row.bound or not row.complete]
     best = {row.number for row in order[:most]}
     return [entry for entry in entries if entry.row.control or entry.row.number in best]

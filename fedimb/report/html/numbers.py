@@ -33,6 +33,7 @@ class Row:
     label: str
     results: tuple[Result, ...]
     control: bool = False
+    bound: bool = False  # of all classes at once beside rows by phases: no rival of these
 
     @property
     def finished(self) -> list[Result]:
@@ -73,10 +74,11 @@ class Row:
 
 def rows_of(study: StudyResults, setting: str) -> list[Row]:
     """The rows of a setting that have runs, in the study's order."""
-    rows = []
+    rows, bounds = [], study.bounds(setting)
     for number, label in enumerate(study.labels, start=1):
         if results := study.of(setting, label):
-            rows.append(Row(number, label, tuple(results), label == study.control))
+            bound = label in bounds
+            rows.append(Row(number, label, tuple(results), label == study.control and not bound, bound))
     return rows
 
 
@@ -94,8 +96,8 @@ def defined(rows: list[Row]) -> list[str]:
 
 
 def best(rows: list[Row], name: str) -> list[Row]:
-    """Complete rows with the best mean, several on a tie; none for a cost, or if all are equal."""
-    means = {row.number: row.mean(name).value for row in rows if row.complete}
+    """Complete rows with the best mean, several on a tie, bounds aside; none for a cost, or if all are equal."""
+    means = {row.number: row.mean(name).value for row in rows if row.complete and not row.bound}
     values = [value for value in means.values() if not math.isnan(value)]
     if name in COSTS or len(set(values)) < 2:
         return []
@@ -104,8 +106,8 @@ def best(rows: list[Row], name: str) -> list[Row]:
 
 
 def ranked(rows: list[Row], name: str = HEADLINE) -> list[Row]:
-    """Complete rows by mean score, best first, ties in the study's order; rows without the score are left out."""
-    scored = [row for row in rows if row.complete and not math.isnan(row.mean(name).value)]
+    """Complete rows by mean score, best first, ties in the study's order; bounds and rows without it are left out."""
+    scored = [row for row in rows if row.complete and not row.bound and not math.isnan(row.mean(name).value)]
     sign = 1 if name in LOWER_IS_BETTER else -1
     return sorted(scored, key=lambda row: (sign * row.mean(name).value, row.number))
 
