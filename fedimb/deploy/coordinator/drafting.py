@@ -63,7 +63,8 @@ def refuse_unread_ranges(config: RunConfig, vary: Mapping[str, Range]) -> None:
     for key, own in vary.items():
         reasons: list[dict[str, str]] = []
         others = [(other, value) for other, one in vary.items() if other != key for value in _ends(one)]
-        for said in ([], *([pair] for pair in others)):
+        trials: list[list[tuple[str, Scalar]]] = [[], *([pair] for pair in others)]
+        for said in trials:
             tree = json.loads(to_json(config))
             for setting, value in [*said, *((key, value) for value in _ends(own)[-1:])]:
                 set_value(tree, setting, value)
