@@ -80,6 +80,7 @@ class Plan(Action):
             describe_limits,
             end_of_day,
             parse_vary,
+            refuse_unread_ranges,
             with_deployment_defaults,
             write_plan,
         )
@@ -92,7 +93,7 @@ class Plan(Action):
         deployment = open_deployment(args)
         words = with_deployment_defaults(args.overrides)
         # A plan whose settings may vary says what some of its runs read.
-        config = validate(compose((), shared=words) if args.vary else compose(words))
+        config = validate(compose(words, about=() if args.vary else args.overrides))
         sites = planned_keys(deployment, args.sites.split(",") if args.sites else ())
         classes, minority, shape = describe_data(config, args.classes, args.minority, args.input_shape)
         has_data = not (args.classes and args.minority and args.input_shape)
@@ -103,6 +104,7 @@ class Plan(Action):
         runs = default_runs(vary) if args.runs is None else args.runs
         about = (args.purpose, args.contact, now, expires, vary, args.tags.split(","), classes, minority, shape)
         plan = make_plan(name, config, *about, deployment.signing_key(), sites, runs, limits)
+        refuse_unread_ranges(config, vary)
         check_parts(plan, config)
         traffic = traffic_line(deployment, check_traffic(deployment, plan, config))
         folder = write_plan(deployment, plan)

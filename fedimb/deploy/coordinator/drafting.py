@@ -1,12 +1,16 @@
 """The inputs of ``fedimb deploy plan``: ranges and days as typed, and facts read from the configured data."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fedimb.atomic import write_atomic
+from fedimb.config.effects import unread
+from fedimb.config.load import to_json
+from fedimb.config.overrides import set_value
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.files import parse_settings
 from fedimb.deploy.study_plan.limits import SiteLimits, column_ranges
@@ -46,6 +50,32 @@ def parse_vary(words: Sequence[str]) -> dict[str, Range]:
         else:
             found[key] = Range(among=[_scalar(part) for part in text.split(",")] if text else [])
     return found
+
+
+def refuse_unread_ranges(config: RunConfig, vary: Mapping[str, Range]) -> None:
+    """Refuse a setting that may vary and that no run of the plan reads: runs of other hashes would have equal numbers.
+
+    It is asked with the plan's configuration, and with each value that another setting may have.
+
+    Raises:
+        ConfigError: names the setting, why it changes nothing, and what to do.
+    """
+    for key, own in vary.items():
+        reasons: list[dict[str, str]] = []
+        others = [(other, value) for other, one in vary.items() if other != key for value in _ends(one)]
+        trials: list[list[tuple[str, Scalar]]] = [[], *([pair] for pair in others)]
+        for said in trials:
+            tree = json.loads(to_json(config))
+            for setting, value in [*said, *((key, value) for value in _ends(own)[-1:])]:
+                set_value(tree, setting, value)
+            reasons.append(unread([key], {}, tree))
+        if all(reasons):
+            raise ConfigError(f"--vary {key}: {reasons[0][key]}")
+
+
+def _ends(one: Range) -> list[Scalar]:
+    """Listed values, or both ends of a range; none if any value is allowed."""
+    return one.among or [end for end in (one.low, one.high) if end is not None]
 
 
 def _number(text: str) -> int | float:

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedimb.atomic import write_atomic
+from fedimb.config.effects import unread
 from fedimb.config.load import config_sha, from_json, run_label, to_json
-from fedimb.config.overrides import set_words
+from fedimb.config.overrides import dotted, set_words
 from fedimb.data.federation import minority_line
 from fedimb.deploy.bundle_hash import BUNDLE
 from fedimb.deploy.coordinator.deployment import Deployment
@@ -123,6 +124,10 @@ def _check_joined(deployment: Deployment, plan: StudyPlan) -> None:
 def _configured(plan: StudyPlan, overrides: Sequence[str], deployment: Deployment) -> RunConfig:
     tree = json.loads(json.dumps(plan.config))
     set_words(tree, overrides)
+    keys = [word.partition("=")[0] for word in overrides]
+    said = [key for key in dotted(tree) if any(key == one or key.startswith(f"{one}.") for one in keys)]
+    if reasons := unread(said, plan.config, tree):
+        raise ConfigError(next(iter(reasons.values())))
     tree["output_dir"] = str(deployment.folder("runs"))
     config = from_json(json.dumps(tree))
     check_config(plan, config)

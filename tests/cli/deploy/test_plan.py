@@ -50,6 +50,12 @@ def test_a_plan_without_data_at_the_coordinator(deployment, capsys):
     assert "Herzen" in (folder / "plan.md").read_text(encoding="utf-8")
 
 
+def test_a_plan_without_subgroups_and_one_that_varies_what_another_setting_switches_on(deployment):
+    words = ["local.optimizer=adam", "local.momentum=0.5", "--vary", "local.optimizer=sgd,adam"]
+    assert plan(deployment, "model=logistic", *SITES_SCORE, *words, "--vary", "local.momentum=0.5,0.9", *SHAPE) == 0
+    assert plan(deployment, "model=logistic", *SITES_SCORE, "data.subgroups=[]", *SHAPE) == 0
+
+
 def test_classes_minority_and_shape_are_read_off_the_data():
     names, rare, shape = describe_data(run_config("data.n_max=60"), None, None, None)
     assert names == [str(digit) for digit in range(10)]
@@ -95,6 +101,11 @@ def test_one_key_for_two_sites_is_refused(deployment, capsys):
         (["model=logistic", *SITES_SCORE, "strategy=fedssg", *SHAPE], "rows at the server"),
         (["--vary", "rounds=9..3", *SHAPE], "smaller number first"),
         (["--vary", "rounds", *SHAPE], "rounds=1..200"),
+        (
+            ["model=logistic", *SITES_SCORE, "strategy=oneround", "--vary", "rounds=1..50", *SHAPE],
+            "--vary rounds: rounds=50 changes nothing",
+        ),
+        (["model=logistic", *SITES_SCORE, "evaluation.subgroup_floor=10", *SHAPE], "subgroup_floor=10 changes nothing"),
         (["--vary", "seed", "--vary", "seed=1,2", *SHAPE], "given twice"),
         (["--input-shape", "13x2", "--classes", "a,b", "--minority", "b"], "13 or 3,28,28"),
         (["model={_target_: fedimb.models.logistic.Logistic}", "engine=inline", *SHAPE], "is an import path"),

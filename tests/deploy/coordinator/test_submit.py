@@ -18,6 +18,7 @@ from fedimb.deploy.coordinator.serve import deployed_about
 from fedimb.deploy.coordinator.site_grid import EVENTS
 from fedimb.deploy.coordinator.sites import planned_keys
 from fedimb.deploy.joining import JoinFile, write_join
+from fedimb.deploy.study_plan.ranges import Range
 from fedimb.engine import processes
 from fedimb.errors import ConfigError, RunFailed, RunWaiting
 from fedimb.rundir.folder import RunFolder
@@ -71,6 +72,9 @@ def plan(deployment):
     return made
 
 
+SCORED = ("data.test={name: none}", "data.validation=0.2")
+
+
 def execute(deployment, folder):
     return submit.execute(deployment, folder, ProgressBar(5, enabled=False))
 
@@ -94,6 +98,16 @@ def test_a_new_run_holds_plan_configuration_and_sites(deployment, plan):
     assert folder.read_json("deployed.json") == about
     assert folder.status() == "new"
     assert folder.path.parent.parent == deployment.file("runs")
+
+
+def test_a_setting_that_the_run_does_not_read_is_refused(deployment, plan):
+    words = ("model=logistic", "strategy=oneround", "strategy.oneround.secure=false", "tracking=none")
+    made = plan_of(
+        run_config("clients.count=2", *SCORED, *words), vary={"rounds": Range(low=1, high=9), "seed": Range()}
+    )
+    with pytest.raises(ConfigError, match=r"^rounds=7 changes nothing with strategy 'oneround'"):
+        submit.create_run(deployment, made, ["rounds=7"], 10, 20)
+    assert submit.create_run(deployment, made, ["seed=3"], 10, 20).status() == "new"
 
 
 @pytest.mark.parametrize(
