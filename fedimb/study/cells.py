@@ -17,6 +17,7 @@ from fedimb.study.references import (
     ENCODED,
     REFERENCES,
     is_free,
+    noise_of,
     on_inputs_of,
     sends_sums_only,
     without_partition,
@@ -72,6 +73,11 @@ def first_config(
     if _pooled(words):
         base = list(without_partition(base))
     if sends_sums_only(words):
+        if noise := noise_of(base):
+            raise ConfigError(
+                f"{noise} is of updates, and this reference sends sums without noise, so it would be compared with "
+                "rows that have some: leave it out (references: [fedavg, la_post] and bar: false)"
+            )
         base = list(without_privacy(base))
     if not any(word.startswith(("engine=", "engine.")) for word in base):
         base.append("engine=inline")  # each worker process does complete runs

@@ -142,6 +142,16 @@ def sends_sums_only(words: Sequence[str]) -> bool:
     return {word for word in _SUMS_ONLY if word != _ON_INPUTS} <= set(words)
 
 
+def noise_of(words: Sequence[str]) -> str:
+    """The word that sets noise on updates; ``""`` if none does, or the last says 0.
+
+    >>> noise_of(["privacy.clip=1", "privacy.noise=.5"]), noise_of(["privacy.noise=1", "privacy.noise=0"])
+    ('privacy.noise=.5', '')
+    """
+    said = [word for word in words if word.lstrip("+").startswith("privacy.noise=")]
+    return said[-1] if said and said[-1].partition("=")[2].strip() not in ("0", "0.0", "0.") else ""
+
+
 def without_privacy(words: Sequence[str]) -> tuple[str, ...]:
     """The settings without those of the privacy of updates."""
     return tuple(word for word in words if not word.lstrip("+").startswith(("privacy=", "privacy.")))

@@ -169,6 +169,9 @@ def test_default_references_need_not_read_what_nobody_said_for_them() -> None:
     assert {"oneround" in config.strategy: config.privacy.clip for config in configs} == {True: None, False: 1.0}
     tuned = _study(base=["aggregator=krum"], rows=rows, references=["uniform"], tune={"grid": {"local.lr": [0.1, 0.2]}})
     check_tuning(tuned, ())
+    noisy = ["privacy.clip=1", "privacy.noise=1", "aggregation_weight=uniform"]
+    with pytest.raises(ConfigError, match=r"^row 'ncm' .*privacy.noise=1 is of updates, and this reference sends sums"):
+        plan(_study(base=noisy, rows=rows, references=["fedavg", "ncm"]))
     with pytest.raises(ConfigError, match=r"^row 'mine' .*trains no client, so it protects nothing"):
         plan(_study(base=["privacy.clip=1"], rows={**rows, "mine": ONE.split()}))
 

@@ -91,9 +91,12 @@ def inline(text: str, name: str, alt: str) -> str:
     text = re.sub(r' transform="rotate\(-?0 [^"]*"', "", re.sub(r">\s+<", "><", text)).strip()
     text = re.sub(r'style="[^"]*"', lambda found: found[0].replace(": ", ":").replace("; ", ";"), text)
     text = text.replace("font-size:10px;", "").replace(f";fill:{INK}", "").replace(' version="1.1"', "")
+    text = text.replace(";stroke-linecap:square", "")  # half a line's width longer at its ends
     text = text.replace("<defs></defs>", "").replace("<defs/>", "")
     while (shorter := text.replace("<g/>", "").replace("<g></g>", "")) != text:
         text = shorter
+    if "<g " not in text:  # groups without attributes draw nothing
+        text = text.replace("<g>", "").replace("</g>", "")
     label = html.escape(" ".join(alt.split()), quote=True)
     return text.replace("<svg ", f'<svg class="plot" role="img" aria-label="{label}" ', 1)
 
