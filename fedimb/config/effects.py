@@ -251,6 +251,8 @@ CONDITIONS = (
     Condition(("loss", "sampler", "local"), _nothing_trains),
 )
 """Of several reasons the first is said."""
+NOT_REFUSED = (Condition(("prior",), _no_counts, ("none",)),)
+"""What is read neither, but may be said: where counts come from decides what a plan lists as leaving a site."""
 
 
 def unread(said: Iterable[str], before: Settings, config: Settings) -> dict[str, str]:
@@ -278,9 +280,9 @@ def unread_keys(keys: Iterable[str], config: Settings) -> frozenset[str]:
     """Of these dotted keys those that a run of this configuration does not read, whatever their values and whoever
     said them.
     """
-    facts = Facts(config)
+    facts, conditions = Facts(config), (*CONDITIONS, *NOT_REFUSED)
     return frozenset(
-        key for key in keys if any(c.about(key) and c.reason(facts) for c in CONDITIONS) or _argument(key, facts)
+        key for key in keys if any(c.about(key) and c.reason(facts) for c in conditions) or _argument(key, facts)
     )
 
 

@@ -73,6 +73,7 @@ def test_a_name_that_was_not_renamed_is_an_ordinary_error() -> None:
 
 
 NO_SUCCESSOR = {
+    "deploy.data_checks": {"refuse_unfit"},  # a node's join asks `data_checks` itself
     "run.aggregator": {"snapshot", "restore"},  # state_dict and load_state_dict
     "run.rounds": {"train_round"},  # a method of Loop
 }
