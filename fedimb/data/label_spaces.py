@@ -118,7 +118,7 @@ class ClientLabels:
 
 def counted_cells(known: NDArray[np.floating[Any]], none: int | None) -> NDArray[np.bool_]:
     """As `ClientLabels.counted`, of cells 0, 1 or NaN [n, C]; ``none``: the class "no label", if there is one."""
-    found = ~np.isnan(known)
+    found: NDArray[np.bool_] = ~np.isnan(known)
     if none is not None:
         found[:, none] = np.delete(found, none, axis=1).all(axis=1) | (known[:, none] == 1)
     return found
