@@ -16,7 +16,7 @@ from fedimb.report.study_tables import run_rows, study_table
 from fedimb.study.cells import plan
 from fedimb.study.compare import Compared, compare, study_folder
 from fedimb.study.design import BarSettings, Row, Study
-from fedimb.study.results import StudyResults
+from fedimb.study.results import FINAL_ROUND, StudyResults
 from fedimb.tracking.sender import Sender
 
 ROWS = {
@@ -137,9 +137,8 @@ def _show_first(results: StudyResults) -> None:
         return
     print(study_table(results))
     seeds = len({result.seed for result in results.results})
-    print(
-        f"\nscores: mean of the last scored rounds on the test set; +-: 95 % t interval over {seeds} seeds", flush=True
-    )
+    what = "of the final round" if FINAL_ROUND in results.facts else "mean of the last scored rounds"
+    print(f"\nscores: {what}, on the test set; +-: 95 % t interval over {seeds} seeds", flush=True)
 
 
 def _finished(parts: Sequence[Compared], files: Sequence[Path]) -> DemoFinished:

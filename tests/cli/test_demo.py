@@ -53,7 +53,7 @@ def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys)
     text = capsys.readouterr().out
     shown, _, later = text.partition(f"choosing the bar of {len(ROWS) + 1} rows\n")
     assert "\nscope " in shown
-    assert "scores: mean of the last scored rounds" in shown
+    assert ("final round for all rows" in shown) == ("scores: of the final round, on the test set" in shown)
     assert "the bar is" in later.partition("active learning: labels were requested")[0]
     for row in (*ROWS, "balanced_softmax"):
         assert f"\n{row} " in text
