@@ -21,6 +21,8 @@ from fedimb.errors import ConfigError, RunFailed
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
 
+pytestmark = pytest.mark.slow  # processes wait for each other: on a busy machine longer than their limits
+
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory) -> RunResult:
